@@ -1,0 +1,1 @@
+"""One captioner per file: clips in, a caption and what is known about it out."""

@@ -1,0 +1,51 @@
+"""What can go wrong with a run as a whole. (What goes wrong with one file or clip is a row with an `error`, not an exception.)
+
+    RushesError
+    ├── UsageError      the command, its arguments or pipeline.yaml are wrong: exit code 2, nothing was run
+    │   ├── ConfigError     a key of pipeline.yaml; names the file, the line and the nearest right key
+    │   ├── ClaimError      the run directory was made by another configuration
+    │   └── WeightsError    a model's weights are not on this machine; names the command that fetches them
+    └── RunError        the run itself failed: exit code 1, what is done is kept and the next run goes on from it
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class RushesError(Exception):
+    """Any failure of a command, told in one sentence that names what is wrong and what to do about it."""
+
+    exit_code = 1
+
+
+class UsageError(RushesError):
+    """The command or its arguments are wrong; nothing was run."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """A key or a value of the pipeline file is wrong."""
+
+
+class ClaimError(UsageError):
+    """A table of the run directory was made by another configuration."""
+
+
+class WeightsError(UsageError):
+    """Weights that a stage needs are not on this machine."""
+
+
+class RunError(RushesError):
+    """The run failed; finished parts are kept, and running again goes on from them."""
+
+    exit_code = 1
+
+
+def nearest(wrong: str, right: Iterable[str]) -> str:
+    """Returns `; did you mean 'x'?` for the nearest right name, or a list of the allowed ones when none is near."""
+    names = sorted(right)
+    found = difflib.get_close_matches(wrong, names, n=1, cutoff=0.6)
+    if found:
+        return f"; did you mean '{found[0]}'?"
+    return f"; allowed here: {', '.join(names)}" if names else ""

@@ -1,0 +1,1 @@
+"""One measurement per file: clips in, columns out, thumbnails only."""

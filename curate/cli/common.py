@@ -1,0 +1,64 @@
+"""What the commands share: options, printing, JSON, one sentence for an error."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table as Grid
+
+from curate import config, store, submit
+from curate.config import Pipeline
+from curate.run import Run
+
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The run directory, such as runs/demo.")]
+PipelineArgument = Annotated[Path, typer.Argument(metavar="PIPELINE", help="The pipeline file.")]
+SourcesOption = Annotated[list[str] | None, typer.Option("--sources", help="Replaces `sources:`; may be given more than once.")]
+RunOption = Annotated[str | None, typer.Option("--run", help="Replaces `run:`, the run directory.")]
+SetOption = Annotated[list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Sets one value of the pipeline file; repeatable.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Prints JSON.")]
+
+
+def console() -> Console:
+    """Where people read; without a terminal, lines are as long as they are (no wrapping at 80)."""
+    return Console() if sys.stdout.isatty() else Console(width=200, highlight=False)
+
+
+def fail(sentence: str, code: int) -> NoReturn:
+    """Prints one sentence to standard error and exits."""
+    print(f"rushes: {sentence}", file=sys.stderr)
+    sys.exit(code)
+
+
+def warn(sentence: str) -> None:
+    """Prints one sentence to standard error."""
+    print(f"rushes: {sentence}", file=sys.stderr)
+
+
+def load(pipeline: Path, sources: list[str] | None, run: str | None, settings: list[str] | None) -> tuple[Pipeline, Run]:
+    """Reads a pipeline file with the command line's changes. Paths typed there start at the current directory, those in the file at the file."""
+    replace: dict[str, Any] = {}
+    if sources:
+        replace["sources"] = [store.normalise(source) if store.is_local(source) else source for source in sources]
+    directory = pipeline.absolute().parent
+    sys.path.insert(0, str(directory))
+    loaded = config.load(pipeline, settings or [], replace, home=submit.home(directory))
+    root = run or loaded.config.run
+    if store.is_local(root):
+        root = str((submit.home(Path.cwd()) if run else loaded.home) / store.local_path_of(root))
+    return loaded, Run(root, loaded)
+
+
+def print_json(value: Any) -> None:
+    """Prints JSON with what it holds that JSON does not know (dates, numpy numbers) as text or plain numbers."""
+    print(json.dumps(value, indent=1, ensure_ascii=False, default=lambda x: x.item() if hasattr(x, "item") else x.tolist() if hasattr(x, "tolist") else str(x)))
+
+
+def grid(*headers: str, right: tuple[int, ...] = ()) -> Grid:
+    """An unadorned table; the columns in `right` are numbers."""
+    made = Grid(box=None, pad_edge=False, header_style="bold")
+    for i, header in enumerate(headers):
+        made.add_column(header, justify="right" if i in right else "left", overflow="fold")
+    return made

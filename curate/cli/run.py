@@ -1,0 +1,45 @@
+"""`rushes run`: raw footage in, shards and a report out."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from curate import pipeline as walk
+from curate import runner
+from curate.cli.common import PipelineArgument, RunOption, SetOption, SourcesOption, console, load, warn
+from curate.cli.funnel import show
+from curate.progress import Progress
+
+
+def command(
+    pipeline: PipelineArgument = Path("pipeline.yaml"),
+    sources: SourcesOption = None,
+    run: RunOption = None,
+    settings: SetOption = None,
+    recompute: Annotated[list[str] | None, typer.Option(help="Drops this table and all that is made from it first; repeatable.")] = None,
+    retry_errors: Annotated[bool, typer.Option("--retry-errors", help="Tries again what failed before.")] = False,
+) -> None:
+    """Runs a pipeline, or goes on with it: what is done already is not done again."""
+    out = console()
+    _, opened = load(pipeline, sources, run, settings)
+    progress = Progress(out)
+    try:
+        walk.execute(opened, progress, recompute or [], retry_errors)
+    finally:
+        runner.stop()
+    status = opened.status()
+    if not progress.did_something:
+        out.print("nothing to do: everything was done before", highlight=False)
+    counts, shards = status["clips"], status["shards"]
+    out.print(
+        f"{status['sources']['total']} sources ({status['sources']['failed']} failed), {counts['total']} clips ({counts['failed']} failed), "
+        f"{counts['kept']} kept in {shards['files']} shard{'' if shards['files'] == 1 else 's'} ({shards['bytes'] / 2**20:.1f} MiB)",
+        highlight=False,
+    )
+    if status["sources"]["failed"] or counts["failed"]:
+        out.print(f"{status['sources']['failed']} sources and {counts['failed']} clips failed; list them with  rushes errors {opened.root}", highlight=False)
+    if not counts["kept"]:
+        warn("warning: nothing was kept; the funnel shows where it went:")
+        show(opened, out)
+    out.print(f"shards: {opened.path('shards')}\nreport: {opened.path('report', 'index.html')}", highlight=False, soft_wrap=True)

@@ -1,0 +1,35 @@
+"""`rushes table`: the wide view of a run as one file."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from curate.cli.common import RunArgument, console
+from curate.errors import UsageError
+from curate.run import Run
+
+
+def command(
+    run: RunArgument,
+    to: Annotated[Path, typer.Option("--to", metavar="FILE.parquet|FILE.csv", help="Where to write it.")],
+    sources: Annotated[bool, typer.Option("--sources", help="The table of source files instead, with `duplicate_of`.")] = False,
+) -> None:
+    """Writes one row per clip: where it lies, every measure and caption, `kept` and `error`."""
+    if to.suffix not in (".parquet", ".csv"):
+        raise UsageError(f"--to {to}: the file must end in .parquet or .csv")
+    opened = Run.open(run)
+    if sources:
+        frame = opened.sources()
+    else:
+        frame = opened.wide()
+        frame.insert(len(frame.columns) - 1, "kept", frame["clip_id"].isin(set(opened.selection().clip_ids)))
+    try:
+        to.parent.mkdir(parents=True, exist_ok=True)
+        if to.suffix == ".csv":
+            frame.to_csv(to, index=False)
+        else:
+            frame.to_parquet(to, index=False)
+    except OSError as error:
+        raise UsageError(f"--to {to}: {error.strerror or error}") from error
+    console().print(f"{len(frame)} rows, {len(frame.columns)} columns: {to}", highlight=False, soft_wrap=True)

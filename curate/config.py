@@ -1,0 +1,268 @@
+"""`pipeline.yaml` as validated objects. Every error names the file, the line, the key and the nearest right key; nothing runs before all is right."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+from curate import stage as stages
+from curate.errors import ConfigError, UsageError, nearest
+from curate.stage import StageSpec
+from curate.yaml_lines import Document, expand, parse
+
+PERCENTILE = re.compile(r"p(100|\d{1,2}(\.\d+)?)")
+
+
+def _bound(value: Any) -> float | str:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(value, str) and PERCENTILE.fullmatch(value):
+        return value
+    raise ValueError("expected a number, or a percentile of this run such as p25")
+
+
+Bound = Annotated[float | str, BeforeValidator(_bound)]
+Scalar = str | bool | int | float
+
+
+class Strict(BaseModel):
+    """Unknown keys are errors, and a validated object does not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ScanConfig(Strict):
+    """How sources are split into clips, and the thumbnails that every later stage reads."""
+
+    cuts: dict[str, Any] = {"use": "curate.cuts.PySceneDetect"}
+    """The cut detector: `use:` and its options."""
+    min_clip_s: float = Field(2.0, ge=0)
+    """Shorter spans between two cuts are left out and counted as too short. 2 s is the minimum of cosmos-curate (field.md)."""
+    max_clip_s: float = Field(10.0, gt=0)
+    """Longer shots are divided into even parts. Ours; NeMo Curator's TransNetV2 default is 10 s too."""
+    thumb_fps: float = Field(2.0, gt=0, le=30)
+    """Thumbnails per second of clip. SVD measured motion at 2 fps."""
+    thumb_short_side_px: int = Field(360, ge=16, le=2160)
+    """Thumbnails are never larger than the source."""
+    thumb_quality: int = Field(90, ge=1, le=100)
+    """JPEG quality. Ours: text detection and flow change by less than their own noise."""
+    window_s: float = Field(300.0, ge=1)
+    """Sources longer than this are scanned in windows that start at keyframes."""
+    timeout_floor_s: float = Field(60.0, gt=0)
+    timeout_factor: float = Field(8.0, gt=0)
+    """A window may take `timeout_floor_s + timeout_factor * its seconds` of wall time before its decoder is killed. Ours."""
+    memory_mb: int = Field(4096, ge=256)
+    """Resident memory at which a decoder is killed. Ours."""
+    workers: int | None = Field(None, ge=1)
+
+    @model_validator(mode="after")
+    def _lengths(self) -> "ScanConfig":
+        if self.max_clip_s < self.min_clip_s * 2:
+            raise ValueError("max_clip_s must be at least twice min_clip_s, or a long shot could not be divided")
+        if self.window_s < self.max_clip_s:
+            raise ValueError("window_s must be at least max_clip_s")
+        return self
+
+
+class Rule(Strict):
+    """One line of `keep:`. Bounds are inclusive; `p25` is the 25th percentile of this run's values."""
+
+    above: Bound | None = None
+    below: Bound | None = None
+    is_: Scalar | list[Scalar] | None = Field(None, alias="is")
+
+    @model_validator(mode="after")
+    def _something(self) -> "Rule":
+        if self.above is None and self.below is None and self.is_ is None:
+            raise ValueError("a rule needs 'above', 'below' or 'is'")
+        return self
+
+
+class ShardsConfig(Strict):
+    """How kept clips are written."""
+
+    mode: Literal["exact", "copy"] = "exact"
+    """`exact` re-encodes to the very frame; `copy` copies the stream between the keyframes inside the clip (SVD's rule)."""
+    short_side_px: int | None = Field(None, ge=16)
+    fps: float | None = Field(None, gt=0)
+    crf: int = Field(18, ge=0, le=51)
+    target_mb: float = Field(256.0, gt=0)
+    """Aimed-at size of one shard, estimated from the bitrate of the sources."""
+    workers: int | None = Field(None, ge=1)
+
+
+class Config(Strict):
+    """The whole pipeline file."""
+
+    run: str = "runs/demo"
+    sources: list[str] = Field(min_length=1)
+    digest: Literal["sampled", "full"] = "sampled"
+    scan: ScanConfig = ScanConfig()
+    measure: list[dict[str, Any]] = []
+    caption: list[dict[str, Any]] = []
+    embed: dict[str, Any] | None = None
+    keep: dict[str, Rule] = {}
+    shards: ShardsConfig = ShardsConfig()
+    max_error_share: float = Field(0.5, ge=0, le=1)
+    """When more than this share of a table of at least 20 rows fails, the run stops: that is a broken stage, not bad data."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_source(cls, data: Any) -> Any:
+        if isinstance(data, dict) and isinstance(data.get("sources"), str):
+            return {**data, "sources": [data["sources"]]}
+        return data
+
+
+RUNNER_KEYS: dict[str, Any] = {
+    "name": Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")],
+    "workers": Annotated[int, Field(ge=1)] | None,
+    "batch_size": Annotated[int, Field(ge=1)],
+    "cpus": Annotated[float, Field(ge=0)],
+    "gpus": Annotated[float, Field(ge=0)],
+    "memory_gb": Annotated[float, Field(gt=0)] | None,
+}
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A validated pipeline file: the configuration, its stages, and the text it came from."""
+
+    config: Config
+    cuts: StageSpec
+    measure: tuple[StageSpec, ...]
+    caption: tuple[StageSpec, ...]
+    embed: StageSpec | None
+    directory: Path
+    """Where the file lies: stages of one's own are imported from here."""
+    home: Path
+    """Where relative paths in it start: the same directory, except in a submitted job (curate/submit.py)."""
+    resolved: Mapping[str, Any]
+    """The file with overrides and variables applied, as it goes into index.json."""
+
+
+def load(
+    path: Path, overrides: Sequence[str] = (), replace: Mapping[str, Any] | None = None, home: Path | None = None
+) -> Pipeline:
+    """Reads and validates a pipeline file.
+
+    Args:
+        path: the YAML file.
+        overrides: `key.path=value` each; a list of stages is addressed by position or stage name (`measure.motion.fps=4`).
+        replace: top-level keys set by the command line (`sources`, `run`).
+        home: where relative paths start; the file's directory by default.
+
+    Raises ConfigError (file, line, key, nearest right key) and UsageError when there is no such file.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise UsageError(f"there is no pipeline file '{path}'") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read the pipeline file '{path}': {error}") from error
+    document = parse(text, path.name)
+    if not isinstance(document.data, dict):
+        raise ConfigError(f"{path.name}:1: a pipeline file is a mapping of keys such as sources, scan, measure and keep")
+    data = dict(document.data)
+    for setting in overrides:
+        override(data, setting)
+    data.update(replace or {})
+    directory = path.absolute().parent
+    return validate(data, document, directory, home or directory)
+
+
+def validate(data: dict[str, Any], document: Document, directory: Path, home: Path) -> Pipeline:
+    """Checks plain values against the models and the stage classes."""
+    try:
+        config = Config.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(_sentence(error, document)) from error
+    names: set[str] = set()
+    cuts = _spec(config.scan.cuts, ("scan", "cuts"), document, set())
+    lists = {
+        key: tuple(_spec(item, (key, i), document, names) for i, item in enumerate(items))
+        for key, items in (("measure", config.measure), ("caption", config.caption))
+    }
+    embed = _spec(config.embed, ("embed",), document, names) if config.embed is not None else None
+    return Pipeline(config, cuts, lists["measure"], lists["caption"], embed, directory, home, data)
+
+
+def _spec(item: Mapping[str, Any], path: tuple[str | int, ...], document: Document, taken: set[str]) -> StageSpec:
+    where = document.where(path)
+    if not isinstance(item.get("use"), str):
+        raise ConfigError(f"{where}: a stage needs `use:` with a dotted name such as filters.Motion")
+    runner: dict[str, Any] = {}
+    for key in RUNNER_KEYS.keys() & item.keys():
+        try:
+            runner[key] = TypeAdapter(RUNNER_KEYS[key]).validate_python(item[key])
+        except ValidationError as error:
+            raise ConfigError(f"{document.where((*path, key))}: {key}: {error.errors()[0]['msg']} (got {item[key]!r})") from error
+    options = {key: value for key, value in item.items() if key != "use" and key not in RUNNER_KEYS}
+    name = runner.pop("name", None) or stages.table_name(item["use"])
+    if name in taken:
+        raise ConfigError(f"{where}: two stages are called '{name}'; give one of them another `name:`")
+    taken.add(name)
+    return StageSpec(item["use"], name, options, where=where, wheres={key: document.where((*path, key)) for key in options}, **runner)
+
+
+def _sentence(error: ValidationError, document: Document) -> str:
+    """The first of pydantic's errors as one sentence."""
+    first = error.errors()[0]
+    path = tuple(part for part in first["loc"] if isinstance(part, int) or not re.match(r"^(float|int|str|bool|list|constrained|function)", part))
+    dotted = ".".join(str(part) for part in path)
+    where = document.where(path)
+    if first["type"] == "extra_forbidden":
+        return f"{where}: unknown key '{dotted}'{nearest(str(path[-1]), _known_keys(path[:-1]))}"
+    if first["type"] == "missing":
+        return f"{where}: the key '{dotted}' is missing"
+    message = first["msg"].removeprefix("Value error, ")
+    got = "" if isinstance(first["input"], dict) else f" (got {first['input']!r})"
+    return f"{where}: {dotted}: {message}{got}"
+
+
+def _known_keys(path: tuple[str | int, ...]) -> list[str]:
+    models: dict[str, type[BaseModel]] = {"scan": ScanConfig, "shards": ShardsConfig, "keep": Rule}
+    model = models.get(str(path[0]), Config) if path else Config
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def override(data: dict[str, Any], setting: str) -> None:
+    """Applies one `key.path=value` to plain values, in place of what was there. Raises UsageError when the path leads nowhere."""
+    key, equals, text = setting.partition("=")
+    if not equals or not key:
+        raise UsageError(f"--set {setting}: expected key.path=value")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"--set {setting}: the value is not valid YAML") from error
+    here: Any = data
+    parts = key.split(".")
+    for i, part in enumerate(parts):
+        last = i == len(parts) - 1
+        if isinstance(here, list):
+            index = _stage_index(here, part, setting)
+            if last:
+                here[index] = value
+            else:
+                here = here[index] = dict(here[index])
+        elif isinstance(here, dict):
+            if last:
+                here[part] = expand(value, f"--set {key}") if isinstance(value, str) else value
+            else:
+                inner = here.get(part)
+                here[part] = here = list(inner) if isinstance(inner, list) else dict(inner or {}) if not isinstance(inner, str) else {"use": inner}
+        else:
+            raise UsageError(f"--set {setting}: '{'.'.join(parts[:i])}' is a value, not a group of keys")
+
+
+def _stage_index(items: list[Any], part: str, setting: str) -> int:
+    names = [item.get("name") or stages.table_name(str(item.get("use"))) for item in items if isinstance(item, dict)]
+    if part in names:
+        return names.index(part)
+    if part.isdigit() and int(part) < len(items):
+        return int(part)
+    raise UsageError(f"--set {setting}: there is no stage '{part}'{nearest(part, names)}")

@@ -1,0 +1,108 @@
+"""The account of every input second: kept, dropped (by which rule), too short, cut away in a transition, failed. It sums to 100 % or the run fails.
+
+The total comes from the files' own headers and decode, the entries from the tables of spans and the selection; they are worked out apart, so
+a span that is lost, doubled or overlapping shows as a difference.
+"""
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from curate.errors import RunError
+from curate.select import Selection
+
+TOLERANCE_S = 0.05
+"""Per source: spans must meet to well within a frame. Headers are allowed `slack` below, since containers round."""
+
+
+@dataclass
+class Ledger:
+    """Seconds of input. `total_s` counts each content once; duplicates are listed beside it."""
+
+    total_s: float = 0.0
+    kept_s: float = 0.0
+    dropped_s: float = 0.0
+    too_short_s: float = 0.0
+    transition_s: float = 0.0
+    failed_s: float = 0.0
+    duplicate_s: float = 0.0
+    dropped_by_s: dict[str, float] = field(default_factory=dict)
+    unknown_length_files: int = 0
+    """Files that could not be opened, so that nobody knows how many seconds they hold."""
+
+    @property
+    def accounted_s(self) -> float:
+        """The sum of all entries."""
+        return self.kept_s + self.dropped_s + self.too_short_s + self.transition_s + self.failed_s
+
+    @property
+    def accounted_share(self) -> float:
+        """1.0 when every second has its place."""
+        return self.accounted_s / self.total_s if self.total_s else 1.0
+
+    def check(self) -> None:
+        """Raises RunError when the entries do not sum to the total (to a millionth, or a millisecond)."""
+        if not math.isclose(self.accounted_s, self.total_s, rel_tol=1e-6, abs_tol=1e-3):
+            raise RunError(
+                f"the ledger does not add up: {self.total_s:.3f} s of input, {self.accounted_s:.3f} s accounted for; this is a defect of rushes"
+            )
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**asdict(self), "accounted_share": round(self.accounted_share, 9)}
+
+
+def balance(sources: pd.DataFrame, spans: pd.DataFrame, selection: Selection, unwritten_s: float = 0.0) -> Ledger:
+    """Draws up the ledger.
+
+    Args:
+        sources: the sources with `duplicate_of`.
+        spans: all rows of the clips table without thumbnails: `source_id, start_s, end_s, skip, error`.
+        selection: what is kept and why the rest is not.
+        unwritten_s: seconds of selected clips that could not be written into the shards (they count as failed, not kept).
+
+    Raises RunError when a source has no spans, or spans that leave a gap or overlap.
+    """
+    ledger = Ledger()
+    lengths = spans.assign(length_s=spans["end_s"] - spans["start_s"])
+    for source_id, of_source in lengths.groupby("source_id"):
+        _check_tiling(str(source_id), of_source)
+    good = lengths[lengths["error"].isna()].groupby("source_id")["length_s"].sum()
+    scanned = set(lengths["source_id"])
+    broken = set(lengths.loc[lengths["error"].notna(), "source_id"])
+    for source in sources.to_dict("records"):
+        header_s = float(source["duration_s"]) if pd.notna(source["duration_s"]) else 0.0
+        if source["error"] is not None and pd.notna(source["error"]):
+            ledger.total_s += header_s
+            ledger.failed_s += header_s
+            ledger.unknown_length_files += header_s == 0.0
+        elif pd.notna(source["duplicate_of"]):
+            ledger.duplicate_s += header_s
+        else:
+            if source["source_id"] not in scanned:
+                raise RunError(f"{source['uri']} was never scanned; this is a defect of rushes")
+            decoded_s = float(good.get(source["source_id"], 0.0))
+            total_s = max(header_s, decoded_s) if source["source_id"] in broken else decoded_s
+            ledger.total_s += total_s
+            ledger.failed_s += total_s - decoded_s
+    skipped = lengths[lengths["skip"].notna()].groupby("skip")["length_s"].sum()
+    ledger.too_short_s = float(skipped.get("too_short", 0.0))
+    ledger.transition_s = float(skipped.get("transition", 0.0))
+    ledger.failed_s += selection.failed_s + unwritten_s
+    ledger.kept_s = selection.kept_s - unwritten_s
+    ledger.dropped_by_s = {drop.rule: drop.in_order_s for drop in selection.drops}
+    ledger.dropped_s = sum(ledger.dropped_by_s.values())
+    return ledger
+
+
+def _check_tiling(source_id: str, spans: pd.DataFrame) -> None:
+    ordered = spans.sort_values(["start_s", "end_s"])
+    previous_end_s, previous_failed = None, False
+    for start_s, end_s, error in zip(ordered["start_s"], ordered["end_s"], ordered["error"], strict=True):
+        failed = error is not None and pd.notna(error)
+        if previous_end_s is not None and not failed and not previous_failed and abs(start_s - previous_end_s) > TOLERANCE_S:
+            what = "a gap" if start_s > previous_end_s else "an overlap"
+            raise RunError(f"the spans of source {source_id} have {what} at {previous_end_s:.3f} s; this is a defect of rushes")
+        previous_end_s, previous_failed = (end_s, failed) if previous_end_s is None else (max(end_s, previous_end_s), failed)

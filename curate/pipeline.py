@@ -1,0 +1,238 @@
+"""The walk of the data, top to bottom: sources, clips, measures, captions, shards, index, report. Every step tops up what is missing."""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+from curate import index, report, runner, shards, sources, store, weights
+from curate.errors import ClaimError, RunError, UsageError, nearest
+from curate.jobs import ProbeJob, ScanJob, StageJob, StageTask
+from curate.progress import Progress
+from curate.run import PIPELINE, Run, Step
+from curate.runner import Resources
+from curate.table import Table, difference, digest
+
+FILES_PER_PROBE = 16
+JUDGED_ROWS = 20
+"""A table with fewer rows is not judged by its share of errors."""
+
+
+def execute(run: Run, progress: Progress, recompute: Sequence[str] = (), retry_errors: bool = False) -> None:
+    """Runs the pipeline, or goes on with it: does what is missing and nothing else.
+
+    Args:
+        run: the run, with the pipeline it is made by.
+        progress: where it is told how far things are.
+        recompute: tables to drop first, with everything made from them.
+        retry_errors: whether rows that failed are tried again.
+
+    Raises UsageError before anything is run (wrong configuration, missing weights, another configuration's directory) and RunError when
+    the run itself cannot go on.
+    """
+    listed = sources.discover(run.pipeline.config.sources, run.pipeline.home)
+    check_weights(run)
+    with _alone(run):
+        dropped = _recompute(run, recompute)
+        _check_claims(run, listed)
+        store.put_json(run.path(PIPELINE), {"pipeline": dict(run.pipeline.resolved), "directory": str(run.pipeline.directory), "home": str(run.pipeline.home)})
+        if retry_errors:
+            _forget_errors(run)
+        for name, table in run.tables().items():
+            table.begin(run.claims[name])
+
+        probe(run, listed, progress)
+        split(run, progress)
+        measure(run, progress)
+        caption(run, progress)
+        kept = run.selection()
+        changed = shards.write(run, kept.clip_ids, progress, fresh=dropped)
+        embed(run, progress)
+        run.ledger().check()
+        if changed or not index.is_current(run):
+            index.build(run)
+        report.write(run)
+
+
+def probe(run: Run, listed: Mapping[str, str | None], progress: Progress) -> None:
+    """Reads the header of every file that is not in the sources table."""
+    known = {uri for (uri,) in run.sources_table.keys()}
+    files = [[uri, manifest] for uri, manifest in listed.items() if uri not in known]
+    units = [{"files": files[i : i + FILES_PER_PROBE]} for i in range(0, len(files), FILES_PER_PROBE)]
+    limits = run.pipeline.config.scan
+    job = ProbeJob(run.sources_table, run.pipeline.config.digest, limits.memory_mb)
+    _do(run, ["sources"], job, units, Resources(limits.workers), progress, len(listed), len(known))
+
+
+def split(run: Run, progress: Progress) -> None:
+    """Scans the windows that have no rows yet. Short sources share a unit, so that one part holds about a window's worth of footage."""
+    scan = run.pipeline.config.scan
+    units: list[dict[str, Any]] = []
+    length_s = scan.window_s
+    pending = run.pending_windows()
+    for window in pending:
+        seconds = min(window["duration_s"] or scan.window_s, scan.window_s)
+        if length_s + seconds > scan.window_s:
+            units.append({"windows": []})
+            length_s = 0.0
+        units[-1]["windows"].append(window)
+        length_s += seconds
+    _do(run, ["clips"], ScanJob(run.clips_table, scan, run.pipeline.cuts), units, Resources(scan.workers), progress, len(pending), 0)
+
+
+def measure(run: Run, progress: Progress) -> None:
+    """Runs every filter on every clip. Filters with equal resources and the same clips to do share one pass over the thumbnails."""
+    wide = run.wide(("measure",))
+    clips = wide["clip_id"].tolist()
+    todo = [(step, _pending(step.table, clips)) for step in run.steps if step.kind == "measure"]
+    todo = [(step, ids) for step, ids in todo if ids]
+    key = lambda item: (str(item[0].spec.resources), sorted(item[1]))  # noqa: E731
+    for _, group in groupby(sorted(todo, key=key), key=key):
+        shared = list(group)
+        _apply(run, [step for step, _ in shared], shared[0][1], progress, len(clips))
+
+
+def caption(run: Run, progress: Progress) -> None:
+    """Captions what the measures keep, one captioner after the other (a later one may read an earlier one's words)."""
+    for step in (s for s in run.steps if s.kind == "caption"):
+        chosen = run.selection(("measure",)).clip_ids
+        _apply(run, [step], _pending(step.table, chosen), progress, len(chosen))
+
+
+def embed(run: Run, progress: Progress) -> None:
+    """Embeds the captions of the clips in the shards, for search."""
+    for step in (s for s in run.steps if s.kind == "embed"):
+        chosen = run.selection().clip_ids
+        _apply(run, [step], _pending(step.table, chosen), progress, len(chosen))
+
+
+def _pending(table: Table, clip_ids: Iterable[str]) -> list[str]:
+    done = {clip_id for (clip_id,) in table.keys()}
+    return [clip_id for clip_id in clip_ids if clip_id not in done]
+
+
+def _apply(run: Run, steps: list[Step], clip_ids: Sequence[str], progress: Progress, total: int) -> None:
+    wanted = set(clip_ids)
+    reads = sorted({name.rstrip("?") for step in steps for name in getattr(step.stage, "reads", ())})
+    columns: dict[str, dict[str, Any]] = {}
+    if reads and wanted:
+        wide = run.wide()
+        there = [name for name in reads if name in wide.columns]
+        rows = wide[wide["clip_id"].isin(wanted)][["clip_id", *there]].to_dict("records")
+        columns = {str(row.pop("clip_id")): {str(k): None if v != v else v for k, v in row.items()} for row in rows}
+    units = []
+    for part, keys in run.clips_table.parts_with_keys() if wanted else ():
+        ids = [clip_id for (clip_id,) in keys if clip_id in wanted]
+        if ids:
+            units.append({"part": part, "ids": ids, "columns": {i: columns[i] for i in ids if i in columns}})
+    spec = steps[0].spec
+    job = StageJob(run.clips_table, [StageTask(step.spec, step.kind, step.table) for step in steps])
+    resources = Resources(spec.workers, spec.cpus, spec.gpus, spec.memory_gb)
+    _do(run, [step.spec.name for step in steps], job, units, resources, progress, total, total - len(wanted))
+
+
+def _do(run: Run, names: list[str], job: Any, units: list[dict[str, Any]], resources: Resources, progress: Progress, total: int, done: int) -> None:
+    """Runs units, tells the progress, and stops when too large a share of a table fails."""
+    tables = run.tables()
+    counts = {name: [0, 0] for name in names}
+    if units:
+        for name in names:
+            errors = tables[name].read(["error"]).column("error")
+            counts[name] = [len(errors), len(errors) - errors.null_count]
+    with progress.step(", ".join(names), total, done) as step:
+        for receipt in runner.run_units(job, units, resources):
+            step.advance(receipt.get("done", receipt["rows"]), receipt["errors"])
+            for name in names:
+                heard = receipt.get("stages", {}).get(name, receipt)
+                counts[name][0] += heard["rows"]
+                counts[name][1] += heard["errors"]
+                _judge(run, name, *counts[name])
+
+
+
+def _judge(run: Run, name: str, rows: int, errors: int) -> None:
+    limit = run.pipeline.config.max_error_share
+    if rows >= JUDGED_ROWS and errors > limit * rows:
+        raise RunError(
+            f"{errors} of {rows} rows of {name} failed, more than max_error_share = {limit:g}: that is a broken stage, not bad data; "
+            f"see  rushes errors {run.root}"
+        )
+
+
+def check_weights(run: Run) -> None:
+    """Finds the weights of every stage on this machine. Raises WeightsError, with the command that fetches them."""
+    for step in run.steps:
+        if isinstance(address := getattr(step.stage, "weights", None), str):
+            weights.locate(address)
+
+
+def _check_claims(run: Run, listed: Mapping[str, str | None]) -> None:
+    for name, table in run.tables().items():
+        found = table.claim()
+        if found is not None and (differences := list(difference(found, run.claims[name]))):
+            told = next((d for d in differences if not d.startswith("made_from")), differences[0])
+            raise ClaimError(
+                f"{run.root}: the table '{name}' was made by another configuration ({told}); "
+                f"go back to that, choose another --run, or add  --recompute {name}"
+            )
+    gone = sorted(uri for (uri,) in run.sources_table.keys() if uri not in listed)
+    if gone:
+        raise ClaimError(
+            f"{run.root}: {len(gone)} source(s) of this run are no longer listed under sources (the first: {gone[0]}); "
+            f"list them again, choose another --run, or add  --recompute sources"
+        )
+
+
+def _recompute(run: Run, names: Sequence[str]) -> bool:
+    """Drops the named tables and everything made from them. Captions and embeddings follow; shards are topped up by `shards.write`."""
+    tables, made_from = run.tables(), run.made_from()
+    drop: set[str] = set()
+    for name in names:
+        if name not in tables:
+            raise UsageError(f"--recompute: there is no table '{name}'{nearest(name, tables)}")
+        drop.add(name)
+    for name, parents in made_from.items():  # in the order in which tables are made
+        if drop & set(parents):
+            drop.add(name)
+    for name in drop:
+        tables[name].drop()
+    return bool(drop)
+
+
+def _forget_errors(run: Run) -> None:
+    """Deletes failed rows, so that they are pending again."""
+    for name, table in run.tables().items():
+        rows = table.read(["error", *(["source_id", "window"] if name == "clips" else [])]).to_pylist()
+        bad = {tuple(row[k] for k in table.key) for row in rows if row["error"] is not None}
+        if name == "clips":
+            # A window is scanned as a whole: its good spans go too, or the second scan would make them twice.
+            windows = {(row["source_id"], row["window"]) for row in rows if row["error"] is not None}
+            bad = {(row["clip_id"],) for row in rows if (row["source_id"], row["window"]) in windows}
+        if bad:
+            table.drop_rows(bad)
+    shards.forget_left_out(run)
+
+
+@contextlib.contextmanager
+def _alone(run: Run) -> Iterator[None]:
+    """Holds the run directory, so that two runs do not work on it at once (on a local disk of a system with file locks)."""
+    if not store.is_local(run.root):
+        yield
+        return
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    directory = store.local_path(run.root)
+    directory.mkdir(parents=True, exist_ok=True)
+    handle = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UsageError(f"another rushes run is at work in {run.root}; wait for it, or choose another --run") from error
+        yield
+    finally:
+        os.close(handle)

@@ -1,0 +1,99 @@
+"""The report: one plain page of a run, self-contained, opened from disk. Funnel and ledger, errors, histograms, pictures of kept and dropped clips."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from typing import Any
+
+import jinja2
+import numpy as np
+import pandas as pd
+
+from curate import store
+from curate.run import Run
+
+PICTURES = 24
+"""Clips shown of the kept and of the dropped ones each. Ours."""
+BINS = 40
+
+
+def write(run: Run) -> str:
+    """Writes `report/index.html` and returns its path."""
+    wide, selection = run.wide(), run.selection()
+    kept = set(selection.clip_ids)
+    is_kept = wide["clip_id"].isin(kept)
+    errors = list(run.errors())
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(files("curate").joinpath("report.html.j2").read_text(encoding="utf-8"))
+    page = template.render(
+        run=run.root,
+        status=run.status(),
+        selection=selection,
+        ledger=run.ledger(),
+        entries=_entries(run),
+        histograms=[_histogram(wide, is_kept, name) for name in _measures(run, wide)],
+        errors=errors[:200],
+        n_errors=len(errors),
+        walls=[("Kept", _cards(run, wide[is_kept])), ("Left out", _cards(run, wide[~is_kept]))],
+        images=_pictures(run, [*_shown(wide[is_kept]), *_shown(wide[~is_kept])]),
+    )
+    path = run.path("report", "index.html")
+    store.put(path, page.encode())
+    return path
+
+
+def _entries(run: Run) -> list[tuple[str, float]]:
+    ledger = run.ledger()
+    rules = [(f"dropped: {rule}", seconds) for rule, seconds in ledger.dropped_by_s.items()]
+    rest = [("too short", ledger.too_short_s), ("transitions", ledger.transition_s), ("failed", ledger.failed_s)]
+    return [("kept", ledger.kept_s), *rules, *rest]
+
+
+def _measures(run: Run, wide: pd.DataFrame) -> list[str]:
+    names = [name for step in run.steps if step.kind == "measure" for name in step.columns]
+    return ["duration_s", *(name for name in names if pd.api.types.is_numeric_dtype(wide[name]))]
+
+
+def _histogram(wide: pd.DataFrame, is_kept: "pd.Series[bool]", name: str) -> dict[str, Any]:
+    values = wide[name].to_numpy(dtype=float, na_value=np.nan)
+    known = values[~np.isnan(values)]
+    if not len(known):
+        return {"name": name, "bars": [], "low": 0.0, "high": 0.0}
+    counts, edges = np.histogram(known, bins=BINS)
+    of_kept, _ = np.histogram(values[is_kept.to_numpy() & ~np.isnan(values)], bins=edges)
+    top = counts.max()
+    bars = [{"all": 100 * int(a) / top, "kept": 100 * int(k) / top} for a, k in zip(counts, of_kept, strict=True)]
+    return {"name": name, "bars": bars, "low": float(edges[0]), "high": float(edges[-1])}
+
+
+def _shown(wide: pd.DataFrame) -> list[str]:
+    """Ids spread evenly over the table, so that a page shows more than the first source."""
+    step = max(1, len(wide) // PICTURES)
+    ids: list[str] = wide["clip_id"].iloc[::step].head(PICTURES).tolist()
+    return ids
+
+
+def _cards(run: Run, wide: pd.DataFrame) -> Sequence[Mapping[str, Any]]:
+    shown = wide[wide["clip_id"].isin(set(_shown(wide)))]
+    measures = [name for step in run.steps if step.kind == "measure" for name in step.columns]
+    cards = []
+    for row in shown.to_dict("records"):
+        scores = [(name, row[name]) for name in measures if isinstance(row[name], float) and row[name] == row[name]]
+        said = row.get("caption")
+        cards.append({**row, "scores": scores, "caption": said if isinstance(said, str) else None, "error": row["error"] or None})
+    return cards
+
+
+def _pictures(run: Run, clip_ids: Sequence[str]) -> dict[str, str]:
+    """The middle thumbnail of each clip as a data URL."""
+    wanted, found = set(clip_ids), {}
+    for part, keys in run.clips_table.parts_with_keys():
+        if not wanted & {clip_id for (clip_id,) in keys}:
+            continue
+        with run.clips_table.open_part(part) as file:
+            for batch in file.iter_batches(batch_size=16, columns=["clip_id", "thumbs"]):
+                for row in batch.to_pylist():
+                    if row["clip_id"] in wanted and row["thumbs"]:
+                        jpeg = row["thumbs"][len(row["thumbs"]) // 2]
+                        found[row["clip_id"]] = "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
+    return found

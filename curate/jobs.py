@@ -15,7 +15,18 @@ from curate.sandbox import Sandbox, SandboxError
 from curate.stage import StageSpec, one_sentence
 from curate.table import Table
 
-CLIP_COLUMNS = ["clip_id", "source_id", "start_s", "end_s", "fps", "n_frames", "width_px", "height_px", "thumbs", "thumb_times_s"]
+CLIP_COLUMNS = [
+    "clip_id",
+    "source_id",
+    "start_s",
+    "end_s",
+    "fps",
+    "n_frames",
+    "width_px",
+    "height_px",
+    "thumbs",
+    "thumb_times_s",
+]
 PROBE_WALL_S = 60.0
 """A header that takes longer to read is taken for hung. Ours."""
 
@@ -78,7 +89,14 @@ class ScanJob:
     def _scan(self, window: Mapping[str, Any]) -> list[dict[str, Any]]:
         length_s = min(window["duration_s"] or self.config.window_s, 1.5 * self.config.window_s)
         wall_s = self.config.timeout_floor_s + self.config.timeout_factor * length_s
-        arguments = (window["uri"], window["source_id"], window["window"], window["last_window"], self.config, self.cuts)
+        arguments = (
+            window["uri"],
+            window["source_id"],
+            window["window"],
+            window["last_window"],
+            self.config,
+            self.cuts,
+        )
         try:
             return self._sandbox.call(scan.scan_window, *arguments, wall_s=wall_s)
         except SandboxError as error:
@@ -119,7 +137,10 @@ class StageJob:
                 seconds[i] += time.perf_counter() - began
         for (_, _, task), made in zip(self._ready, rows, strict=True):
             task.table.write(made)
-        per_stage = {task.spec.name: receipt(made, busy_s=s) for (_, _, task), made, s in zip(self._ready, rows, seconds, strict=True)}
+        per_stage = {
+            task.spec.name: receipt(made, busy_s=s)
+            for (_, _, task), made, s in zip(self._ready, rows, seconds, strict=True)
+        }
         return {"rows": len(unit["ids"]), "errors": sum(r["errors"] for r in per_stage.values()), "stages": per_stage}
 
     def _batches(self, unit: Mapping[str, Any]) -> Iterator[list[Clip]]:

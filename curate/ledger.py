@@ -1,4 +1,6 @@
-"""The account of every input second: kept, dropped (by which rule), too short, cut away in a transition, failed. It sums to 100 % or the run fails.
+"""The account of every input second: kept, dropped (by which rule), too short, cut away in a transition, failed.
+
+It sums to 100 % or the run fails.
 
 The total comes from the files' own headers and decode, the entries from the tables of spans and the selection; they are worked out apart, so
 a span that is lost, doubled or overlapping shows as a difference.
@@ -102,7 +104,16 @@ def _check_tiling(source_id: str, spans: pd.DataFrame) -> None:
     previous_end_s, previous_failed = None, False
     for start_s, end_s, error in zip(ordered["start_s"], ordered["end_s"], ordered["error"], strict=True):
         failed = error is not None and pd.notna(error)
-        if previous_end_s is not None and not failed and not previous_failed and abs(start_s - previous_end_s) > TOLERANCE_S:
+        if (
+            previous_end_s is not None
+            and not failed
+            and not previous_failed
+            and abs(start_s - previous_end_s) > TOLERANCE_S
+        ):
             what = "a gap" if start_s > previous_end_s else "an overlap"
-            raise RunError(f"the spans of source {source_id} have {what} at {previous_end_s:.3f} s; this is a defect of rushes")
-        previous_end_s, previous_failed = (end_s, failed) if previous_end_s is None else (max(end_s, previous_end_s), failed)
+            raise RunError(
+                f"the spans of source {source_id} have {what} at {previous_end_s:.3f} s; this is a defect of rushes"
+            )
+        previous_end_s, previous_failed = (
+            (end_s, failed) if previous_end_s is None else (max(end_s, previous_end_s), failed)
+        )

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -12,7 +12,7 @@ from curate.jobs import ProbeJob, ScanJob, StageJob, StageTask
 from curate.progress import Progress
 from curate.run import PIPELINE, Run, Step
 from curate.runner import Resources
-from curate.table import Table, difference, digest
+from curate.table import Table, difference
 
 FILES_PER_PROBE = 16
 JUDGED_ROWS = 20
@@ -36,7 +36,14 @@ def execute(run: Run, progress: Progress, recompute: Sequence[str] = (), retry_e
     with _alone(run):
         dropped = _recompute(run, recompute)
         _check_claims(run, listed)
-        store.put_json(run.path(PIPELINE), {"pipeline": dict(run.pipeline.resolved), "directory": str(run.pipeline.directory), "home": str(run.pipeline.home)})
+        store.put_json(
+            run.path(PIPELINE),
+            {
+                "pipeline": dict(run.pipeline.resolved),
+                "directory": str(run.pipeline.directory),
+                "home": str(run.pipeline.home),
+            },
+        )
         if retry_errors:
             _forget_errors(run)
         for name, table in run.tables().items():
@@ -57,7 +64,7 @@ def execute(run: Run, progress: Progress, recompute: Sequence[str] = (), retry_e
 
 def probe(run: Run, listed: Mapping[str, str | None], progress: Progress) -> None:
     """Reads the header of every file that is not in the sources table."""
-    known = {uri for (uri,) in run.sources_table.keys()}
+    known = {uri for (uri,) in run.sources_table.read_keys()}
     files = [[uri, manifest] for uri, manifest in listed.items() if uri not in known]
     units = [{"files": files[i : i + FILES_PER_PROBE]} for i in range(0, len(files), FILES_PER_PROBE)]
     limits = run.pipeline.config.scan
@@ -78,7 +85,16 @@ def split(run: Run, progress: Progress) -> None:
             length_s = 0.0
         units[-1]["windows"].append(window)
         length_s += seconds
-    _do(run, ["clips"], ScanJob(run.clips_table, scan, run.pipeline.cuts), units, Resources(scan.workers), progress, len(pending), 0)
+    _do(
+        run,
+        ["clips"],
+        ScanJob(run.clips_table, scan, run.pipeline.cuts),
+        units,
+        Resources(scan.workers),
+        progress,
+        len(pending),
+        0,
+    )
 
 
 def measure(run: Run, progress: Progress) -> None:
@@ -108,7 +124,7 @@ def embed(run: Run, progress: Progress) -> None:
 
 
 def _pending(table: Table, clip_ids: Iterable[str]) -> list[str]:
-    done = {clip_id for (clip_id,) in table.keys()}
+    done = {clip_id for (clip_id,) in table.read_keys()}
     return [clip_id for clip_id in clip_ids if clip_id not in done]
 
 
@@ -132,7 +148,16 @@ def _apply(run: Run, steps: list[Step], clip_ids: Sequence[str], progress: Progr
     _do(run, [step.spec.name for step in steps], job, units, resources, progress, total, total - len(wanted))
 
 
-def _do(run: Run, names: list[str], job: Any, units: list[dict[str, Any]], resources: Resources, progress: Progress, total: int, done: int) -> None:
+def _do(
+    run: Run,
+    names: list[str],
+    job: Any,
+    units: list[dict[str, Any]],
+    resources: Resources,
+    progress: Progress,
+    total: int,
+    done: int,
+) -> None:
     """Runs units, tells the progress, and stops when too large a share of a table fails."""
     tables = run.tables()
     counts = {name: [0, 0] for name in names}
@@ -148,7 +173,6 @@ def _do(run: Run, names: list[str], job: Any, units: list[dict[str, Any]], resou
                 counts[name][0] += heard["rows"]
                 counts[name][1] += heard["errors"]
                 _judge(run, name, *counts[name])
-
 
 
 def _judge(run: Run, name: str, rows: int, errors: int) -> None:
@@ -176,7 +200,7 @@ def _check_claims(run: Run, listed: Mapping[str, str | None]) -> None:
                 f"{run.root}: the table '{name}' was made by another configuration ({told}); "
                 f"go back to that, choose another --run, or add  --recompute {name}"
             )
-    gone = sorted(uri for (uri,) in run.sources_table.keys() if uri not in listed)
+    gone = sorted(uri for (uri,) in run.sources_table.read_keys() if uri not in listed)
     if gone:
         raise ClaimError(
             f"{run.root}: {len(gone)} source(s) of this run are no longer listed under sources (the first: {gone[0]}); "
@@ -232,7 +256,9 @@ def _alone(run: Run) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise UsageError(f"another rushes run is at work in {run.root}; wait for it, or choose another --run") from error
+            raise UsageError(
+                f"another rushes run is at work in {run.root}; wait for it, or choose another --run"
+            ) from error
         yield
     finally:
         os.close(handle)

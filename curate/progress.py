@@ -29,7 +29,9 @@ class StepProgress:
             self.owner.bars.update(self.task, completed=self.done, errors=self._errors())
         elif time.monotonic() - self.last_line > EVERY_S:
             self.last_line = time.monotonic()
-            self.owner.console.print(f"{self.name}: {self.done} of {self.total} ({self.rate():.1f}/s){self._errors()}", highlight=False)
+            self.owner.console.print(
+                f"{self.name}: {self.done} of {self.total} ({self.rate():.1f}/s){self._errors()}", highlight=False
+            )
 
     def rate(self) -> float:
         """Rows per second of this step so far."""
@@ -61,8 +63,15 @@ class Progress:
             self.did_something = True
         try:
             if self.console.is_terminal and total > done:
-                columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[errors]}"))
-                with Bars(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=self.console, transient=True) as self.bars:
+                columns = (
+                    TextColumn("{task.description}"),
+                    BarColumn(),
+                    MofNCompleteColumn(),
+                    TextColumn("{task.fields[errors]}"),
+                )
+                with Bars(
+                    *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=self.console, transient=True
+                ) as self.bars:
                     step.task = self.bars.add_task(name, total=total, completed=done, errors="")
                     yield step
             else:

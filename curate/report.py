@@ -1,7 +1,7 @@
-"""The report: one plain page of a run, self-contained, opened from disk. Funnel and ledger, errors, histograms, pictures of kept and dropped clips."""
+"""The report: one plain, self-contained page of a run: ledger, rules, histograms, errors, pictures of kept and dropped clips."""
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -23,7 +23,9 @@ def write(run: Run) -> str:
     kept = set(selection.clip_ids)
     is_kept = wide["clip_id"].isin(kept)
     errors = list(run.errors())
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     template = environment.from_string(files("curate").joinpath("report.html.j2").read_text(encoding="utf-8"))
     page = template.render(
         run=run.root,
@@ -73,14 +75,16 @@ def _shown(wide: pd.DataFrame) -> list[str]:
     return ids
 
 
-def _cards(run: Run, wide: pd.DataFrame) -> Sequence[Mapping[str, Any]]:
+def _cards(run: Run, wide: pd.DataFrame) -> list[dict[Any, Any]]:
     shown = wide[wide["clip_id"].isin(set(_shown(wide)))]
     measures = [name for step in run.steps if step.kind == "measure" for name in step.columns]
     cards = []
     for row in shown.to_dict("records"):
         scores = [(name, row[name]) for name in measures if isinstance(row[name], float) and row[name] == row[name]]
         said = row.get("caption")
-        cards.append({**row, "scores": scores, "caption": said if isinstance(said, str) else None, "error": row["error"] or None})
+        cards.append(
+            {**row, "scores": scores, "caption": said if isinstance(said, str) else None, "error": row["error"] or None}
+        )
     return cards
 
 

@@ -1,9 +1,9 @@
 """A run directory, opened: its tables, the wide view over them, what is kept, and the account of every second. Reads only.
 
-    runs/demo/
-        pipeline.json           the pipeline file as it was resolved
-        sources/ clips/ measures/<name>/ captions/<name>/ embeddings/<name>/        tables (curate/table.py)
-        shards/ index.lance/ report/                                                what is made from them
+runs/demo/
+    pipeline.json           the pipeline file as it was resolved
+    sources/ clips/ measures/<name>/ captions/<name>/ embeddings/<name>/        tables (curate/table.py)
+    shards/ index.lance/ report/                                                what is made from them
 """
 
 from collections.abc import Iterator, Mapping
@@ -26,7 +26,20 @@ from curate.yaml_lines import Document
 
 PIPELINE = "pipeline.json"
 DIRECTORIES = {"measure": "measures", "caption": "captions", "embed": "embeddings"}
-CLIP_FACTS = ["clip_id", "source_id", "uri", "start_s", "end_s", "duration_s", "fps", "n_frames", "width_px", "height_px", "start_kind", "end_kind"]
+CLIP_FACTS = [
+    "clip_id",
+    "source_id",
+    "uri",
+    "start_s",
+    "end_s",
+    "duration_s",
+    "fps",
+    "n_frames",
+    "width_px",
+    "height_px",
+    "start_kind",
+    "end_kind",
+]
 """Columns of the wide view before any measure."""
 SPAN_COLUMNS = [name for name in scan.SCHEMA.names if name not in ("thumbs", "thumb_times_s")]
 ROW_GROUP_ROWS = 16
@@ -69,7 +82,10 @@ class Run:
         data = dict(saved["pipeline"])
         for override in overrides:
             config.override(data, override)
-        return cls(str(root), config.validate(data, Document(PIPELINE, data, {}), Path(saved["directory"]), Path(saved["home"])))
+        return cls(
+            str(root),
+            config.validate(data, Document(PIPELINE, data, {}), Path(saved["directory"]), Path(saved["home"])),
+        )
 
     def path(self, *names: str) -> str:
         """A path inside the run directory."""
@@ -93,10 +109,14 @@ class Run:
                 if wanted in owner:
                     made_from.append(owner[wanted])
                 elif required:
-                    raise ConfigError(f"{spec.where}: {spec.use} reads the column '{wanted}', which no earlier stage makes{nearest(wanted, owner)}")
+                    raise ConfigError(
+                        f"{spec.where}: {spec.use} reads the column '{wanted}', which no earlier stage makes{nearest(wanted, owner)}"
+                    )
             for name in names.values():
                 if name in owner:
-                    raise ConfigError(f"{spec.where}: {spec.use} makes the column '{name}', which {owner[name]} makes already")
+                    raise ConfigError(
+                        f"{spec.where}: {spec.use} makes the column '{name}', which {owner[name]} makes already"
+                    )
                 owner[name] = spec.name
             if kind == "caption" and "caption" in names:
                 owner.setdefault("caption", spec.name)
@@ -109,7 +129,11 @@ class Run:
 
     def tables(self) -> dict[str, Table]:
         """All tables by name, in the order in which they are made."""
-        return {"sources": self.sources_table, "clips": self.clips_table, **{step.spec.name: step.table for step in self.steps}}
+        return {
+            "sources": self.sources_table,
+            "clips": self.clips_table,
+            **{step.spec.name: step.table for step in self.steps},
+        }
 
     def made_from(self) -> dict[str, tuple[str, ...]]:
         """Each table with the tables it is made from."""
@@ -118,13 +142,25 @@ class Run:
     @cached_property
     def claims(self) -> dict[str, dict[str, Any]]:
         """What each table must have been made by, for this configuration."""
-        scan_options = self.pipeline.config.scan.model_dump(exclude={"workers", "timeout_floor_s", "timeout_factor", "memory_mb", "cuts"})
+        scan_options = self.pipeline.config.scan.model_dump(
+            exclude={"workers", "timeout_floor_s", "timeout_factor", "memory_mb", "cuts"}
+        )
         cuts = stage.build(self.pipeline.cuts)
         claims: dict[str, dict[str, Any]] = {
-            "sources": {"made_by": "curate.sources", "version": 1, "options": {"digest": self.pipeline.config.digest}, "made_from": {}}
+            "sources": {
+                "made_by": "curate.sources",
+                "version": 1,
+                "options": {"digest": self.pipeline.config.digest},
+                "made_from": {},
+            }
         }
         options = {**scan_options, "cuts": {"use": self.pipeline.cuts.use, **asdict(cuts)}}
-        claims["clips"] = {"made_by": "curate.scan", "version": 1, "options": options, "made_from": {"sources": digest(claims["sources"])}}
+        claims["clips"] = {
+            "made_by": "curate.scan",
+            "version": 1,
+            "options": options,
+            "made_from": {"sources": digest(claims["sources"])},
+        }
         for step in self.steps:
             values = asdict(step.stage)
             if isinstance(address := values.get("weights"), str):
@@ -151,9 +187,15 @@ class Run:
     def wide(self, kinds: tuple[str, ...] = ("measure", "caption")) -> pd.DataFrame:
         """One row per clip: where it lies, every measure and caption made so far, and the first error met on it."""
         spans = self.spans()
-        clips = spans[spans["skip"].isna() & spans["error"].isna()].drop(columns=["window", "skip", "error"]).reset_index(drop=True)
+        clips = (
+            spans[spans["skip"].isna() & spans["error"].isna()]
+            .drop(columns=["window", "skip", "error"])
+            .reset_index(drop=True)
+        )
         paths = self.sources_table.read(["uri", "source_id", "error"]).to_pandas()
-        paths = paths[paths["error"].isna()].sort_values("uri").drop_duplicates("source_id").set_index("source_id")["uri"]
+        paths = (
+            paths[paths["error"].isna()].sort_values("uri").drop_duplicates("source_id").set_index("source_id")["uri"]
+        )
         clips["uri"] = clips["source_id"].map(paths)
         clips["duration_s"] = clips["end_s"] - clips["start_s"]
         clips = clips[CLIP_FACTS]
@@ -172,7 +214,11 @@ class Run:
     def selection(self, kinds: tuple[str, ...] = ("measure", "caption")) -> Selection:
         """What `keep:` keeps. With `kinds=("measure",)` the rules on captions wait: that is what gets captioned."""
         wide = self.wide(kinds)
-        keep = {name: rule for name, rule in self.pipeline.config.keep.items() if name in wide.columns or kinds != ("measure",)}
+        keep = {
+            name: rule
+            for name, rule in self.pipeline.config.keep.items()
+            if name in wide.columns or kinds != ("measure",)
+        }
         return select(wide, keep)
 
     def ledger(self) -> Ledger:
@@ -189,21 +235,42 @@ class Run:
         """Everything that failed: a file, a span, a stage on a clip, a clip that could not be written; one dict each, with a sentence."""
         for row in self.sources_table.read(["uri", "source_id", "error"]).to_pylist():
             if row["error"]:
-                yield {"table": "sources", "uri": row["uri"], "source_id": row["source_id"], "clip_id": None, "error": row["error"]}
+                yield {
+                    "table": "sources",
+                    "uri": row["uri"],
+                    "source_id": row["source_id"],
+                    "clip_id": None,
+                    "error": row["error"],
+                }
         wide = self.wide()
         uris = dict(zip(wide["clip_id"], wide["uri"], strict=True))
         paths = {row["source_id"]: row["uri"] for row in sources.primary(self.sources())}
         for row in self.clips_table.read(["source_id", "start_s", "end_s", "error"]).to_pylist():
             if row["error"]:
                 span = {"start_s": row["start_s"], "end_s": row["end_s"]}
-                where = {"table": "clips", "uri": paths.get(row["source_id"]), "source_id": row["source_id"], "clip_id": None}
+                where = {
+                    "table": "clips",
+                    "uri": paths.get(row["source_id"]),
+                    "source_id": row["source_id"],
+                    "clip_id": None,
+                }
                 yield {**where, **span, "error": row["error"]}
         for step in self.steps:
             for row in step.table.read(["error"]).to_pylist():
                 if row["error"]:
-                    yield {"table": step.spec.name, "uri": uris.get(row["clip_id"]), "clip_id": row["clip_id"], "error": row["error"]}
+                    yield {
+                        "table": step.spec.name,
+                        "uri": uris.get(row["clip_id"]),
+                        "clip_id": row["clip_id"],
+                        "error": row["error"],
+                    }
         for item in (self.index() or {}).get("left_out", []):
-            yield {"table": "shards", "uri": uris.get(item["clip_id"]), "clip_id": item["clip_id"], "error": item["error"]}
+            yield {
+                "table": "shards",
+                "uri": uris.get(item["clip_id"]),
+                "clip_id": item["clip_id"],
+                "error": item["error"],
+            }
 
     def status(self) -> dict[str, Any]:
         """Counts of everything, for people and scripts."""
@@ -214,7 +281,11 @@ class Run:
         left_out = {item["clip_id"] for item in (index or {}).get("left_out", [])}
         clip_failed = int(wide["error"].notna().sum()) + len(left_out)
         ledger = self.ledger() if not self.pending_windows() else None
-        seconds = {key.removesuffix("_s"): value for key, value in ledger.as_dict().items() if key.endswith("_s")} if ledger else None
+        seconds = (
+            {key.removesuffix("_s"): value for key, value in ledger.as_dict().items() if key.endswith("_s")}
+            if ledger
+            else None
+        )
         return {
             "run": self.root,
             "sources": {
@@ -242,12 +313,27 @@ class Run:
 
     def pending_windows(self) -> list[dict[str, Any]]:
         """The windows of readable sources that are not scanned yet, each with what a worker must know of its source."""
-        done = set(zip(*(self.clips_table.read(["source_id", "window"]).column(c).to_pylist() for c in ("source_id", "window")), strict=True))
+        done = set(
+            zip(
+                *(
+                    self.clips_table.read(["source_id", "window"]).column(c).to_pylist()
+                    for c in ("source_id", "window")
+                ),
+                strict=True,
+            )
+        )
         pending = []
         for source in sources.primary(self.sources()):
             last = scan.n_windows(source["duration_s"], self.pipeline.config.scan.window_s) - 1
-            facts = {"uri": source["uri"], "source_id": source["source_id"], "duration_s": source["duration_s"], "last_window": last}
-            pending += [{**facts, "window": window} for window in range(last + 1) if (source["source_id"], window) not in done]
+            facts = {
+                "uri": source["uri"],
+                "source_id": source["source_id"],
+                "duration_s": source["duration_s"],
+                "last_window": last,
+            }
+            pending += [
+                {**facts, "window": window} for window in range(last + 1) if (source["source_id"], window) not in done
+            ]
         return pending
 
 
@@ -258,7 +344,11 @@ def _rows(table: Table) -> dict[str, int]:
 
 def arrow_types(run: Run) -> dict[str, pa.DataType]:
     """The type of every column of the wide view."""
-    types = {field.name: field.type for field in scan.SCHEMA} | {"uri": pa.string(), "duration_s": pa.float64(), "caption": pa.string()}
+    types = {field.name: field.type for field in scan.SCHEMA} | {
+        "uri": pa.string(),
+        "duration_s": pa.float64(),
+        "caption": pa.string(),
+    }
     for step in run.steps:
         types |= {name: step.table.schema.field(name).type for name in step.columns}
     return types

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from curate.errors import RunError, RushesError
@@ -72,7 +73,9 @@ def run_units(job: Job, units: Sequence[dict[str, Any]], resources: Resources) -
     start()
     size = _pool_size(ray, resources, len(units))
     _quiet(ray)
-    dataset = ray.data.from_items([{"unit": json.dumps(unit)} for unit in units], override_num_blocks=min(len(units), BLOCKS))
+    dataset = ray.data.from_items(
+        [{"unit": json.dumps(unit)} for unit in units], override_num_blocks=min(len(units), BLOCKS)
+    )
     limits: dict[str, Any] = {"num_cpus": resources.cpus}
     if resources.gpus:
         limits["num_gpus"] = resources.gpus
@@ -99,6 +102,9 @@ def start() -> None:
     """Connects to the cluster this process belongs to (a submitted job, or RAY_ADDRESS), or starts Ray inside this process."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault(
+        "RAY_BACKEND_LOG_LEVEL", "fatal"
+    )  # Ray's own warnings about its internals, told on standard error
     import ray
 
     if ray.is_initialized():
@@ -107,7 +113,7 @@ def start() -> None:
     if os.environ.get("RAY_ADDRESS"):
         ray.init(**common)
     else:
-        path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+        path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
         ray.init(
             address="local",
             include_dashboard=False,

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, TypeVar
 
 import psutil
@@ -101,14 +102,18 @@ class Sandbox:
         result: T = value
         return result
 
-    def _receive(self, pipe: Connection, child: subprocess.Popen[bytes], limit_s: float, written: int) -> tuple[str, Any]:
+    def _receive(
+        self, pipe: Connection, child: subprocess.Popen[bytes], limit_s: float, written: int
+    ) -> tuple[str, Any]:
         """The child's next message. Raises SandboxError when it takes too long or grows too large, EOFError when it is gone."""
         deadline = time.monotonic() + limit_s
         while not pipe.poll(POLL_S):
             if time.monotonic() > deadline:
                 raise SandboxError(f"the decoder took longer than {limit_s:.0f} s and was stopped{self._tail(written)}")
             if _resident_mb(child.pid) > self.memory_mb:
-                raise SandboxError(f"the decoder used more than {self.memory_mb} MB of memory and was stopped{self._tail(written)}")
+                raise SandboxError(
+                    f"the decoder used more than {self.memory_mb} MB of memory and was stopped{self._tail(written)}"
+                )
         message: tuple[str, Any] = pickle.loads(pipe.recv_bytes())
         return message
 
@@ -124,7 +129,7 @@ class Sandbox:
             stdin=subprocess.DEVNULL,
             stdout=self._stderr,
             stderr=self._stderr,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path)},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(p or str(Path.cwd()) for p in sys.path)},
         )
         theirs.close()
         self._pipe = Connection(ours.detach())

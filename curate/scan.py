@@ -9,6 +9,7 @@ import math
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import cv2
@@ -60,7 +61,9 @@ class Sight:
     error: str | None = None
 
 
-def scan_window(uri: str, source_id: str, window: int, last_window: int, config: ScanConfig, cuts: StageSpec) -> list[dict[str, Any]]:
+def scan_window(
+    uri: str, source_id: str, window: int, last_window: int, config: ScanConfig, cuts: StageSpec
+) -> list[dict[str, Any]]:
     """All rows of one window. Runs in the sandbox.
 
     Raises VideoError only when nothing at all can be decoded; damage further on is a row with an `error` beside the clips before it.
@@ -100,7 +103,9 @@ def _look(reader: Reader, from_s: float, until_s: float, config: ScanConfig, cut
                 if not (from_s == -math.inf or (frame.is_keyframe and frame.t_s >= from_s)):
                     continue
                 if frame.t_s >= until_s:
-                    return sight  # the first keyframe at or after this window's start belongs to the next window already
+                    return (
+                        sight  # the first keyframe at or after this window's start belongs to the next window already
+                    )
             elif frame.is_keyframe and frame.t_s >= until_s:
                 sight.end_kind = "window"
                 sight.end_s = frame.t_s
@@ -136,7 +141,9 @@ class _Thumbnails:
             self.anchor_s, self.taken = frame.t_s, 0
         if frame.t_s + frame.duration_s / 2 < self.anchor_s + self.taken / self.config.thumb_fps:
             return
-        ok, jpeg = cv2.imencode(".jpg", frame.bgr(self.config.thumb_short_side_px), [cv2.IMWRITE_JPEG_QUALITY, self.config.thumb_quality])
+        ok, jpeg = cv2.imencode(
+            ".jpg", frame.bgr(self.config.thumb_short_side_px), [cv2.IMWRITE_JPEG_QUALITY, self.config.thumb_quality]
+        )
         if not ok:
             raise VideoError(f"the frame at {frame.t_s:.2f} s cannot be stored as a thumbnail")
         self.sight.thumbs.append((frame.t_s, jpeg.tobytes()))
@@ -149,27 +156,35 @@ def _spans(sight: Sight, source_id: str, first_kind: str, config: ScanConfig) ->
     edges = [0, *sorted(cut for cut in sight.cuts if 0 < cut < n), n]
     at_s = [*sight.times_s, sight.end_s]
     stamps = np.asarray([t_s for t_s, _ in sight.thumbs])
-    for first, stop in zip(edges, edges[1:], strict=False):
+    for first, stop in pairwise(edges):
         if first == stop:
             continue
         length_s = at_s[stop] - at_s[first]
         parts = math.ceil(length_s / config.max_clip_s - 1e-6)
-        inner = np.searchsorted(sight.times_s, [at_s[first] + length_s * k / parts - 1e-6 for k in range(1, parts)]).tolist()
+        inner = np.searchsorted(
+            sight.times_s, [at_s[first] + length_s * k / parts - 1e-6 for k in range(1, parts)]
+        ).tolist()
         bounds = sorted({first, *inner, stop})
-        for a, b in zip(bounds, bounds[1:], strict=False):
+        for a, b in pairwise(bounds):
             start_kind = "length" if a != first else first_kind if a == 0 else "hard"
             end_kind = "length" if b != stop else sight.end_kind if b == n else "hard"
             short = at_s[b] - at_s[a] < config.min_clip_s - 1e-6
             row = _row(source_id, at_s[a], at_s[b], b - a, skip="too_short" if short else None)
             row |= {"start_kind": start_kind, "end_kind": end_kind}
             if not short:
-                inside = range(*np.searchsorted(stamps, [at_s[a] - 1e-6, at_s[b] - 1e-6]).tolist()) if len(stamps) else range(0)
+                inside = (
+                    range(*np.searchsorted(stamps, [at_s[a] - 1e-6, at_s[b] - 1e-6]).tolist())
+                    if len(stamps)
+                    else range(0)
+                )
                 row["thumbs"] = [sight.thumbs[i][1] for i in inside]
                 row["thumb_times_s"] = [sight.thumbs[i][0] for i in inside]
             yield row
 
 
-def _row(source_id: str, start_s: float, end_s: float, n_frames: int, skip: str | None = None, error: str | None = None) -> dict[str, Any]:
+def _row(
+    source_id: str, start_s: float, end_s: float, n_frames: int, skip: str | None = None, error: str | None = None
+) -> dict[str, Any]:
     kind = "error" if error else skip or "clip"
     return {
         "clip_id": ids.span_id(source_id, start_s, end_s, kind),

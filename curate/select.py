@@ -59,7 +59,7 @@ def select(wide: pd.DataFrame, keep: Mapping[str, Rule]) -> Selection:
     Raises ConfigError for a column that the wide view does not have, or a rule that does not fit its type.
     """
     seconds = (wide["end_s"] - wide["start_s"]).to_numpy(dtype=float)
-    good = wide["error"].isna().to_numpy()
+    good = wide["error"].isna().to_numpy(copy=True)
     left = good.copy()
     drops: list[Drop] = []
     thresholds: dict[str, Any] = {}
@@ -69,7 +69,15 @@ def select(wide: pd.DataFrame, keep: Mapping[str, Rule]) -> Selection:
         passes, found = _passes(wide[name], rule, good)
         thresholds.update(found)
         alone, in_order = good & ~passes, left & ~passes
-        drops.append(Drop(describe(name, rule), int(alone.sum()), float(seconds[alone].sum()), int(in_order.sum()), float(seconds[in_order].sum())))
+        drops.append(
+            Drop(
+                describe(name, rule),
+                int(alone.sum()),
+                float(seconds[alone].sum()),
+                int(in_order.sum()),
+                float(seconds[in_order].sum()),
+            )
+        )
         left &= passes
     return Selection(
         clip_ids=wide["clip_id"][left].tolist(),
@@ -84,11 +92,13 @@ def select(wide: pd.DataFrame, keep: Mapping[str, Rule]) -> Selection:
 
 
 def _passes(column: pd.Series, rule: Rule, good: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], dict[str, float]]:
-    passes = column.notna().to_numpy()
+    passes = column.notna().to_numpy(copy=True)
     thresholds: dict[str, float] = {}
     if rule.above is not None or rule.below is not None:
         if not (pd.api.types.is_numeric_dtype(column) or column.isna().all()):
-            raise ConfigError(f"keep: {column.name} holds {column.dtype}, not numbers; use `is:` instead of above or below")
+            raise ConfigError(
+                f"keep: {column.name} holds {column.dtype}, not numbers; use `is:` instead of above or below"
+            )
         values = column.to_numpy(dtype=float, na_value=np.nan)
         known = values[good & ~np.isnan(values)]
         for bound, compare in ((rule.above, np.greater_equal), (rule.below, np.less_equal)):

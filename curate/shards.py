@@ -5,7 +5,8 @@
     shards/shard-00000.json     counts, sha256 and what could not be written; put down after the shard: presence means done
     shards/index.json           written last: the sum of it, with schema version, resolved configuration and package versions
 
-In a shard `start_s`, `end_s`, `duration_s`, `fps`, `n_frames`, `width_px` and `height_px` describe the stored mp4. When the selection grows, shards are added; when it shrinks or a table it is made from changes, the shards concerned are made anew.
+In a shard `start_s`, `end_s`, `duration_s`, `fps`, `n_frames`, `width_px` and `height_px` describe the stored mp4.
+When the selection grows, shards are added; when it shrinks or a table it is made from changes, the shards concerned are made anew.
 """
 
 import hashlib
@@ -29,7 +30,19 @@ from curate.stage import one_sentence
 from curate.table import digest, encode
 
 SCHEMA_VERSION = 1
-PACKAGES = ["rushes", "av", "lancedb", "numpy", "opencv-python-headless", "pandas", "pyarrow", "rapidocr", "ray", "scenedetect-headless", "torch"]
+PACKAGES = [
+    "rushes",
+    "av",
+    "lancedb",
+    "numpy",
+    "opencv-python-headless",
+    "pandas",
+    "pyarrow",
+    "rapidocr",
+    "ray",
+    "scenedetect-headless",
+    "torch",
+]
 WALL_FLOOR_S, WALL_FACTOR = 120.0, 30.0
 """Encoding one source may take this long, plus this many times the seconds it covers. Ours."""
 
@@ -75,7 +88,11 @@ def write(run: Run, clip_ids: Sequence[str], progress: Progress, fresh: bool = F
 def schema(run: Run) -> pa.Schema:
     """The columns of a shard: where the clip comes from, the stored mp4, captions and every measure."""
     types = arrow_types(run)
-    names = [name for name in types if name not in ("error", "skip", "window", "thumbs", "thumb_times_s", "start_kind", "end_kind")]
+    names = [
+        name
+        for name in types
+        if name not in ("error", "skip", "window", "thumbs", "thumb_times_s", "start_kind", "end_kind")
+    ]
     names = [name for name in names if not any(step.kind == "embed" and name in step.columns for step in run.steps)]
     fields = [pa.field(name, types[name]) for name in names]
     return pa.schema([*fields, pa.field("mode", pa.string()), pa.field("mp4", pa.large_binary())])
@@ -98,16 +115,18 @@ def _plan(run: Run, wide: pd.DataFrame, fresh: bool) -> dict[str, Any]:
     keep: dict[str, list[str]] = {}
     if old["made_from"] == made_from and not fresh:
         keep = {name: ids for name, ids in old["shards"].items() if set(ids) <= set(chosen)}
-        if sum(map(len, keep.values())) == len(chosen):
-            if len(keep) == len(old["shards"]):
-                return dict(old)
-    gone = {name.rsplit(".", 1)[0] for name in [*store.names(run.path("shards"), ".json"), *store.names(run.path("shards"), ".parquet")]}
+        if keep == old["shards"] and sum(map(len, keep.values())) == len(chosen):
+            return dict(old)
+    gone = {
+        name.rsplit(".", 1)[0]
+        for name in [*store.names(run.path("shards"), ".json"), *store.names(run.path("shards"), ".parquet")]
+    }
     for name in sorted(gone - set(keep) - {"plan", "index"}):
         _remove_shard(run, name)
     there = {clip_id for ids in keep.values() for clip_id in ids}
     new = wide[~wide["clip_id"].isin(there)]
     number = max((int(name.removeprefix("shard-")) + 1 for name in keep), default=0)
-    plan = {"made_from": made_from, "shards": dict(keep)}
+    plan: dict[str, Any] = {"made_from": made_from, "shards": dict(keep)}
     for ids in _fill(new, _bytes_per_second(run), options.target_mb * 2**20):
         plan["shards"][f"shard-{number:05d}"] = ids
         number += 1
@@ -149,7 +168,10 @@ def _remove_shard(run: Run, name: str) -> None:
 
 def _plain(unit: dict[str, Any]) -> dict[str, Any]:
     """Arrays as lists, so that the unit is JSON."""
-    return {**unit, "rows": [{k: v.tolist() if hasattr(v, "tolist") else v for k, v in row.items()} for row in unit["rows"]]}
+    return {
+        **unit,
+        "rows": [{k: v.tolist() if hasattr(v, "tolist") else v for k, v in row.items()} for row in unit["rows"]],
+    }
 
 
 def _write_index(run: Run, plan: Mapping[str, Any]) -> None:
@@ -203,12 +225,30 @@ class ShardJob:
             for row in rows:
                 clip = made[row["clip_id"]]
                 if isinstance(clip, Cut):
-                    facts: dict[str, Any] = {"fps": clip.fps, "n_frames": clip.n_frames, "width_px": clip.width_px, "height_px": clip.height_px}
-                    facts |= {"start_s": clip.start_s, "end_s": clip.end_s, "duration_s": clip.duration_s, "mode": clip.mode}
+                    facts: dict[str, Any] = {
+                        "fps": clip.fps,
+                        "n_frames": clip.n_frames,
+                        "width_px": clip.width_px,
+                        "height_px": clip.height_px,
+                    }
+                    facts |= {
+                        "start_s": clip.start_s,
+                        "end_s": clip.end_s,
+                        "duration_s": clip.duration_s,
+                        "mode": clip.mode,
+                    }
                     written.append({**row, **facts, "mp4": clip.mp4})
                 else:
-                    left_out.append({"clip_id": row["clip_id"], "seconds": row["end_s"] - row["start_s"], "error": clip.error})
-        receipt: dict[str, Any] = {"file": f"{unit['shard']}.parquet", "clips": len(written), "bytes": 0, "sha256": None, "left_out": left_out}
+                    left_out.append(
+                        {"clip_id": row["clip_id"], "seconds": row["end_s"] - row["start_s"], "error": clip.error}
+                    )
+        receipt: dict[str, Any] = {
+            "file": f"{unit['shard']}.parquet",
+            "clips": len(written),
+            "bytes": 0,
+            "sha256": None,
+            "left_out": left_out,
+        }
         receipt["seconds"] = sum(row["duration_s"] for row in written)
         if written:
             data = encode(pa.Table.from_pylist(written, schema=self.schema), ROW_GROUP_ROWS)

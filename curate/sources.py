@@ -37,7 +37,29 @@ SCHEMA = pa.schema(
     ]
 )
 VIDEO_SUFFIXES = frozenset(
-    ".3gp .asf .avi .dv .f4v .flv .gif .h264 .hevc .m2ts .m2v .m4v .mkv .mov .mp4 .mpeg .mpg .mts .mxf .ogm .ogv .rm .ts .vob .webm .wmv .y4m".split()
+    f".{name}"
+    for name in (
+        *(
+            "3gp",
+            "asf",
+            "avi",
+            "dv",
+            "f4v",
+            "flv",
+            "gif",
+            "h264",
+            "hevc",
+            "m2ts",
+            "m2v",
+            "m4v",
+            "mkv",
+            "mov",
+            "mp4",
+            "mpeg",
+            "mpg",
+        ),
+        *("mts", "mxf", "ogm", "ogv", "rm", "ts", "vob", "webm", "wmv", "y4m"),
+    )
 )
 MANIFEST_SUFFIXES = (".parquet", ".csv")
 
@@ -68,9 +90,15 @@ def _expand(given: str, where: str) -> dict[str, str | None]:
             raise UsageError(f"sources: no file matches '{given}'")
         return {_uri(fs, match): None for match in matches}
     if fs.isdir(path):
-        videos = [str(file) for file in fs.find(path) if Path(str(file)).suffix.lower() in VIDEO_SUFFIXES and not Path(str(file)).name.startswith(".")]
+        videos = [
+            str(file)
+            for file in fs.find(path)
+            if Path(str(file)).suffix.lower() in VIDEO_SUFFIXES and not Path(str(file)).name.startswith(".")
+        ]
         if not videos:
-            raise UsageError(f"sources: the directory '{given}' holds no video file (looked for {', '.join(sorted(VIDEO_SUFFIXES)[:6])} and others)")
+            raise UsageError(
+                f"sources: the directory '{given}' holds no video file (looked for {', '.join(sorted(VIDEO_SUFFIXES)[:6])} and others)"
+            )
         return {_uri(fs, file): None for file in videos}
     if where.lower().endswith(MANIFEST_SUFFIXES):
         return _manifest(given, where)
@@ -88,7 +116,9 @@ def _manifest(given: str, where: str) -> dict[str, str | None]:
     except (OSError, pa.ArrowException) as error:
         raise UsageError(f"sources: the manifest '{given}' cannot be read: {error}") from error
     if "uri" not in table.column_names:
-        raise UsageError(f"sources: the manifest '{given}' has no column 'uri' (it has {', '.join(table.column_names) or 'none'})")
+        raise UsageError(
+            f"sources: the manifest '{given}' has no column 'uri' (it has {', '.join(table.column_names) or 'none'})"
+        )
     rows: dict[str, str | None] = {}
     root = where.rsplit("/", 1)[0]
     for row in table.to_pylist():
@@ -128,7 +158,7 @@ def identify(uri: str, digest: str) -> dict[str, Any]:
 
 def with_duplicates(table: pa.Table) -> pd.DataFrame:
     """The sources with `duplicate_of`: null for the first path (in alphabetical order) of each readable content, its uri for the others."""
-    frame = table.to_pandas().sort_values("uri", ignore_index=True)
+    frame: pd.DataFrame = table.to_pandas().sort_values("uri", ignore_index=True)
     good = frame["error"].isna()
     first = frame[good].groupby("source_id")["uri"].transform("first")
     frame["duplicate_of"] = first.where(first != frame.loc[good, "uri"]).reindex(frame.index)

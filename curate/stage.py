@@ -81,7 +81,9 @@ def load_class(use: str, where: str = "") -> type:
     found = getattr(module, class_name, None)
     if not inspect.isclass(found):
         classes = [name for name, value in vars(module).items() if inspect.isclass(value) and not name.startswith("_")]
-        raise ConfigError(f"{prefix}there is no stage '{use}'{nearest(use, [f'{module_name}.{name}' for name in classes])}")
+        raise ConfigError(
+            f"{prefix}there is no stage '{use}'{nearest(use, [f'{module_name}.{name}' for name in classes])}"
+        )
     return found
 
 
@@ -96,7 +98,9 @@ def build(spec: StageSpec) -> Any:
     cls = load_class(spec.use, spec.where)
     prefix = f"{spec.where}: " if spec.where else ""
     if not dataclasses.is_dataclass(cls) or not isinstance(getattr(cls, "columns", None), Mapping):
-        raise ConfigError(f"{prefix}{spec.use} is not a stage: a stage is a dataclass with `columns`, `setup` and `__call__`")
+        raise ConfigError(
+            f"{prefix}{spec.use} is not a stage: a stage is a dataclass with `columns`, `setup` and `__call__`"
+        )
     known = options_of(cls)
     values: dict[str, Any] = {}
     for name, value in spec.options.items():
@@ -170,13 +174,19 @@ def _checked(rows: list[dict[str, Any]], clips: Sequence[Clip], names: Mapping[s
     by_id = {row["clip_id"]: row for row in rows}
     asked = {clip.clip_id for clip in clips}
     if set(by_id) != asked or len(rows) != len(asked):
-        raise RuntimeError(f"the stage was asked for {len(asked)} clips and answered with {len(rows)} rows for {len(set(by_id) & asked)} of them")
+        raise RuntimeError(
+            f"the stage was asked for {len(asked)} clips and answered with {len(rows)} rows for {len(set(by_id) & asked)} of them"
+        )
     checked = []
     for clip in clips:
         row = by_id[clip.clip_id]
         values = {new: row[old] for old, new in names.items()}
         bad = [name for name, value in values.items() if isinstance(value, float) and not math.isfinite(value)]
-        checked.append(failed(clip.clip_id, f"{bad[0]} is not a finite number", values) if bad else {"clip_id": clip.clip_id, **values, "error": None})
+        checked.append(
+            failed(clip.clip_id, f"{bad[0]} is not a finite number", values)
+            if bad
+            else {"clip_id": clip.clip_id, **values, "error": None}
+        )
     return checked
 
 

@@ -22,7 +22,16 @@ import psutil
 from curate.errors import RunError, UsageError
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
-NOT_UPLOADED = [".git", ".venv*", "runs", "footage", "**/__pycache__", "**/.mypy_cache", "**/.ruff_cache", "**/.pytest_cache"]
+NOT_UPLOADED = [
+    ".git",
+    ".venv*",
+    "runs",
+    "footage",
+    "**/__pycache__",
+    "**/.mypy_cache",
+    "**/.ruff_cache",
+    "**/.pytest_cache",
+]
 
 
 def home(directory: Path) -> Path:
@@ -63,7 +72,11 @@ def launch() -> None:
 
 def authenticate() -> None:
     """Ray switches token authentication on as soon as a token exists on the machine; the client must then ask for it."""
-    token = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH") or (Path.home() / ".ray" / "auth_token").exists()
+    token = (
+        os.environ.get("RAY_AUTH_TOKEN")
+        or os.environ.get("RAY_AUTH_TOKEN_PATH")
+        or (Path.home() / ".ray" / "auth_token").exists()
+    )
     if token:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
 

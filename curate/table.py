@@ -5,7 +5,7 @@
         part-3f0c....parquet        written whole or not at all; named after the keys of its rows
 
 Two workers that do the same piece of work write the same part name, and a key that stands in two parts (a driver was killed while its worker
-lived on) is read once: nothing twice. A row whose `error` is not null has null columns; `retry` deletes such rows so that they are pending again.
+lived on) is read once: nothing twice. A row whose `error` is not null has null columns; `drop_rows` makes it pending again.
 """
 
 import hashlib
@@ -81,7 +81,7 @@ class Table:
         first = [i == 0 or keys[i] != keys[i - 1] for i in range(len(keys))]
         return table if all(first) else table.filter(pa.array(first))
 
-    def keys(self) -> set[Key]:
+    def read_keys(self) -> set[Key]:
         """The keys of all rows."""
         return set(self._keys_of(self.read([])))
 

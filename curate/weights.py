@@ -43,11 +43,13 @@ def locate(address: str) -> Path:
         return _in_wheel(address, match["package"], match["version"], match["inside"])
     if kind == "hub" and "/" in rest:
         return _in_hub_cache(address, rest)
-    raise ConfigError(f"weights '{address}': expected hub:owner/name@revision, dir:/folder or pip:package==version:path/inside")
+    raise ConfigError(
+        f"weights '{address}': expected hub:owner/name@revision, dir:/folder or pip:package==version:path/inside"
+    )
 
 
 def identity(address: str) -> str:
-    """What a claim records of weights: the address without a folder's location, and a digest of the content for a local folder or file."""
+    """What a claim records of weights: the address, or a digest of the content for a local folder or file."""
     if not address.startswith("dir:"):
         return address
     path = locate(address)
@@ -71,7 +73,8 @@ def _in_wheel(address: str, package: str, version: str, inside: str) -> Path:
     if path.exists():
         return path
     raise WeightsError(
-        f"weights {address} are not on this machine; fetch them with:  pip install '{package}=={version}'  (part of  pip install 'rushes[models]')"
+        f"weights {address} are not on this machine; fetch them with:  pip install '{package}=={version}'  "
+        "(part of  pip install 'rushes[models]')"
     )
 
 
@@ -86,7 +89,9 @@ def _in_hub_cache(address: str, rest: str) -> Path:
         return Path(snapshot_download(name, revision=revision or None, local_files_only=True))
     except LocalEntryNotFoundError as error:
         pinned = f" --revision {revision}" if revision else ""
-        raise WeightsError(f"weights {address} are not in the Hugging Face cache; fetch them with:  hf download {name}{pinned}") from error
+        raise WeightsError(
+            f"weights {address} are not in the Hugging Face cache; fetch them with:  hf download {name}{pinned}"
+        ) from error
 
 
 def fetch_wheel(package: str, version: str) -> Path:
@@ -98,7 +103,18 @@ def fetch_wheel(package: str, version: str) -> Path:
     if target.is_dir():
         return target
     with tempfile.TemporaryDirectory() as scratch:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "-d", scratch, f"{package}=={version}"]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--only-binary=:all:",
+            "-d",
+            scratch,
+            f"{package}=={version}",
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         wheels = list(Path(scratch).glob("*.whl"))
         if done.returncode or not wheels:

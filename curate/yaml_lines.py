@@ -40,7 +40,9 @@ def parse(text: str, name: str) -> Document:
         data = _value(root, (), name, lines, loader) if root is not None else {}
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise ConfigError(f"{name}:{mark.line + 1 if mark else 1}: not valid YAML: {error.problem or error.context}") from error
+        raise ConfigError(
+            f"{name}:{mark.line + 1 if mark else 1}: not valid YAML: {error.problem or error.context}"
+        ) from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{name}: not valid YAML: {error}") from error
     finally:
@@ -68,7 +70,7 @@ def _value(node: yaml.Node, path: Path_, name: str, lines: dict[Path_, int], loa
     if isinstance(node, yaml.SequenceNode):
         return [_value(item, (*path, i), name, lines, loader) for i, item in enumerate(node.value)]
     try:
-        value = loader.construct_object(node)  # type: ignore[no-untyped-call]
+        value = loader.construct_object(node)
     except ValueError as error:
         raise ConfigError(f"{name}:{line}: {error}") from error
     return expand(value, f"{name}:{line}") if isinstance(value, str) else value
@@ -80,7 +82,9 @@ def expand(text: str, where: str) -> str:
     def replace(match: re.Match[str]) -> str:
         value = os.environ.get(match["name"], match["default"])
         if value is None:
-            raise ConfigError(f"{where}: the environment variable {match['name']} is not set (write ${{{match['name']}:-default}} to give a default)")
+            raise ConfigError(
+                f"{where}: the environment variable {match['name']} is not set (write ${{{match['name']}:-default}} to give a default)"
+            )
         return value
 
     return VARIABLE.sub(replace, text)

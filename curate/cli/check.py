@@ -9,7 +9,10 @@ from curate.errors import WeightsError
 
 
 def command(
-    pipeline: PipelineArgument = Path("pipeline.yaml"), sources: SourcesOption = None, run: RunOption = None, settings: SetOption = None
+    pipeline: PipelineArgument = Path("pipeline.yaml"),
+    sources: SourcesOption = None,
+    run: RunOption = None,
+    settings: SetOption = None,
 ) -> None:
     """Checks a pipeline file: prints its stages, their columns and where their weights come from."""
     loaded, opened = load(pipeline, sources, run, settings)

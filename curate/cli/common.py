@@ -15,9 +15,14 @@ from curate.run import Run
 
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The run directory, such as runs/demo.")]
 PipelineArgument = Annotated[Path, typer.Argument(metavar="PIPELINE", help="The pipeline file.")]
-SourcesOption = Annotated[list[str] | None, typer.Option("--sources", help="Replaces `sources:`; may be given more than once.")]
+SourcesOption = Annotated[
+    list[str] | None, typer.Option("--sources", help="Replaces `sources:`; may be given more than once.")
+]
 RunOption = Annotated[str | None, typer.Option("--run", help="Replaces `run:`, the run directory.")]
-SetOption = Annotated[list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Sets one value of the pipeline file; repeatable.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY.PATH=VALUE", help="Sets one value of the pipeline file; repeatable."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Prints JSON.")]
 
 
@@ -37,7 +42,9 @@ def warn(sentence: str) -> None:
     print(f"rushes: {sentence}", file=sys.stderr)
 
 
-def load(pipeline: Path, sources: list[str] | None, run: str | None, settings: list[str] | None) -> tuple[Pipeline, Run]:
+def load(
+    pipeline: Path, sources: list[str] | None, run: str | None, settings: list[str] | None
+) -> tuple[Pipeline, Run]:
     """Reads a pipeline file with the command line's changes. Paths typed there start at the current directory, those in the file at the file."""
     replace: dict[str, Any] = {}
     if sources:
@@ -53,7 +60,14 @@ def load(pipeline: Path, sources: list[str] | None, run: str | None, settings: l
 
 def print_json(value: Any) -> None:
     """Prints JSON with what it holds that JSON does not know (dates, numpy numbers) as text or plain numbers."""
-    print(json.dumps(value, indent=1, ensure_ascii=False, default=lambda x: x.item() if hasattr(x, "item") else x.tolist() if hasattr(x, "tolist") else str(x)))
+    print(
+        json.dumps(
+            value,
+            indent=1,
+            ensure_ascii=False,
+            default=lambda x: x.item() if hasattr(x, "item") else x.tolist() if hasattr(x, "tolist") else str(x),
+        )
+    )
 
 
 def grid(*headers: str, right: tuple[int, ...] = ()) -> Grid:

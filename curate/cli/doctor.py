@@ -14,7 +14,10 @@ import typer
 from curate.cli.common import console, grid
 
 BASE = ["ray", "av", "cv2", "scenedetect", "rapidocr", "onnxruntime", "pyarrow", "pandas", "lancedb"]
-EXTRAS = {"models": ["torch", "torchvision", "open_clip", "transformers"], "train": ["torch", "diffusers", "accelerate", "decord"]}
+EXTRAS = {
+    "models": ["torch", "torchvision", "open_clip", "transformers"],
+    "train": ["torch", "diffusers", "accelerate", "decord"],
+}
 
 
 def command() -> None:
@@ -29,7 +32,11 @@ def command() -> None:
             table.add_row("[green]ok[/]", what, check())
         except Exception as error:
             broken += needed
-            table.add_row("[red]broken[/]" if needed else "[yellow]absent[/]", what, f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+            table.add_row(
+                "[red]broken[/]" if needed else "[yellow]absent[/]",
+                what,
+                f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+            )
 
     row("Python", lambda: f"{platform.python_version()} at {sys.executable}")
     for name in BASE:
@@ -74,4 +81,8 @@ def _machine() -> str:
 
 def _token() -> str:
     there = os.environ.get("RAY_AUTH_TOKEN") or (Path.home() / ".ray" / "auth_token").exists()
-    return "a token exists: clients need RAY_AUTH_MODE=token (`rushes submit` sets it)" if there else "off: no token on this machine"
+    return (
+        "a token exists: clients need RAY_AUTH_MODE=token (`rushes submit` sets it)"
+        if there
+        else "off: no token on this machine"
+    )

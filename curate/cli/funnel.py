@@ -27,12 +27,22 @@ def show(run: Run, out: Console) -> None:
         table.add_row("(failed)", "", "", str(selection.failed_clips), f"{selection.failed_s:.1f}", str(left))
     for drop in selection.drops:
         left -= drop.in_order_clips
-        table.add_row(drop.rule, str(drop.alone_clips), f"{drop.alone_s:.1f}", str(drop.in_order_clips), f"{drop.in_order_s:.1f}", str(left))
+        table.add_row(
+            drop.rule,
+            str(drop.alone_clips),
+            f"{drop.alone_s:.1f}",
+            str(drop.in_order_clips),
+            f"{drop.in_order_s:.1f}",
+            str(left),
+        )
     out.print(table)
     for name, value in selection.thresholds.items():
         out.print(f"{name} = {value:.6g} in this run", highlight=False)
     together = selection.total_clips - selection.failed_clips - len(selection.clip_ids)
-    out.print(f"together: {together} of {selection.total_clips} clips dropped, {len(selection.clip_ids)} kept ({selection.kept_s:.1f} s)\n", highlight=False)
+    out.print(
+        f"together: {together} of {selection.total_clips} clips dropped, {len(selection.clip_ids)} kept ({selection.kept_s:.1f} s)\n",
+        highlight=False,
+    )
     seconds = grid("seconds of input", "s", "%", right=(1, 2))
     rules = [(f"dropped: {rule}", dropped_s) for rule, dropped_s in ledger.dropped_by_s.items()]
     rest = [("too short", ledger.too_short_s), ("transitions", ledger.transition_s), ("failed", ledger.failed_s)]
@@ -43,4 +53,7 @@ def show(run: Run, out: Console) -> None:
     if ledger.duplicate_s:
         out.print(f"({ledger.duplicate_s:.1f} s of duplicate files are counted once)", highlight=False)
     if ledger.unknown_length_files:
-        out.print(f"({ledger.unknown_length_files} files could not be opened; nobody knows how many seconds they hold)", highlight=False)
+        out.print(
+            f"({ledger.unknown_length_files} files could not be opened; nobody knows how many seconds they hold)",
+            highlight=False,
+        )

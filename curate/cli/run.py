@@ -17,7 +17,9 @@ def command(
     sources: SourcesOption = None,
     run: RunOption = None,
     settings: SetOption = None,
-    recompute: Annotated[list[str] | None, typer.Option(help="Drops this table and all that is made from it first; repeatable.")] = None,
+    recompute: Annotated[
+        list[str] | None, typer.Option(help="Drops this table and all that is made from it first; repeatable.")
+    ] = None,
     retry_errors: Annotated[bool, typer.Option("--retry-errors", help="Tries again what failed before.")] = False,
 ) -> None:
     """Runs a pipeline, or goes on with it: what is done already is not done again."""
@@ -38,8 +40,15 @@ def command(
         highlight=False,
     )
     if status["sources"]["failed"] or counts["failed"]:
-        out.print(f"{status['sources']['failed']} sources and {counts['failed']} clips failed; list them with  rushes errors {opened.root}", highlight=False)
+        out.print(
+            f"{status['sources']['failed']} sources and {counts['failed']} clips failed; list them with  rushes errors {opened.root}",
+            highlight=False,
+        )
     if not counts["kept"]:
         warn("warning: nothing was kept; the funnel shows where it went:")
         show(opened, out)
-    out.print(f"shards: {opened.path('shards')}\nreport: {opened.path('report', 'index.html')}", highlight=False, soft_wrap=True)
+    out.print(
+        f"shards: {opened.path('shards')}\nreport: {opened.path('report', 'index.html')}",
+        highlight=False,
+        soft_wrap=True,
+    )

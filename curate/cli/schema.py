@@ -24,7 +24,10 @@ def build() -> dict[str, Any]:
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "rushes pipeline"
     properties = schema["properties"]
-    properties["sources"] = {"anyOf": [{"type": "string"}, properties["sources"]], "description": "Globs, directories, files or manifests."}
+    properties["sources"] = {
+        "anyOf": [{"type": "string"}, properties["sources"]],
+        "description": "Globs, directories, files or manifests.",
+    }
     for key in ("measure", "caption"):
         properties[key] = {"type": "array", "items": _stages(STAGES[key]), "default": []}
     properties["embed"] = {"anyOf": [_stages(STAGES["embed"]), {"type": "null"}], "default": None}
@@ -41,7 +44,18 @@ def _stages(modules: tuple[str, ...]) -> dict[str, Any]:
             if inspect.isclass(cls) and hasattr(cls, "columns") and hasattr(cls, "setup"):
                 options = {option: TypeAdapter(kind).json_schema() for option, kind in stage.options_of(cls).items()}
                 use = {"const": f"{module}.{name}", "description": inspect.getdoc(cls) or ""}
-                known.append({"type": "object", "required": ["use"], "properties": {"use": use, **runner, **options}, "additionalProperties": False})
+                known.append(
+                    {
+                        "type": "object",
+                        "required": ["use"],
+                        "properties": {"use": use, **runner, **options},
+                        "additionalProperties": False,
+                    }
+                )
     names = [entry["properties"]["use"]["const"] for entry in known]  # type: ignore[index]
-    other = {"type": "object", "required": ["use"], "properties": {"use": {"type": "string", "not": {"enum": names}}, **runner}}
+    other = {
+        "type": "object",
+        "required": ["use"],
+        "properties": {"use": {"type": "string", "not": {"enum": names}}, **runner},
+    }
     return {"anyOf": [*known, other]}

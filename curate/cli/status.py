@@ -15,7 +15,9 @@ def command(run: RunArgument, as_json: JsonOption = False) -> None:
     for group in ("sources", "clips", "seconds", "shards"):
         for key, value in (status[group] or {}).items():
             if isinstance(value, int | float):
-                table.add_row(f"{group} {key.replace('_', ' ')}", f"{value:.1f}" if isinstance(value, float) else str(value))
+                table.add_row(
+                    f"{group} {key.replace('_', ' ')}", f"{value:.1f}" if isinstance(value, float) else str(value)
+                )
     for name, counts in status["tables"].items():
         table.add_row(f"table {name}", f"{counts['rows']} rows, {counts['errors']} errors")
     out.print(table)

@@ -13,7 +13,9 @@ from curate.run import Run
 def command(
     run: RunArgument,
     to: Annotated[Path, typer.Option("--to", metavar="FILE.parquet|FILE.csv", help="Where to write it.")],
-    sources: Annotated[bool, typer.Option("--sources", help="The table of source files instead, with `duplicate_of`.")] = False,
+    sources: Annotated[
+        bool, typer.Option("--sources", help="The table of source files instead, with `duplicate_of`.")
+    ] = False,
 ) -> None:
     """Writes one row per clip: where it lies, every measure and caption, `kept` and `error`."""
     if to.suffix not in (".parquet", ".csv"):

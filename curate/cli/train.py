@@ -10,10 +10,14 @@ from curate.errors import UsageError
 
 
 def command(
-    shards: Annotated[Path, typer.Option("--shards", help="A folder with shards and their index.json, such as runs/demo/shards.")],
+    shards: Annotated[
+        Path, typer.Option("--shards", help="A folder with shards and their index.json, such as runs/demo/shards.")
+    ],
     out: Annotated[Path, typer.Option("--out", help="Where the diffusers folder goes.")],
     recipe: Annotated[str, typer.Option("--recipe", help="A recipe's name, or a YAML file.")] = "tiny",
-    settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Sets one value of the recipe; repeatable.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Sets one value of the recipe; repeatable.")
+    ] = None,
 ) -> None:
     """Inflates an image model into a video model, trains it on the clips, and writes a diffusers folder and a sample video."""
     overrides = {}
@@ -29,7 +33,9 @@ def command(
         raise UsageError(f"training needs the package '{error.name}':  pip install 'rushes[train]'") from error
     screen = console()
     try:
-        result = train(recipe, shards, out, overrides, say=lambda line: screen.print(line, highlight=False, soft_wrap=True))
+        result = train(
+            recipe, shards, out, overrides, say=lambda line: screen.print(line, highlight=False, soft_wrap=True)
+        )
     except RecipeError as error:
         fail(str(error), 2)
     except TrainError as error:

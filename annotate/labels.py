@@ -10,8 +10,8 @@ torchvision's public metadata. Ours, each with what it was measured on:
 - The picture is cut to 4:3 at most and squeezed into the square. On 51 photographs of coco_mini, most of them 4:3,
   one of the first three labels stands in a caption of 27, against 22 for a central square; wider pictures squeezed
   whole lose labels that are right (water bottles at 16:9: 0.17, cut to a square 0.58).
-- Labels at 0.3 or more are stated; if there is none, those above `min_probability` follow a "perhaps". On those
-  photographs most first labels at 0.3 or more are right and most below are wrong.
+- Labels at 0.3 or more are stated, those from `min_probability` on follow a "perhaps". On those photographs most first
+  labels at 0.3 or more are right and most below are wrong (judged by eye).
 - Words for motion (`filters.Motion`, px per step at a 16 px short side): almost none below 0.05, little below 0.2,
   moderate below 0.6, else strong. On 72 spans of the project's real footage a quarter lies below 0.09, half below
   0.20 and three quarters below 0.57; below 0.05 are empty rooms and a still tree, above 0.6 handheld pans and fast
@@ -77,13 +77,9 @@ def top_labels(
 def sentence(labels: list[tuple[str, float]], motion: float | None = None, camera: str | None = None) -> str:
     """One sentence from labels with probabilities, a motion score and a camera class; the last two may be unknown."""
     sure = [name for name, probability in labels if probability >= CONFIDENT]
-    unsure = [name for name, _ in labels]
-    if sure:
-        parts = [f"Video labelled as: {', '.join(sure)}"]
-    elif unsure:
-        parts = [f"No ImageNet label is confident, perhaps {', '.join(unsure)}"]
-    else:
-        parts = ["No ImageNet label is confident"]
+    unsure = [name for name, probability in labels if probability < CONFIDENT]
+    seen = f"Video labelled as: {', '.join(sure)}" if sure else "No ImageNet label is confident"
+    parts = [f"{seen}, perhaps {', '.join(unsure)}" if unsure else seen]
     if motion is not None and math.isfinite(motion):
         parts.append(next(word for below, word in MOTION_WORDS if motion < below))
     if isinstance(camera, str) and camera:

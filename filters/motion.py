@@ -51,7 +51,10 @@ def flow_grey(frame_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:  # noqa: N803
 
 def flow_map(before_HW: NDArray[np.uint8], after_HW: NDArray[np.uint8]) -> NDArray[np.float32]:  # noqa: N803
     """Flow between two grey frames as a map with a 16 px short side, (h, w, 2): dx, dy in pixels of that map."""
-    flow = cv2.calcOpticalFlowFarneback(before_HW, after_HW, None, 0.5, 3, 15, 3, 5, 1.2, 0)
+    if np.array_equal(before_HW, after_HW):  # Farneback alone would answer about 1e-4.
+        flow = np.zeros((*before_HW.shape, 2), dtype=np.float32)
+    else:
+        flow = cv2.calcOpticalFlowFarneback(before_HW, after_HW, None, 0.5, 3, 15, 3, 5, 1.2, 0)
     height_px, width_px = before_HW.shape
     map_width_px, map_height_px = _size_px(height_px, width_px, short_side_px=MAP_SIDE_PX)
     small = cv2.resize(flow, (map_width_px, map_height_px), interpolation=cv2.INTER_AREA)

@@ -17,8 +17,9 @@ the project's real footage):
 - A box taller than 0.45 of the frame's short side is not text. In the footage every such box was a false one (dark,
   blurred or framed pictures, scores up to 0.90) while real lines ended at 0.38. Letters that fill half of the frame
   therefore count as none.
-- `UNCLIP` 1.2 (rapidocr: 1.6) makes a box as large as the ink of its line: 0.92 to 1.12 of it for lines of subtitle
-  size. Single words in large letters come out up to 1.5 times too large.
+- `UNCLIP` 1.0 (rapidocr: 1.6) makes a box as large as the ink of its line. Of 72 lines of two fonts and twelve sizes
+  drawn on photographs 81 % came within 15 % of their ink's bounding box, median 0.97; single words a third of the frame
+  tall come out up to 1.5 times too large, and 4 of the 72 scored too low and were missed.
 
 H height, W width, in pixels; N boxes.
 """
@@ -38,7 +39,7 @@ NETWORK_SIDE_PX = 480
 SCORE = 0.7
 TALL_LINE, TALL_SCORE = 0.15, 0.8
 TALLEST_LINE = 0.45
-UNCLIP = 1.2
+UNCLIP = 1.0
 
 Network = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """Picture (1, 3, h, w) to text probability (1, 1, h, w)."""
@@ -68,11 +69,11 @@ def credible(
     width_px: int,
 ) -> NDArray[np.float32]:
     """The boxes that can be a line of text: at most 0.45 of the frame's short side, and sure when above 0.15."""
-    boxes = np.asarray(boxes_N42, dtype=np.float32).reshape(-1, 4, 2)
+    boxes: NDArray[np.float32] = np.asarray(boxes_N42, dtype=np.float32).reshape(-1, 4, 2)
     sides_px = np.linalg.norm(boxes - np.roll(boxes, 1, axis=1), axis=2)
     tallness = sides_px.min(axis=1) / min(height_px, width_px)
     sure = (tallness <= TALL_LINE) | (np.asarray(scores, dtype=np.float32) >= TALL_SCORE)
-    return boxes[sure & (tallness <= TALLEST_LINE)]
+    return np.asarray(boxes[sure & (tallness <= TALLEST_LINE)], dtype=np.float32)
 
 
 def network_input(frame_HWC: NDArray[np.uint8]) -> NDArray[np.float32]:  # noqa: N803

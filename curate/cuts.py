@@ -40,7 +40,7 @@ class PySceneDetect:
     columns: ClassVar[dict[str, Any]] = {}
 
     def __post_init__(self) -> None:
-        known = inspect.signature(DETECTORS[self.detector].__init__).parameters.keys() - {"self", "min_scene_len"}
+        known = inspect.signature(DETECTORS[self.detector]).parameters.keys() - {"min_scene_len"}
         if wrong := sorted(set(self.options) - known):
             raise ValueError(
                 f"the {self.detector} detector has no option '{wrong[0]}'; it has {', '.join(sorted(known))}"

@@ -7,7 +7,7 @@ runs/demo/
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -154,7 +154,7 @@ class Run:
                 "made_from": {},
             }
         }
-        options = {**scan_options, "cuts": {"use": self.pipeline.cuts.use, **asdict(cuts)}}
+        options = {**scan_options, "cuts": {"use": self.pipeline.cuts.use, **stage.options(cuts)}}
         claims["clips"] = {
             "made_by": "curate.scan",
             "version": 1,
@@ -162,7 +162,7 @@ class Run:
             "made_from": {"sources": digest(claims["sources"])},
         }
         for step in self.steps:
-            values = asdict(step.stage)
+            values = stage.options(step.stage)
             if isinstance(address := values.get("weights"), str):
                 values["weights"] = weights.identity(address)
             claims[step.spec.name] = {

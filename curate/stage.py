@@ -93,6 +93,11 @@ def options_of(cls: type) -> dict[str, Any]:
     return {f.name: hints[f.name] for f in dataclasses.fields(cls) if f.init}
 
 
+def options(stage: Any) -> dict[str, Any]:
+    """The values of a stage's options."""
+    return {name: getattr(stage, name) for name in options_of(type(stage))}
+
+
 def build(spec: StageSpec) -> Any:
     """Builds the stage with validated options; heavy things wait for `setup`. Raises ConfigError naming line, key and nearest right key."""
     cls = load_class(spec.use, spec.where)

@@ -103,7 +103,7 @@ def submit(pipeline: Path, arguments: list[str], address: str | None, follow: bo
         reason = str(error).strip().splitlines()[0]
         raise UsageError(f"no Ray cluster answers at {where} ({reason}); start one with  ray start --head") from error
     directory = pipeline.absolute().parent
-    job = client.submit_job(
+    job: str = client.submit_job(
         entrypoint=shlex.join(["rushes", "run", pipeline.name, *arguments]),
         runtime_env={"working_dir": str(directory), "excludes": NOT_UPLOADED},
     )

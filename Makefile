@@ -1,0 +1,57 @@
+# make demo    sets up .venv, runs pipeline.yaml on real footage, finetunes the tiny recipe on the shards
+# make test    sets up .venv, then lint, types, import arrows and tests
+# make venv    the set-up alone
+# Needs Python 3.11+, git and make; everything else comes from the package index.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+RUN ?= runs/demo
+TRAIN ?= $(RUN)/train/tiny
+
+.PHONY: venv demo test lint types arrows docs clean
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n 's/^# //p' Makefile
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "rushes needs Python 3.11 or newer; this is $$($(PYTHON) --version). Say which one:  make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[all,dev]'
+	@touch $@
+
+venv: $(VENV)/.installed
+
+ifdef SOURCES
+RUN := runs/mine
+demo: venv
+	$(BIN)/rushes run pipeline.yaml --sources '$(SOURCES)' --run $(RUN)
+else
+demo: venv
+	$(BIN)/rushes footage footage
+	$(BIN)/rushes run pipeline.yaml --run $(RUN)
+endif
+	$(BIN)/rushes train --recipe tiny --shards $(RUN)/shards --out $(TRAIN)
+	@echo
+	@echo "report:  $(RUN)/report/index.html"
+	@echo "shards:  $(RUN)/shards"
+	@echo "model:   $(TRAIN)"
+	@echo "sample:  $(TRAIN)/sample.mp4"
+
+test: venv lint types arrows
+	$(BIN)/python -m pytest -q
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: venv
+	$(BIN)/mypy
+
+arrows: venv
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf $(VENV) runs footage

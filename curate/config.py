@@ -253,29 +253,16 @@ def override(data: dict[str, Any], setting: str) -> None:
     except yaml.YAMLError as error:
         raise UsageError(f"--set {setting}: the value is not valid YAML") from error
     here: Any = data
-    parts = key.split(".")
-    for i, part in enumerate(parts):
-        last = i == len(parts) - 1
-        if isinstance(here, list):
-            index = _stage_index(here, part, setting)
-            if last:
-                here[index] = value
-            else:
-                here = here[index] = dict(here[index])
-        elif isinstance(here, dict):
-            if last:
-                here[part] = expand(value, f"--set {key}") if isinstance(value, str) else value
-            else:
-                inner = here.get(part)
-                here[part] = here = (
-                    list(inner)
-                    if isinstance(inner, list)
-                    else dict(inner or {})
-                    if not isinstance(inner, str)
-                    else {"use": inner}
-                )
-        else:
-            raise UsageError(f"--set {setting}: '{'.'.join(parts[:i])}' is a value, not a group of keys")
+    *groups, last = key.split(".")
+    for part in groups:
+        at = _stage_index(here, part, setting) if isinstance(here, list) else part
+        inner = here[at] if isinstance(here, list) else here.get(at)
+        if inner is not None and not isinstance(inner, list | dict):
+            raise UsageError(f"--set {setting}: '{part}' is a value, not a group of keys")
+        here[at] = list(inner) if isinstance(inner, list) else dict(inner or {})
+        here = here[at]
+    at = _stage_index(here, last, setting) if isinstance(here, list) else last
+    here[at] = expand(value, f"--set {key}") if isinstance(value, str) else value
 
 
 def _stage_index(items: list[Any], part: str, setting: str) -> int:

@@ -14,6 +14,9 @@ from curate.errors import RunError, UsageError
 from curate.run import Run
 from curate.table import digest
 
+# Lance warns that a table which is being made is not there yet. It reads this when it is first loaded, by whomever.
+os.environ.setdefault("LANCE_LOG", "error")
+
 TABLE = "clips"
 CLAIM = "_claim.json"
 
@@ -25,7 +28,8 @@ def is_current(run: Run) -> bool:
 
 def build(run: Run) -> None:
     """Builds the index anew from the shards' columns (the mp4 bytes are not read)."""
-    lancedb = _lancedb()
+    import lancedb
+
     index = run.index()
     if index is None:
         raise RunError(f"{run.root} has no finished shards to index")
@@ -52,7 +56,8 @@ def search(run: Run, words: str, limit: int = 10) -> list[dict[str, Any]]:
 
     Raises UsageError when there is no index, no caption to search, or nothing to search for.
     """
-    lancedb = _lancedb()
+    import lancedb
+
     if not words.strip():
         raise UsageError("there is nothing to search for")
     if store.get_json(run.path("index.lance", CLAIM)) is None:
@@ -74,13 +79,6 @@ def search(run: Run, words: str, limit: int = 10) -> list[dict[str, Any]]:
         )
     found = table.search(words, query_type="fts", fts_columns="caption").limit(limit).to_list()
     return [{**row, "score": row.pop("_score"), "ranked_by": "full text"} for row in found]
-
-
-def _lancedb() -> Any:
-    os.environ.setdefault("LANCE_LOG", "error")  # it warns that a table which is being made is not there yet
-    import lancedb
-
-    return lancedb
 
 
 def _with_embedding(run: Run, table: pa.Table) -> pa.Table:

@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -102,14 +103,18 @@ def start() -> None:
     """Connects to the cluster this process belongs to (a submitted job, or RAY_ADDRESS), or starts Ray inside this process."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault(
-        "RAY_BACKEND_LOG_LEVEL", "fatal"
-    )  # Ray's own warnings about its internals, told on standard error
     import ray
 
     if ray.is_initialized():
         return
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    # Ray Data makes Ray's core warn, on standard error, of how Ray Data itself restarts its actors (ray#53727).
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    with _native_stderr_hushed():
+        _connect(ray, common)
+
+
+def _connect(ray: Any, common: dict[str, Any]) -> None:
     if os.environ.get("RAY_ADDRESS"):
         ray.init(**common)
     else:
@@ -122,6 +127,20 @@ def start() -> None:
             runtime_env={"env_vars": {"PYTHONPATH": path}},
             **common,
         )
+
+
+@contextmanager
+def _native_stderr_hushed() -> Iterator[None]:
+    """Hides what native code writes while Ray starts (it announces its own log level); Python's exceptions are told as ever."""
+    sys.stderr.flush()
+    saved, sink = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(sink, 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(sink)
 
 
 def stop() -> None:

@@ -1,5 +1,6 @@
 """`rushes run`: raw footage in, shards and a report out."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -41,7 +42,7 @@ def command(
     )
     if status["sources"]["failed"] or counts["failed"]:
         out.print(
-            f"{status['sources']['failed']} sources and {counts['failed']} clips failed; list them with  rushes errors {opened.root}",
+            f"{status['sources']['failed']} sources and {counts['failed']} clips failed; list them with  rushes errors {shlex.quote(opened.root)}",
             highlight=False,
         )
     if not counts["kept"]:

@@ -202,7 +202,9 @@ class Reader:
         """Scales a decoder's frame, not turned. The scalers are kept: PyAV would set a new one up for each frame."""
         key = (pixel_format, width_px, height_px)
         scaler = self._reformatters.setdefault(key, VideoReformatter())
-        if raw.format.is_rgb and pixel_format.startswith("yuv"):  # its tag says RGB, which is no colour matrix for the other side
+        if raw.format.is_rgb and pixel_format.startswith(
+            "yuv"
+        ):  # its tag says RGB, which is no colour matrix for the other side
             options["dst_colorspace"] = Colorspace.ITU601
         return scaler.reformat(
             raw, width_px, height_px, pixel_format, interpolation=Interpolation.AREA, threads=1, **options
@@ -213,12 +215,12 @@ class Reader:
         self._stream = video_stream(self._container)
         self._stream.thread_count = self._threads
         self._stream.thread_type = ThreadType.AUTO if self._threads > 1 else ThreadType.NONE
-        self._base = time_base(self._stream)
-        self._tick_s = float(self._base)
+        self.time_base = time_base(self._stream)
+        self._tick_s = float(self.time_base)
 
     def time_s(self, tick: int) -> float:
         """Returns the time of a timestamp of the video stream."""
-        return (tick - self._zero) * self._base.numerator / self._base.denominator
+        return (tick - self._zero) * self.time_base.numerator / self.time_base.denominator
 
     def _start_at(self, from_s: float, from_zero: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
         """Returns the frames from the last keyframe at or before `from_s`, or all where seeking does not lead there."""

@@ -3,7 +3,6 @@
 `search` ranks by the distance of embeddings when the pipeline has an `embed:` stage, else by full text over the captions.
 """
 
-import os
 from typing import Any, cast
 
 import pyarrow as pa
@@ -13,9 +12,6 @@ from curate import stage, store
 from curate.errors import RunError, UsageError
 from curate.run import Run
 from curate.table import digest
-
-# Lance warns that a table which is being made is not there yet. It reads this when it is first loaded, by whomever.
-os.environ.setdefault("LANCE_LOG", "error")
 
 TABLE = "clips"
 CLAIM = "_claim.json"
@@ -43,7 +39,7 @@ def build(run: Run) -> None:
         tables.append(rows.append_column("row", pa.array(range(len(rows)), pa.int32())))
     if tables:
         table = _with_embedding(run, pa.concat_tables(tables))
-        made = lancedb.connect(run.path("index.lance")).create_table(TABLE, table, mode="overwrite")
+        made = lancedb.connect(run.path("index.lance")).create_table(TABLE, table)
         if "caption" in table.column_names:
             from lancedb.index import FTS
 

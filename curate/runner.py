@@ -7,6 +7,7 @@ tables themselves, so neither pixels nor rows travel through the object store. A
 import json
 import logging
 import os
+import secrets
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,9 @@ from typing import Any, Protocol
 
 from curate.errors import RunError, RushesError
 from curate.stage import one_sentence
+
+_TOKEN = secrets.token_hex(32)
+_own_environment: list[str] = []
 
 BLOCKS = 4096
 """Units are grouped into at most this many Ray blocks, so that the driver's bookkeeping stays small in a run of millions of units."""
@@ -118,6 +122,11 @@ def _connect(ray: Any, common: dict[str, Any]) -> None:
     if os.environ.get("RAY_ADDRESS"):
         ray.init(**common)
     else:
+        if not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
+            # By itself a local Ray would leave a token in the home directory, and with it switch token authentication on for every later
+            # `ray start` on this machine. A token of this process's own is as safe and leaves nothing behind.
+            os.environ["RAY_AUTH_TOKEN"] = _TOKEN
+            _own_environment.extend(["RAY_AUTH_TOKEN", "RAY_AUTH_MODE"])  # Ray sets the mode itself
         path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
         ray.init(
             address="local",
@@ -149,6 +158,9 @@ def stop() -> None:
         import ray
 
         ray.shutdown()
+    for name in _own_environment:
+        os.environ.pop(name, None)
+    _own_environment.clear()
 
 
 def _pool_size(ray: Any, resources: Resources, n_units: int) -> int:

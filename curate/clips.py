@@ -6,7 +6,9 @@ the start, the last one at or before the end. Times are seconds from the first f
 
 Defaults are ours: CRF 18, where x264's loss is hard to see, because a training set should not carry a second
 compression's marks; a keyframe every 32 frames, so that a loader which wants a window from the middle decodes about a
-second to get there; preset veryfast, because encoding is the dearest part of the pass and CRF holds the quality.
+second to get there; preset veryfast, because encoding is the dearest part of the pass and CRF holds the quality. No
+B-frames: the packets lie in the order of the pictures, so the file needs no edit list, its length is right with a
+variable frame rate, and loaders that know neither read the right frames; it costs about a fifth more bytes.
 """
 
 from __future__ import annotations
@@ -307,6 +309,8 @@ def _copy(uri: str, spans: list[Span], options: ClipOptions, storage_options: Ma
         edge_s = _edge_s(reader)
         end_s = 0.0
         why = ""
+        if reader.guessed_order:
+            raise VideoError("an AVI with B-frames does not say when its packets are shown; mode 'exact' can cut it")
         try:
             for packet in container.demux(stream):
                 tick = packet_tick(packet)
@@ -394,11 +398,11 @@ class _Remux:
     def _mux(self, mp4: Mp4) -> bytes:
         out = mp4.container.add_stream_from_template(self._stream, opaque=True)
         for packet in self._packets:
-            pts, dts, clock = packet.pts, packet.dts, packet.time_base
+            pts, dts, duration, clock = packet.pts, packet.dts, packet.duration, packet.time_base
             packet.stream = out
             packet.pts = None if pts is None else pts - self._tick
             packet.dts = None if dts is None else dts - self._tick
             mp4.container.mux_one(packet)
             # Muxing counts the packet in the mp4's ticks; an overlapping clip needs it as it was.
-            packet.time_base, packet.pts, packet.dts = clock, pts, dts
+            packet.time_base, packet.pts, packet.dts, packet.duration = clock, pts, dts, duration
         return mp4.finish()

@@ -76,9 +76,9 @@ def open_input(uri: str, storage_options: Mapping[str, Any] | None = None) -> It
     handle: BinaryIO | None = None
     container: InputContainer | None = None
     try:
-        if path is None:
-            handle = _open_bytes(uri, storage_options)
         try:
+            if path is None:
+                handle = _open_bytes(uri, storage_options)
             # `file:` keeps a colon in a name from being taken for a protocol.
             container = av.open(
                 handle if path is None else f"file:{path}",
@@ -182,7 +182,10 @@ def describe(container: InputContainer, stream: VideoStream, first: VideoFrame |
 
 def _duration(container: InputContainer, stream: VideoStream, start_s: float) -> tuple[float | None, DurationFrom]:
     if stream.duration:
-        return float(stream.duration * time_base(stream)), "stream"
+        stated_s = float(stream.duration * time_base(stream))
+        if container.format.name == "avi" and stream.average_rate:  # FFmpeg shortens it to what a cut file can hold
+            stated_s = max(stated_s, float(stream.frames / stream.average_rate))
+        return stated_s, "stream"
     # Matroska counts from zero of the file's clock, the others from the first frame.
     offset_s = max(start_s, 0.0) if "matroska" in container.format.name else 0.0
     parts = stream.metadata.get("DURATION", "").split(":")

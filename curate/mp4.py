@@ -103,6 +103,7 @@ class Encoder:
         context = self._stream.codec_context
         context.time_base = time_base
         context.gop_size = gop
+        context.max_b_frames = 0
         context.thread_count = 1
         context.thread_type = ThreadType.NONE
         context.flags |= Flags.bitexact | Flags.frame_duration

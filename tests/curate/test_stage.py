@@ -28,7 +28,11 @@ def test_results_belong_to_their_clip_whatever_the_order_and_the_batch() -> None
     rows = {row["clip_id"]: row for row in stage.apply(built, clips, names)}
     order = np.random.default_rng(0).permutation(16)
     for size in (1, 3, 16):
-        again = [row for i in range(0, 16, size) for row in stage.apply(built, [clips[k] for k in order[i : i + size]], names)]
+        again = [
+            row
+            for i in range(0, 16, size)
+            for row in stage.apply(built, [clips[k] for k in order[i : i + size]], names)
+        ]
         assert {row["clip_id"]: row for row in again} == rows
 
 
@@ -41,7 +45,10 @@ def test_a_bad_clip_costs_only_itself() -> None:
 
 @pytest.mark.parametrize(
     ("use", "told"),
-    [("NotANumber", "nan is not a finite number"), ("Swapped", "RuntimeError: the stage was asked for 1 clips and answered with 0 rows")],
+    [
+        ("NotANumber", "nan is not a finite number"),
+        ("Swapped", "RuntimeError: the stage was asked for 1 clips and answered with 0 rows"),
+    ],
 )
 def test_a_broken_answer_is_an_error_not_data(use: str, told: str) -> None:
     built, names = ready(use)
@@ -54,7 +61,11 @@ def test_a_corrupt_thumbnail_and_none_at_all_are_errors_of_that_clip() -> None:
     built, names = ready("Brightness")
     rows = stage.apply(built, [clip("good"), clip("torn", jpeg=b"\xff\xd8 not a picture"), clip("none", n=0)], names)
     told = {row["clip_id"]: row["error"] for row in rows}
-    assert told == {"good": None, "torn": "thumbnail 1 of clip torn cannot be decoded", "none": "clip none has no thumbnail"}
+    assert told == {
+        "good": None,
+        "torn": "thumbnail 1 of clip torn cannot be decoded",
+        "none": "clip none has no thumbnail",
+    }
 
 
 def test_declared_columns_are_the_schema() -> None:
@@ -80,7 +91,8 @@ def test_what_is_not_a_stage_is_refused(use: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("use", "name"), [("filters.Motion", "motion"), ("filters.TextArea", "text_area"), ("annotate.MiniLM", "mini_lm"), ("a.b.X", "x")]
+    ("use", "name"),
+    [("filters.Motion", "motion"), ("filters.TextArea", "text_area"), ("annotate.MiniLM", "mini_lm"), ("a.b.X", "x")],
 )
 def test_a_table_is_named_after_its_stage(use: str, name: str) -> None:
     assert stage.table_name(use) == name

@@ -84,11 +84,20 @@ def test_claims_tell_what_differs() -> None:
 
 
 def test_media_columns_are_stored_as_they_are() -> None:
-    schema = pa.schema([("clip_id", pa.string()), ("thumbs", pa.list_(pa.binary())), ("mp4", pa.large_binary()), ("t", pa.list_(pa.float64()))])
+    schema = pa.schema(
+        [
+            ("clip_id", pa.string()),
+            ("thumbs", pa.list_(pa.binary())),
+            ("mp4", pa.large_binary()),
+            ("t", pa.list_(pa.float64())),
+        ]
+    )
     rows = [{"clip_id": str(i), "thumbs": [b"x" * 50], "mp4": b"y" * 1000, "t": [0.5]} for i in range(40)]
     file = pq.ParquetFile(pa.BufferReader(encode(pa.Table.from_pylist(rows, schema=schema), 16)))
     assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [16, 16, 8]
-    columns = {file.metadata.row_group(0).column(i).path_in_schema: file.metadata.row_group(0).column(i) for i in range(4)}
+    columns = {
+        file.metadata.row_group(0).column(i).path_in_schema: file.metadata.row_group(0).column(i) for i in range(4)
+    }
     assert set(columns) == {column_path(field) for field in schema}
     assert {path: column.compression for path, column in columns.items()} == {
         "clip_id": "ZSTD",

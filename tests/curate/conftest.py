@@ -1,0 +1,131 @@
+"""A small project with real work to do, and the command line to do it with."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tests.curate.videos import write_video
+
+ROOT = Path(__file__).resolve().parents[2]
+PIPELINE = """\
+#!/usr/bin/env -S rushes run
+run: runs/small
+sources: footage
+scan: {min_clip_s: 1.0, max_clip_s: 4.0}
+measure:
+  - use: tests.curate.stages.Brightness
+  - use: filters.Motion
+caption:
+  - use: tests.curate.stages.Says
+keep:
+  brightness: {above: p10}
+shards: {short_side_px: 64}
+"""
+
+
+def moving(n: int, seed: int, level: int = 40, width: int = 128, height: int = 96) -> NDArray[np.uint8]:
+    """Frames of smooth noise that drifts: something for optical flow to hold on to. (n, H, W, 3)."""
+    import cv2
+
+    rng = np.random.default_rng(seed)
+    picture = cv2.GaussianBlur(rng.integers(0, 255, (height, width, 3)).astype(np.uint8), (0, 0), 2)
+    picture = np.clip(picture.astype(int) - 100 + level, 0, 255).astype(np.uint8)
+    return np.stack([np.roll(picture, (i * (seed % 3 + 1)) // 2, axis=1) for i in range(n)])
+
+
+def make_footage(folder: Path) -> Path:
+    """Three good videos (one with two cuts), and four files that are none."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_video(
+        folder / "one.mp4", np.concatenate([moving(60, 1, 20), moving(50, 2, 120), moving(75, 3, 60)]), 25, gop=25
+    )
+    write_video(folder / "two.mp4", moving(150, 4, 90), 25, gop=25)
+    write_video(folder / "with space é.mp4", moving(80, 5, 140), 25, gop=25)
+    (folder / "text.mp4").write_text("this is not a video\n")
+    (folder / "zero.mp4").write_bytes(b"")
+    whole = (folder / "one.mp4").read_bytes()
+    (folder / "torn.mp4").write_bytes(whole[: len(whole) // 2])  # the moov box is at the end: nothing can be read
+    write_video(folder / "sound.mp4", moving(2, 6), 25, audio_s=1.0)
+    _drop_picture(folder / "sound.mp4")
+    return folder
+
+
+def _drop_picture(path: Path) -> None:
+    import av
+
+    aside = path.with_name("aside.mp4")
+    with av.open(str(path)) as source, av.open(str(aside), "w") as target:
+        stream = target.add_stream_from_template(source.streams.audio[0])
+        for packet in source.demux(source.streams.audio[0]):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    aside.replace(path)
+
+
+@dataclass
+class Done:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Rushes = Callable[..., Done]
+
+
+def environment() -> dict[str, str]:
+    """A child's environment in which this checkout is importable and the installed commands are found."""
+    bin_dir = str(Path(sys.executable).parent)
+    return {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "PATH": os.pathsep.join([bin_dir, os.environ.get("PATH", "")]),
+        "NO_COLOR": "1",
+    }
+
+
+@pytest.fixture(scope="session")
+def rushes() -> Rushes:
+    """Runs the command line in a process of its own: `rushes("status", run)`."""
+
+    def call(*arguments: object, cwd: Path | None = None, timeout: float = 300.0) -> Done:
+        command = [sys.executable, "-c", "from curate.cli import main; main()", *map(str, arguments)]
+        done = subprocess.run(
+            command, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=timeout, check=False
+        )
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with pipeline.yaml and footage, not yet run."""
+    directory = tmp_path_factory.mktemp("a project é")
+    make_footage(directory / "footage")
+    (directory / "pipeline.yaml").write_text(PIPELINE)
+    (directory / "pipeline.yaml").chmod(0o755)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def finished(project: Path, rushes: Rushes) -> Path:
+    """The run directory of the project after one whole run. Tests that change a run copy it."""
+    done = rushes("run", cwd=project)
+    assert done.code == 0, done.err
+    assert "4 sources and 0 clips failed; list them with  rushes errors" in done.out
+    return project / "runs" / "small"

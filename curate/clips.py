@@ -9,6 +9,7 @@ compression's marks; a keyframe every 32 frames, so that a loader which wants a 
 second to get there; preset veryfast, because encoding is the dearest part of the pass and CRF holds the quality. No
 B-frames: the packets lie in the order of the pictures, so the file needs no edit list, its length is right with a
 variable frame rate, and loaders that know neither read the right frames; it costs about a fifth more bytes.
+Encoding is repeatable byte by byte on one machine.
 """
 
 from __future__ import annotations
@@ -203,7 +204,7 @@ class _Recode:
         self.span = span
         self._options = options
         self._reader = reader
-        self._key_s = key_s  # the frames are built on this keyframe: damage after it shows in them
+        self._built_from_s = min(key_s, span.start_s)  # damage from the keyframe on shows in the frames
         self._size_px = fit(reader.info.width_px, reader.info.height_px, options.short_side_px)
         self._fps = None if options.fps is None else Fraction(options.fps).limit_denominator(1_000_000)
         self._time_base = reader.time_base if self._fps is None else 1 / self._fps
@@ -263,7 +264,7 @@ class _Recode:
             shown_s = max(step_s, min(shown_s, self.span.end_s - self._held.t_s))
         end_s = self._held.t_s + shown_s
         self._write(end_s, end_s - _edge_s(self._reader))
-        damaged = [at_s for at_s in self._reader.damage_s if self._key_s <= at_s < end_s]
+        damaged = [at_s for at_s in self._reader.damage_s if self._built_from_s <= at_s < end_s]
         error = self._error
         if why and next_s is None:
             error = why
@@ -381,7 +382,8 @@ class _Remux:
         info = self._reader.info
         time_s = self._reader.time_s
         start_s = time_s(self._tick)
-        end_s = max(time_s((packet_tick(packet) or 0) + (packet.duration or 0)) for packet in self._packets)
+        step = round(1 / (info.fps or 25.0) / self._reader.time_base)
+        end_s = max(time_s((packet_tick(packet) or 0) + (packet.duration or step)) for packet in self._packets)
         return Cut(
             clip_id=self.span.clip_id,
             mp4=data,

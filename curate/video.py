@@ -120,6 +120,7 @@ class Reader:
         self._reformatters: dict[tuple[str, int, int], VideoReformatter] = {}
         self._zero = 0
         self._stack = ExitStack()
+        self._frames: Iterator[VideoFrame] = iter(())
         try:
             self._open()
             self._frames = self._raw_frames()
@@ -150,6 +151,7 @@ class Reader:
 
     def close(self) -> None:
         """Closes the file; frames already given stay valid."""
+        self._frames = iter(())  # a running decode holds on to this reader and through it to the decoder
         self._stack.close()
 
     @property
@@ -178,6 +180,7 @@ class Reader:
         tick_s = self._tick_s
         step_s = 1.0 / self.info.fps if self.info.fps else 0.04
         last_s = -step_s
+        n_errors = 0
         reset_s = 0.0  # added to every timestamp after the file's clock began anew
         for index, raw in enumerate(self._frames):
             duration_s = raw.duration * tick_s if raw.duration else step_s
@@ -190,6 +193,9 @@ class Reader:
                     self._note(last_s, "the timestamps start again")
                 else:
                     t_s = last_s + duration_s / 8  # keeps the order; falls back in step as soon as the timestamps do
+            if len(self.errors) > n_errors and t_s - last_s > 1.5 * step_s:
+                self._note(t_s - step_s, "pictures are missing")
+            n_errors = len(self.errors)
             last_s = t_s
             self.decoded_s = t_s + duration_s
             yield Frame(self, raw, index, t_s, duration_s)

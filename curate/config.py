@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from curate import stage as stages
 from curate.errors import ConfigError, UsageError, nearest
 from curate.stage import StageSpec
-from curate.yaml_lines import Document, expand, parse
+from curate.yaml_lines import Document, parse
 
 PERCENTILE = re.compile(r"p(100|\d{1,2}(\.\d+)?)")
 
@@ -249,9 +248,9 @@ def override(data: dict[str, Any], setting: str) -> None:
     if not equals or not key:
         raise UsageError(f"--set {setting}: expected key.path=value")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UsageError(f"--set {setting}: the value is not valid YAML") from error
+        value = parse(text, f"--set {key}").data
+    except ConfigError as error:
+        raise UsageError(f"--set {setting}: {error}") from error
     here: Any = data
     *groups, last = key.split(".")
     for part in groups:
@@ -261,7 +260,7 @@ def override(data: dict[str, Any], setting: str) -> None:
             raise UsageError(f"--set {setting}: '{part}' is a value, not a group of keys")
         here[at] = list(inner) if isinstance(inner, list) else dict(inner or {})
         here = here[at]
-    here[_at(here, last, setting)] = expand(value, f"--set {key}") if isinstance(value, str) else value
+    here[_at(here, last, setting)] = value
 
 
 def _at(here: Any, part: str, setting: str) -> Any:

@@ -8,7 +8,9 @@ import json
 import logging
 import os
 import secrets
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -114,8 +116,12 @@ def start() -> None:
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     # Ray Data makes Ray's core warn, on standard error, of how Ray Data itself restarts its actors (ray#53727).
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     with _native_stderr_hushed():
         _connect(ray, common)
+    if threading.current_thread() is threading.main_thread():
+        for number, handler in handlers.items():
+            signal.signal(number, handler)  # Ray puts its own in their place
 
 
 def _connect(ray: Any, common: dict[str, Any]) -> None:

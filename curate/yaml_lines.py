@@ -37,7 +37,7 @@ def parse(text: str, name: str) -> Document:
     loader = yaml.SafeLoader(text)
     try:
         root = loader.get_single_node()
-        data = _value(root, (), name, lines, loader) if root is not None else {}
+        data = _value(root, (), name, lines, loader) if root is not None else None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise ConfigError(

@@ -8,6 +8,7 @@ from types import FrameType
 import typer
 from typer.core import TyperGroup
 
+from curate import runner
 from curate.cli import check, doctor, errors, footage, funnel, report, run, schema, search, status, submit, table, train
 from curate.cli.common import fail
 from curate.errors import RushesError
@@ -24,33 +25,28 @@ for module in (run, check, schema, status, funnel, errors, table, report, search
     app.command(module.__name__.rpartition(".")[2])(module.command)
 
 
+class Stopped(BaseException):
+    """Ctrl-C or SIGTERM. Not a KeyboardInterrupt, which the argument parser would answer itself."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.exit_code = 128 + number
+
+
 def main() -> None:
     """Runs the command line and exits with its code."""
-    signal.signal(signal.SIGTERM, _terminated)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
     try:
-        app(standalone_mode=True)
+        app()
     except RushesError as error:
         fail(str(error), error.exit_code)
-    except KeyboardInterrupt as stop:
-        code = 143 if isinstance(stop, Terminated) else 130
-        print("stopped; what is done is kept, and the same command goes on from there", file=sys.stderr)
-        sys.stderr.flush()
-        _leave(code)
+    except Stopped as stopped:
+        runner.stop()
+        fail("stopped; what is done is kept, and the same command goes on from there", stopped.exit_code)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM: stop as Ctrl-C does."""
-
-
-def _terminated(number: int, frame: FrameType | None) -> None:
-    raise Terminated
-
-
-def _leave(code: int) -> None:
-    from curate import runner
-
-    runner.stop()
-    sys.exit(code)
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise Stopped(number)

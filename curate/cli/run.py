@@ -41,9 +41,9 @@ def command(
         highlight=False,
     )
     if status["sources"]["failed"] or counts["failed"]:
+        failed = f"{status['sources']['failed']} sources and {counts['failed']} clips failed"
         out.print(
-            f"{status['sources']['failed']} sources and {counts['failed']} clips failed; list them with  rushes errors {shlex.quote(opened.root)}",
-            highlight=False,
+            f"{failed}; list them with  rushes errors {shlex.quote(opened.root)}", highlight=False, soft_wrap=True
         )
     if not counts["kept"]:
         warn("warning: nothing was kept; the funnel shows where it went:")

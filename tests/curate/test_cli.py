@@ -6,7 +6,21 @@ import pytest
 
 from tests.curate.conftest import Rushes
 
-COMMANDS = ["run", "check", "schema", "status", "funnel", "errors", "table", "report", "search", "train", "submit", "doctor", "footage"]
+COMMANDS = [
+    "run",
+    "check",
+    "schema",
+    "status",
+    "funnel",
+    "errors",
+    "table",
+    "report",
+    "search",
+    "train",
+    "submit",
+    "doctor",
+    "footage",
+]
 
 
 def test_every_command_has_help(rushes: Rushes) -> None:

@@ -142,7 +142,7 @@ class Pipeline:
     directory: Path
     """Where the file lies: stages of one's own are imported from here."""
     home: Path
-    """Where relative paths in it start: the same directory, except in a submitted job (curate/submit.py)."""
+    """Where relative `sources` start: the same directory, except in a submitted job (curate/submit.py) or when typed on the command line."""
     resolved: Mapping[str, Any]
     """The file with overrides and variables applied, as it goes into index.json."""
 
@@ -156,7 +156,7 @@ def load(
         path: the YAML file.
         overrides: `key.path=value` each; a list of stages is addressed by position or stage name (`measure.motion.fps=4`).
         replace: top-level keys set by the command line (`sources`, `run`).
-        home: where relative paths start; the file's directory by default.
+        home: where relative `sources` start; the file's directory by default.
 
     Raises ConfigError (file, line, key, nearest right key) and UsageError when there is no such file.
     """

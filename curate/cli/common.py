@@ -46,15 +46,14 @@ def load(
     pipeline: Path, sources: list[str] | None, run: str | None, settings: list[str] | None
 ) -> tuple[Pipeline, Run]:
     """Reads a pipeline file with the command line's changes. Paths typed there start at the current directory, those in the file at the file."""
-    replace: dict[str, Any] = {}
-    if sources:
-        replace["sources"] = [store.normalise(source) if store.is_local(source) else source for source in sources]
     directory = pipeline.absolute().parent
+    typed, written = submit.home(Path.cwd()), submit.home(directory)
     sys.path.insert(0, str(directory))
-    loaded = config.load(pipeline, settings or [], replace, home=submit.home(directory))
+    replace = {"sources": sources} if sources else {}
+    loaded = config.load(pipeline, settings or [], replace, home=typed if sources else written)
     root = run or loaded.config.run
     if store.is_local(root):
-        root = str((submit.home(Path.cwd()) if run else loaded.home) / store.local_path_of(root))
+        root = str((typed if run else written) / store.local_path_of(root))
     return loaded, Run(root, loaded)
 
 

@@ -1,0 +1,148 @@
+"""Ray jobs on a real local head, with token authentication off and on: three ways to submit, one result."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from curate import submit
+from curate.run import Run
+from tests.curate.conftest import environment, moving
+from tests.curate.videos import write_video
+
+PIPELINE = """\
+#!/usr/bin/env -S rushes run
+run: runs/job
+sources: footage
+scan: {min_clip_s: 1.0, max_clip_s: 4.0}
+measure:
+  - use: filters.Motion
+"""
+
+pytestmark = pytest.mark.ray_cluster
+
+
+@dataclass
+class Head:
+    """A Ray head started in the project's directory."""
+
+    directory: Path
+    env: dict[str, str]
+    address: str
+
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command, cwd=self.directory, env=self.env, capture_output=True, text=True, timeout=240, check=False
+        )
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module", params=["off", "token"])
+def head(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
+    """`ray start --head` typed in a project's directory, with and without a token on the machine."""
+    directory = tmp_path_factory.mktemp(f"cluster-{request.param}")
+    write_video_to = directory / "footage"
+    write_video_to.mkdir()
+    write_video(write_video_to / "a.mp4", moving(80, 1), 25, gop=25)
+    (directory / "pipeline.yaml").write_text(PIPELINE)
+    (directory / "pipeline.yaml").chmod(0o755)
+    home = directory / "home"
+    home.mkdir()
+    env = {key: value for key, value in environment().items() if not key.startswith("RAY_")}
+    env |= {"HOME": str(home), "RAY_USAGE_STATS_ENABLED": "0"}
+    if request.param == "token":
+        subprocess.run(["ray", "get-auth-token", "--generate"], env=env, capture_output=True, check=True, timeout=60)
+        env["RAY_AUTH_MODE"] = "token"
+    port, dashboard = free_port(), free_port()
+    where = [
+        "--node-ip-address=127.0.0.1",
+        f"--port={port}",
+        f"--dashboard-port={dashboard}",
+        "--dashboard-host=127.0.0.1",
+        "--num-cpus=2",
+    ]
+    with (directory / "ray.log").open("w") as log:
+        process = subprocess.Popen(
+            ["ray", "start", "--head", "--block", *where],
+            cwd=directory,
+            env=env,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+        env |= {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}"}
+        found = Head(directory, env, f"http://127.0.0.1:{dashboard}")
+        try:
+            deadline = time.monotonic() + 120
+            while found.run("ray", "job", "list").returncode:
+                assert process.poll() is None, (directory / "ray.log").read_text()
+                assert time.monotonic() < deadline, "the head did not come up"
+                time.sleep(1)
+            yield found
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+            try:
+                process.wait(timeout=60)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(["ray", "job", "submit", "pipeline.yaml"], id="ray job submit pipeline.yaml"),
+        pytest.param(
+            ["ray", "job", "submit", "--working-dir", ".", "--", "./pipeline.yaml"], id="ray job submit --working-dir"
+        ),
+        pytest.param(["rushes", "submit", "pipeline.yaml"], id="rushes submit"),
+    ],
+)
+def test_a_job_runs_the_pipeline_into_the_projects_directory(head: Head, command: list[str]) -> None:
+    shutil.rmtree(head.directory / "runs", ignore_errors=True)
+    env = dict(head.env)
+    if command[0] == "rushes":
+        env.pop("RAY_AUTH_MODE", None)  # it asks for the token by itself
+    done = subprocess.run(
+        command, cwd=head.directory, env=env, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 sources (0 failed), 1 clips (0 failed), 1 kept in 1 shard" in done.stdout
+    status = Run.open(head.directory / "runs" / "job").status()
+    assert status["shards"]["clips"] == 1
+    assert "motion: 1 done" in done.stdout or "motion: 1 of 1" in done.stdout, "a job prints plain lines"
+
+
+def test_a_job_that_fails_is_a_failed_command(head: Head) -> None:
+    env = {key: value for key, value in head.env.items() if key != "RAY_AUTH_MODE"}
+    command = ["rushes", "submit", "pipeline.yaml", "--run", "runs/none", "--sources", "nosuch"]
+    done = subprocess.run(
+        command, cwd=head.directory, env=env, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 1
+    assert "there is no file or directory 'nosuch'" in done.stdout
+    assert "ended as FAILED" in done.stderr
+
+
+def test_the_launcher_without_a_pipeline_says_what_to_do(tmp_path: Path) -> None:
+    done = subprocess.run(
+        ["pipeline.yaml"], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 2
+    assert "there is no pipeline.yaml" in done.stderr
+
+
+def test_paths_start_at_the_file_outside_a_job(tmp_path: Path) -> None:
+    assert submit.home(tmp_path) == tmp_path

@@ -55,7 +55,9 @@ def read_index(shards: Path) -> tuple[list[ShardClip], str]:
     """
     index_path = shards / "index.json"
     if not index_path.is_file():
-        raise TrainError(f"{shards} is not a shards folder: it has no index.json; `rushes run` writes one when the shards are complete")
+        raise TrainError(
+            f"{shards} is not a shards folder: it has no index.json; `rushes run` writes one when the shards are complete"
+        )
     raw = index_path.read_bytes()
     try:
         names = [str(shard["file"]) for shard in json.loads(raw)["shards"]]
@@ -65,7 +67,9 @@ def read_index(shards: Path) -> tuple[list[ShardClip], str]:
     for name in names:
         clips += _clips_of(shards / name)
     if not clips:
-        raise TrainError(f"there is nothing to train on: {shards} holds no clips; `rushes funnel` shows which rule of `keep` drops them")
+        raise TrainError(
+            f"there is nothing to train on: {shards} holds no clips; `rushes funnel` shows which rule of `keep` drops them"
+        )
     return clips, hashlib.sha256(raw).hexdigest()
 
 
@@ -81,7 +85,9 @@ def _clips_of(path: Path) -> list[ShardClip]:
         for group in range(file.num_row_groups):
             rows = file.read_row_group(group, columns=["clip_id", "fps", "n_frames", "caption"]).to_pylist()
             for i, row in enumerate(rows):
-                clips.append(ShardClip(row["clip_id"], path.name, group, i, row["fps"], row["n_frames"], row["caption"] or ""))
+                clips.append(
+                    ShardClip(row["clip_id"], path.name, group, i, row["fps"], row["n_frames"], row["caption"] or "")
+                )
     except (pa.ArrowException, OSError) as error:
         raise TrainError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
     return clips
@@ -156,7 +162,9 @@ class Feed:
         usable = [clip for clip in clips if clip.clip_id not in self.left_out]
         if not usable:
             clip_id, reason = next(iter(self.left_out.items()))
-            raise TrainError(f"there is nothing to train on: none of the {len(clips)} clips can be used; {clip_id}: {reason}")
+            raise TrainError(
+                f"there is nothing to train on: none of the {len(clips)} clips can be used; {clip_id}: {reason}"
+            )
         n_heldout = min(MAX_HELDOUT, int(len(usable) * heldout_share))
         # By a hash of the id, so that adding clips or shards seldom moves a clip from one side to the other.
         chosen = {clip.clip_id for clip in sorted(usable, key=lambda clip: self._hash(clip.clip_id))[:n_heldout]}
@@ -175,7 +183,11 @@ class Feed:
         """Ids of the clips that the first `steps` steps train on."""
         if steps * self.batch >= len(self.train):
             return {clip.clip_id for clip in self.train}
-        return {self.train[i].clip_id for step in range(steps) for i, _ in order(len(self.train), self.batch, self.seed, step)}
+        return {
+            self.train[i].clip_id
+            for step in range(steps)
+            for i, _ in order(len(self.train), self.batch, self.seed, step)
+        }
 
     def read(self, clip: ShardClip, epoch: int) -> Sample:
         """Decodes the window of a clip that belongs to an epoch. Raises TrainError, naming the clip, when it cannot be decoded."""

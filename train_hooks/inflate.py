@@ -56,14 +56,18 @@ def video_unet_like(unet2d: Any) -> Any:  # noqa: ANN401
     """A UNet3DConditionModel with the sizes of the image UNet and random weights. Raises TrainError when the base is not SD 2.x."""
     config = unet2d.config
     if not config.use_linear_projection:
-        raise TrainError("this UNet projects attention by convolutions, as Stable Diffusion 1 does; the recipe needs an SD 2.x base")
+        raise TrainError(
+            "this UNet projects attention by convolutions, as Stable Diffusion 1 does; the recipe needs an SD 2.x base"
+        )
     # SD's `attention_head_dim` holds numbers of heads; UNet3D wants channels per head, one number for all levels.
     channels = tuple(config.block_out_channels)
     heads = config.attention_head_dim
     heads = (heads,) * len(channels) if isinstance(heads, int) else tuple(heads)
     head_dims = {c // h for c, h in zip(channels, heads, strict=True)}
     if len(head_dims) != 1:
-        raise TrainError(f"the attention heads of this UNet have different widths {sorted(head_dims)}; the recipe needs an SD 2.x base")
+        raise TrainError(
+            f"the attention heads of this UNet have different widths {sorted(head_dims)}; the recipe needs an SD 2.x base"
+        )
     same_name = inspect.signature(UNet3DConditionModel.__init__).parameters.keys() & config.keys()
     kept = {key: config[key] for key in same_name - {"attention_head_dim", "num_attention_heads"}}
     kept["down_block_types"] = tuple(name.replace("2D", "3D") for name in config.down_block_types)
@@ -80,7 +84,9 @@ def copy_spatial(unet2d: Any, unet3d: Any) -> KeyReport:  # noqa: ANN401
         raise TrainError(f"the base UNet does not fit the video UNet: {str(error).splitlines()[-1].strip()}") from None
     strange = [key for key in new if "temp_" not in key and not key.startswith("transformer_in.")]
     if unexpected or strange:
-        raise TrainError(f"the base UNet does not fit the video UNet: no match for {', '.join([*unexpected, *strange][:3])}")
+        raise TrainError(
+            f"the base UNet does not fit the video UNet: no match for {', '.join([*unexpected, *strange][:3])}"
+        )
     return KeyReport(tuple(key for key in source if key not in unexpected), tuple(new), tuple(unexpected))
 
 

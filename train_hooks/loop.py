@@ -20,7 +20,8 @@ from train_hooks.errors import TrainError
 from train_hooks.feed import Feed, Sample, stack
 from train_hooks.objectives import drop_captions, loss_per_clip
 from train_hooks.recipe import Recipe
-from train_hooks.tiny_base import Base, encode_text, encode_video
+from train_hooks.tiny_base import Base, encode_text
+from train_hooks.tiny_vae import encode_video
 
 GRID_TIMESTEPS = (100, 350, 600, 850)  # of 1000; ours
 GRID_CLIPS = 4  # ours
@@ -111,4 +112,6 @@ def stop_unless_finite(value_B: Tensor, samples: list[Sample], step: int, what: 
     """Raises TrainError naming the clips whose value is not finite."""
     bad = [sample.clip_id for sample, ok in zip(samples, value_B.isfinite().tolist(), strict=True) if not ok]
     if bad:
-        raise TrainError(f"the {what} is not finite at step {step}, on clips {', '.join(bad)}; a smaller lr usually helps")
+        raise TrainError(
+            f"the {what} is not finite at step {step}, on clips {', '.join(bad)}; a smaller lr usually helps"
+        )

@@ -78,10 +78,14 @@ class Recipe:
         step_px = max(8, self.latent_factor * 2 ** (len(self.unet_channels) - 1))
         for key in ("width_px", "height_px"):
             if getattr(self, key) % step_px:
-                raise RecipeError(f"{key} must be a multiple of {step_px} for this VAE and UNet, got {getattr(self, key)}")
+                raise RecipeError(
+                    f"{key} must be a multiple of {step_px} for this VAE and UNet, got {getattr(self, key)}"
+                )
         for key in ("vae_channels", "unet_channels"):
             if any(c % 8 for c in getattr(self, key)):
-                raise RecipeError(f"{key} must be multiples of 8, the number of norm groups, got {list(getattr(self, key))}")
+                raise RecipeError(
+                    f"{key} must be multiples of 8, the number of norm groups, got {list(getattr(self, key))}"
+                )
         if any(c % self.head_dim for c in (*self.unet_channels, self.text_width)):
             raise RecipeError(f"unet_channels and text_width must be multiples of head_dim, {self.head_dim}")
 

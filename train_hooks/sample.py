@@ -53,7 +53,10 @@ def write_mp4(frames_TCHW: Tensor, fps: float, path: Path) -> None:  # noqa: N80
 
 def write_sheet(sampled_TCHW: Tensor, real_TCHW: Tensor, path: Path) -> None:  # noqa: N803
     """Writes a PNG of two rows, one column per frame: the sampled frames above, the real clip's below; nearest, twice the size."""
-    rows = [torch.cat([torch.nn.functional.pad(f, (0, GAP_PX, 0, GAP_PX), value=1.0) for f in r], -1) for r in (sampled_TCHW, real_TCHW)]
+    rows = [
+        torch.cat([torch.nn.functional.pad(f, (0, GAP_PX, 0, GAP_PX), value=1.0) for f in r], -1)
+        for r in (sampled_TCHW, real_TCHW)
+    ]
     sheet_CHW = torch.cat(rows, dim=-2).repeat_interleave(2, -1).repeat_interleave(2, -2)
     part = path.with_suffix(".part")
     Image.fromarray(_bytes_HWC(sheet_CHW).numpy()).save(part, format="png")

@@ -15,7 +15,8 @@ from train_hooks.inflate import inflate
 from train_hooks.loop import run_loop
 from train_hooks.recipe import Recipe, load_recipe
 from train_hooks.sample import sample, write_mp4, write_sheet
-from train_hooks.tiny_base import build_base, fit_vae
+from train_hooks.tiny_base import build_base
+from train_hooks.tiny_vae import fit_vae
 
 
 @dataclass(frozen=True)
@@ -55,17 +56,23 @@ def train(
     )  # fmt: skip
     used = feed.reached(plan.steps)
     left_out = dict(feed.left_out)
-    left_out |= {c.clip_id: f"not reached in {plan.steps} steps of {plan.batch}" for c in feed.train if c.clip_id not in used}
+    left_out |= {
+        c.clip_id: f"not reached in {plan.steps} steps of {plan.batch}" for c in feed.train if c.clip_id not in used
+    }
     say_clips(feed, used, left_out, say)
 
     base = build_base(plan)
     first_error, last_error = fit_vae(base.vae, vae_frames(plan, feed), plan.vae_fit_steps, plan.vae_fit_lr)
-    say(f"small VAE fitted to the clips' frames in {plan.vae_fit_steps} steps: mean error {first_error:.3f} -> {last_error:.3f} (of -1..1)")
+    say(
+        f"small VAE fitted to the clips' frames in {plan.vae_fit_steps} steps: mean error {first_error:.3f} -> {last_error:.3f} (of -1..1)"
+    )
     unet, report, identity = inflate(base.unet)
     say(f"inflated: {report}; step-0 difference to the image UNet {identity:.1e}")
 
     losses = run_loop(plan, base, unet, feed, say)
-    say(f"loss on the fixed grid: {losses.grid_before:.4f} -> {losses.grid_after:.4f} ({plan.steps} steps, {losses.steps_s:.0f} s)")
+    say(
+        f"loss on the fixed grid: {losses.grid_before:.4f} -> {losses.grid_after:.4f} ({plan.steps} steps, {losses.steps_s:.0f} s)"
+    )
 
     shown = clip_to_show(feed, used)
     record = {

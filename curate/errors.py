@@ -1,11 +1,11 @@
 """What can go wrong with a run as a whole. (What goes wrong with one file or clip is a row with an `error`, not an exception.)
 
-    RushesError
-    ├── UsageError      the command, its arguments or pipeline.yaml are wrong: exit code 2, nothing was run
-    │   ├── ConfigError     a key of pipeline.yaml; names the file, the line and the nearest right key
-    │   ├── ClaimError      the run directory was made by another configuration
-    │   └── WeightsError    a model's weights are not on this machine; names the command that fetches them
-    └── RunError        the run itself failed: exit code 1, what is done is kept and the next run goes on from it
+RushesError
+├── UsageError      the command, its arguments or pipeline.yaml are wrong: exit code 2, nothing was run
+│   ├── ConfigError     a key of pipeline.yaml; names the file, the line and the nearest right key
+│   ├── ClaimError      the run directory was made by another configuration
+│   └── WeightsError    a model's weights are not on this machine; names the command that fetches them
+└── RunError        the run itself failed: exit code 1, what is done is kept and the next run goes on from it
 """
 
 import difflib

@@ -25,7 +25,7 @@ def check_out(out: Path) -> None:
         raise TrainError(f"{out} exists and was not written by a training; give another folder with --out")
 
 
-def export(base: Base, unet: Any, record: dict[str, Any], out: Path) -> None:  # noqa: ANN401
+def export(base: Base, unet: Any, record: dict[str, Any], out: Path) -> None:
     """Writes unet, vae, text encoder, tokenizer, scheduler, model_index.json and train.json to `out`, replacing an earlier training."""
     check_out(out)
     aside = out.with_name(f".{out.name}.{os.getpid()}.part")

@@ -34,7 +34,7 @@ class KeyReport:
         return f"{len(self.matched)} keys copied, {len(self.new)} new temporal keys, {len(self.unexpected)} unexpected"
 
 
-def inflate(unet2d: Any) -> tuple[Any, KeyReport, float]:  # noqa: ANN401
+def inflate(unet2d: Any) -> tuple[Any, KeyReport, float]:
     """Makes the video UNet from an SD 2.x image UNet.
 
     Returns the video UNet, the key report and the step-0 difference to the image UNet at T = 4.
@@ -52,7 +52,7 @@ def inflate(unet2d: Any) -> tuple[Any, KeyReport, float]:  # noqa: ANN401
     return unet3d, report, error
 
 
-def video_unet_like(unet2d: Any) -> Any:  # noqa: ANN401
+def video_unet_like(unet2d: Any) -> Any:
     """A UNet3DConditionModel with the sizes of the image UNet and random weights. Raises TrainError when the base is not SD 2.x."""
     config = unet2d.config
     if not config.use_linear_projection:
@@ -75,7 +75,7 @@ def video_unet_like(unet2d: Any) -> Any:  # noqa: ANN401
     return UNet3DConditionModel(**kept, attention_head_dim=head_dims.pop())
 
 
-def copy_spatial(unet2d: Any, unet3d: Any) -> KeyReport:  # noqa: ANN401
+def copy_spatial(unet2d: Any, unet3d: Any) -> KeyReport:
     """Copies every weight of the image UNet. Raises TrainError for keys without a place or a new key that is not temporal."""
     source = unet2d.state_dict()
     try:
@@ -90,7 +90,7 @@ def copy_spatial(unet2d: Any, unet3d: Any) -> KeyReport:  # noqa: ANN401
     return KeyReport(tuple(key for key in source if key not in unexpected), tuple(new), tuple(unexpected))
 
 
-def zero_temporal_outputs(unet3d: Any) -> int:  # noqa: ANN401
+def zero_temporal_outputs(unet3d: Any) -> int:
     """Zeroes the output projection of every temporal transformer, so that it starts as the identity; returns how many there are."""
     temporal = [module for module in unet3d.modules() if isinstance(module, TransformerTemporalModel)]
     for module in temporal:
@@ -100,7 +100,7 @@ def zero_temporal_outputs(unet3d: Any) -> int:  # noqa: ANN401
 
 
 @torch.no_grad()
-def identity_error(unet2d: Any, unet3d: Any, frames: int) -> float:  # noqa: ANN401
+def identity_error(unet2d: Any, unet3d: Any, frames: int) -> float:
     """Largest absolute difference between video and image UNet over random noisy latents (2, C, T, h, w), each with its timestep and text."""
     generator = torch.Generator().manual_seed(0)
     size = unet2d.config.sample_size

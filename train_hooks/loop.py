@@ -38,7 +38,7 @@ class Losses:
     steps_s: float
 
 
-def run_loop(recipe: Recipe, base: Base, unet: Any, feed: Feed, say: Callable[[str], None]) -> Losses:  # noqa: ANN401
+def run_loop(recipe: Recipe, base: Base, unet: Any, feed: Feed, say: Callable[[str], None]) -> Losses:
     """Trains every parameter of the video UNet in place.
 
     Raises TrainError when a loss or a gradient stops being finite; the message names the step and the clips.
@@ -92,7 +92,7 @@ def lr_factor(step: int, steps: int, warmup_steps: int) -> float:
 
 
 @torch.no_grad()
-def grid_loss(base: Base, unet: Any, samples: list[Sample], seed: int) -> float:  # noqa: ANN401
+def grid_loss(base: Base, unet: Any, samples: list[Sample], seed: int) -> float:
     """Mean loss over every (clip, GRID_TIMESTEPS) pair with noise fixed by the seed, dropout off; deterministic."""
     training = unet.training
     unet.eval()

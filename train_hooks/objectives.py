@@ -1,4 +1,4 @@
-"""What the net is asked to predict, and what the loss is: mean squared error on the noise (eps) or on the velocity v.
+"""What the net is asked to predict, and what the loss is: mean squared error on the noise eps, the velocity v or x_0.
 
 With the scheduler's abar_t:  x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps,  v_t = sqrt(abar_t) eps - sqrt(1 - abar_t) x_0
 (Ho et al. 2020; Salimans & Ho 2022). The schedule's arithmetic is diffusers', so that training and sampling cannot disagree.
@@ -13,25 +13,27 @@ import torch
 from torch import Tensor
 
 
-def noised(scheduler: Any, latents_BCTHW: Tensor, noise_BCTHW: Tensor, t_B: Tensor) -> Tensor:  # noqa: ANN401, N803
+def noised(scheduler: Any, latents_BCTHW: Tensor, noise_BCTHW: Tensor, t_B: Tensor) -> Tensor:  # noqa: N803
     """x_t: the latents at timestep t_B, the same timestep for every frame of a clip."""
     noisy: Tensor = scheduler.add_noise(latents_BCTHW, noise_BCTHW, t_B)
     return noisy
 
 
-def target(scheduler: Any, latents_BCTHW: Tensor, noise_BCTHW: Tensor, t_B: Tensor) -> Tensor:  # noqa: ANN401, N803
-    """What the net should answer for x_t, by the scheduler's `prediction_type`: the noise, or the velocity."""
+def target(scheduler: Any, latents_BCTHW: Tensor, noise_BCTHW: Tensor, t_B: Tensor) -> Tensor:  # noqa: N803
+    """What the net should answer for x_t, by the scheduler's `prediction_type`: noise, velocity, or clean latents."""
     if scheduler.config.prediction_type == "v_prediction":
         velocity: Tensor = scheduler.get_velocity(latents_BCTHW, noise_BCTHW, t_B)
         return velocity
     if scheduler.config.prediction_type == "epsilon":
         return noise_BCTHW
+    if scheduler.config.prediction_type == "sample":
+        return latents_BCTHW
     raise ValueError(f"no objective for prediction_type {scheduler.config.prediction_type!r}")
 
 
 def loss_per_clip(
-    unet: Any,  # noqa: ANN401
-    scheduler: Any,  # noqa: ANN401
+    unet: Any,
+    scheduler: Any,
     latents_BCTHW: Tensor,  # noqa: N803
     text_BLD: Tensor,  # noqa: N803
     noise_BCTHW: Tensor,  # noqa: N803

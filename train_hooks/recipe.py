@@ -7,7 +7,7 @@ the names (`_px`, `_s`, `fps`); latents are 2 ** (len(vae_channels) - 1) times s
 import difflib
 import typing
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from train_hooks.errors import RecipeError
 
 RECIPES = Path(__file__).parent / "recipes"
 
-Prediction = Literal["epsilon", "v_prediction"]
+Prediction = Literal["epsilon", "v_prediction", "sample"]
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def load_recipe(name: str, overrides: Mapping[str, str] | None = None) -> Recipe
     return Recipe(name=name, **values)
 
 
-def _parse(source: str, key: str, raw: Any) -> Any:  # noqa: ANN401
+def _parse(source: str, key: str, raw: Any) -> Any:
     """Turns a YAML value or the text after `=` into the type of the key."""
     kind = _TYPES[key]
     wrong = RecipeError(f"{source}: {key} must be {_described(kind)}, got {raw!r}")
@@ -149,7 +149,7 @@ def _parse(source: str, key: str, raw: Any) -> Any:  # noqa: ANN401
     return number
 
 
-def _described(kind: Any) -> str:  # noqa: ANN401
+def _described(kind: Any) -> str:
     if typing.get_origin(kind) is tuple:
         return "a list of whole numbers such as 32,64"
     if typing.get_origin(kind) is Literal:

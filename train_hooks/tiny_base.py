@@ -98,7 +98,7 @@ def build_base(recipe: Recipe) -> Base:
     return Base(unet, vae.eval(), text_encoder.eval().requires_grad_(False), tokenizer, scheduler)
 
 
-def clip_tokenizer() -> Any:  # noqa: ANN401
+def clip_tokenizer() -> Any:
     """CLIP's tokenizer, made from the BPE vocabulary file that open_clip carries. Raises TrainError when open_clip is not installed."""
     found = importlib.util.find_spec("open_clip")  # found, not imported: the import takes seconds
     if found is None or found.origin is None:

@@ -32,7 +32,7 @@ START_LOGVAR = (
 
 
 @torch.no_grad()
-def start_as_pyramid(vae: Any) -> None:  # noqa: ANN401
+def start_as_pyramid(vae: Any) -> None:
     """Sets the weights so that encoding averages and decoding enlarges. Needs at least five channels in a norm group."""
     for module in vae.modules():
         if isinstance(module, ResnetBlock2D):  # every residual branch starts at zero
@@ -61,17 +61,17 @@ def start_as_pyramid(vae: Any) -> None:  # noqa: ANN401
         nn.init.zeros_(conv.bias)
 
 
-def _zero(layer: Any) -> None:  # noqa: ANN401
+def _zero(layer: Any) -> None:
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
 
 
-def _zero_output(conv: Any, c: int) -> None:  # noqa: ANN401
+def _zero_output(conv: Any, c: int) -> None:
     conv.weight[c] = 0.0
     conv.bias[c] = 0.0
 
 
-def _pass(conv: Any, taps: int | slice, gain: float = 1.0) -> None:  # noqa: ANN401
+def _pass(conv: Any, taps: int | slice, gain: float = 1.0) -> None:
     """Makes a convolution hand on the PASSED channels from the given taps of its kernel; its other outputs stay random, blind to the constants."""
     if conv.in_channels > max(CONSTANTS):
         conv.weight[:, list(CONSTANTS)] = 0.0
@@ -81,7 +81,7 @@ def _pass(conv: Any, taps: int | slice, gain: float = 1.0) -> None:  # noqa: ANN
             conv.weight[c, c, taps, taps] = gain
 
 
-def _linear_output(norm: Any, conv: Any) -> None:  # noqa: ANN401
+def _linear_output(norm: Any, conv: Any) -> None:
     """Undoes norm and SiLU on the RGB channels: their distance to the middle of the two constants, times the group's deviation."""
     per_group = norm.num_channels // norm.num_groups
     deviation = max(CONSTANTS.values()) * math.sqrt(2 / per_group)  # of a group with both constants and all else near 0
@@ -94,7 +94,7 @@ def _linear_output(norm: Any, conv: Any) -> None:  # noqa: ANN401
             conv.weight[c, constant, 1, 1] = -deviation / 2
 
 
-def fit_vae(vae: Any, frames: Iterator[Tensor], steps: int, lr: float) -> tuple[float, float]:  # noqa: ANN401
+def fit_vae(vae: Any, frames: Iterator[Tensor], steps: int, lr: float) -> tuple[float, float]:
     """Fits the VAE to batches of frames (N, 3, H, W) by L1 and a small KL term, sets its scaling factor, and freezes it.
 
     The scaling factor is 1 / std of the latents, which is how Stable Diffusion's 0.18215 came about.
@@ -122,14 +122,14 @@ def fit_vae(vae: Any, frames: Iterator[Tensor], steps: int, lr: float) -> tuple[
 
 
 @torch.no_grad()
-def reconstruction_error(vae: Any, frames_NCHW: Tensor) -> float:  # noqa: ANN401, N803
+def reconstruction_error(vae: Any, frames_NCHW: Tensor) -> float:  # noqa: N803
     """Mean absolute error of decoding the mean latent, in units of -1..1."""
     decoded_NCHW: Tensor = vae.decode(vae.encode(frames_NCHW).latent_dist.mean).sample
     return (decoded_NCHW - frames_NCHW).abs().mean().item()
 
 
 @torch.no_grad()
-def encode_video(vae: Any, video_BCTHW: Tensor) -> Tensor:  # noqa: ANN401, N803
+def encode_video(vae: Any, video_BCTHW: Tensor) -> Tensor:  # noqa: N803
     """Latents (B, C, T, h, w) at unit scale: the mean of the VAE's posterior times its scaling factor, frame by frame."""
     frames_NCHW = video_BCTHW.transpose(1, 2).flatten(0, 1)
     latents_NCHW: Tensor = vae.encode(frames_NCHW).latent_dist.mean * vae.config.scaling_factor

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from train_hooks.errors import TrainError
 from train_hooks.feed import Feed, Sample, stack
-from train_hooks.objectives import drop_captions, loss_per_clip
+from train_hooks.objectives import draw_timesteps, drop_captions, loss_per_clip
 from train_hooks.recipe import Recipe
 from train_hooks.tiny_base import Base, encode_text
 from train_hooks.tiny_vae import encode_video
@@ -59,7 +59,7 @@ def run_loop(recipe: Recipe, base: Base, unet: Any, feed: Feed, say: Callable[[s
         latents_BCTHW = encode_video(base.vae, stack(samples))
         text_BLD = encode_text(base, drop_captions([s.caption for s in samples], recipe.caption_dropout, draws))
         noise_BCTHW = torch.randn(latents_BCTHW.shape, generator=draws)
-        t_B = torch.randint(n_timesteps, (len(samples),), generator=draws)
+        t_B = draw_timesteps(len(samples), n_timesteps, recipe.timestep_power, draws)
 
         loss_B = loss_per_clip(unet, base.scheduler, latents_BCTHW, text_BLD, noise_BCTHW, t_B)
         stop_unless_finite(loss_B, samples, step, "loss")

@@ -44,6 +44,11 @@ def loss_per_clip(
     return (answer - target(scheduler, latents_BCTHW, noise_BCTHW, t_B)).square().mean(dim=(1, 2, 3, 4))
 
 
+def draw_timesteps(n: int, n_timesteps: int, power: float, generator: torch.Generator) -> Tensor:
+    """Timesteps t = n_timesteps u ** power with u uniform in [0, 1), shape (n,): uniform at power 1, noisier below."""
+    return (n_timesteps * torch.rand(n, generator=generator) ** power).long().clamp(max=n_timesteps - 1)
+
+
 def drop_captions(captions: Sequence[str], share: float, generator: torch.Generator) -> list[str]:
     """Replaces each caption by the empty one with probability `share`, so that the net also learns to go without (Ho & Salimans 2022)."""
     drawn = torch.rand(len(captions), generator=generator)

@@ -46,6 +46,7 @@ class Recipe:
     text_layers: int
     # the objective
     prediction: Prediction
+    timestep_power: float
     caption_dropout: float
     # the loop
     steps: int

@@ -82,6 +82,12 @@ def build_base(recipe: Recipe) -> Base:
             pad_token_id=tokenizer.pad_token_id,
         )
     )
+    # Random states differ more by position and padding than by words, which a short training never gets past. Without
+    # both, every state is a mixture of the caption's words, and those of the empty caption are zero. Ours.
+    embeddings = text_encoder.embeddings
+    with torch.no_grad():
+        embeddings.position_embedding.weight.zero_()
+        embeddings.token_embedding.weight[[tokenizer.bos_token_id, tokenizer.eos_token_id]] = 0.0
     scheduler = DDIMScheduler(
         # Stable Diffusion's schedule.
         beta_start=0.00085,

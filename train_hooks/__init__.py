@@ -1,1 +1,4 @@
-"""The finetuning stage: inflation, objectives, recipes, feeding, loop and export. Reads shards by path; imports nothing else of ours."""
+"""The finetuning stage: recipes, inflation, feeding, objectives, loop, export, sampling.
+
+It reads shards by path and imports nothing else of ours. Importing this package is light; torch comes with `train_hooks.train`.
+"""

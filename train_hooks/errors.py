@@ -1,0 +1,18 @@
+"""What can stop a finetuning run, told in one sentence. The command maps TrainError to exit code 1 and RecipeError to 2.
+
+TrainHooksError
+├── RecipeError     the recipe or an override is wrong; nothing was started
+└── TrainError      the shards, the base or the run itself failed
+"""
+
+
+class TrainHooksError(Exception):
+    """Any failure of the finetuning stage, in one sentence that names what is wrong and what to do about it."""
+
+
+class RecipeError(TrainHooksError):
+    """An unknown recipe, an unknown key, or a value of the wrong type or out of range."""
+
+
+class TrainError(TrainHooksError):
+    """The shards cannot be read, the base does not fit, or a step of the run failed."""

@@ -83,7 +83,7 @@ def _cards(run: Run, wide: pd.DataFrame) -> list[dict[Any, Any]]:
         scores = [(name, row[name]) for name in measures if isinstance(row[name], float) and row[name] == row[name]]
         said = row.get("caption")
         cards.append(
-            {**row, "scores": scores, "caption": said if isinstance(said, str) else None, "error": row["error"] or None}
+            {**row, "scores": scores, "caption": said if isinstance(said, str) else None, "error": row["error"] if isinstance(row["error"], str) else None}
         )
     return cards
 

@@ -208,7 +208,7 @@ class Run:
             errors = errors.where(errors.notna() | said.isna(), step.spec.name + ": " + said.astype(str))
             if step.kind == "caption" and "caption" in step.names and "caption" not in clips:
                 clips["caption"] = clips[step.names["caption"]]
-        clips["error"] = errors
+        clips["error"] = errors.astype("string")
         return clips
 
     def selection(self, kinds: tuple[str, ...] = ("measure", "caption")) -> Selection:

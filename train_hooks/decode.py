@@ -20,8 +20,8 @@ def decode_frames(mp4: bytes, indices: Sequence[int]) -> NDArray[np.uint8]:
 
     Raises DecodeError when one of them cannot be decoded.
     """
-    # decord finds frames by their time: where times repeat it returns other frames than asked for, without an error, and
-    # where the container promises more frames than there are it may never return (dmlc/decord, issue 373).
+    # decord finds frames by their time: where times repeat it returns other frames than asked for, without an
+    # error, and where the container promises more frames than there are it may never return (dmlc/decord, issue 373).
     times = packet_times(mp4)
     if None not in times and len(set(times)) == len(times) > max(indices):
         try:
@@ -34,7 +34,7 @@ def decode_frames(mp4: bytes, indices: Sequence[int]) -> NDArray[np.uint8]:
 def packet_times(mp4: bytes) -> list[int | None]:
     """Presentation times of the video packets, in the stream's time base, without decoding."""
     try:
-        with av.open(io.BytesIO(mp4)) as container:
+        with _open(mp4) as container:
             return [packet.pts for packet in container.demux(_video(container)) if packet.size]
     except av.FFmpegError as error:
         raise DecodeError(f"{error.strerror}") from None
@@ -61,12 +61,12 @@ def decode_with_pyav(mp4: bytes, indices: Sequence[int]) -> NDArray[np.uint8]:
     found: dict[int, NDArray[np.uint8]] = {}
     seen = 0
     try:
-        with av.open(io.BytesIO(mp4)) as container:
+        with _open(mp4) as container:
             stream = _video(container)
             stream.thread_count = 1
             for seen, frame in enumerate(container.decode(stream), start=1):
                 if seen - 1 in wanted:
-                    found[seen - 1] = frame.to_ndarray(format="rgb24")
+                    found[seen - 1] = frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
                 if len(found) == len(wanted):
                     break
     except av.FFmpegError as error:
@@ -74,6 +74,10 @@ def decode_with_pyav(mp4: bytes, indices: Sequence[int]) -> NDArray[np.uint8]:
     if len(found) < len(wanted):
         raise DecodeError(f"it ends after {seen} frames and frame {max(wanted)} is needed")
     return np.stack([found[i] for i in indices])
+
+
+def _open(mp4: bytes) -> av.container.InputContainer:
+    return av.open(io.BytesIO(mp4), mode="r")
 
 
 def _video(container: av.container.InputContainer) -> av.VideoStream:

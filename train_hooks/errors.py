@@ -1,4 +1,6 @@
-"""What can stop a finetuning run, told in one sentence. The command maps TrainError to exit code 1 and RecipeError to 2.
+"""What can stop a finetuning run, told in one sentence.
+
+The command maps TrainError to exit code 1 and RecipeError to 2.
 
 TrainHooksError
 ├── RecipeError     the recipe or an override is wrong; nothing was started

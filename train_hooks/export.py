@@ -1,4 +1,4 @@
-"""The finished folder: a diffusers pipeline that `TextToVideoSDPipeline.from_pretrained` loads, and `train.json` beside it.
+"""The finished folder: what `TextToVideoSDPipeline.from_pretrained` loads, and `train.json` beside it.
 
 Written aside and moved into place in one step: a folder with `train.json` is a complete one.
 """
@@ -20,13 +20,13 @@ RECORD = "train.json"
 
 
 def check_out(out: Path) -> None:
-    """Raises TrainError when `out` exists and is neither empty nor the result of an earlier training, which alone may be replaced."""
+    """Raises TrainError when `out` exists and is neither empty nor an earlier training, which alone may be replaced."""
     if out.exists() and not (out.is_dir() and ((out / RECORD).is_file() or not any(out.iterdir()))):
         raise TrainError(f"{out} exists and was not written by a training; give another folder with --out")
 
 
 def export(base: Base, unet: Any, record: dict[str, Any], out: Path) -> None:
-    """Writes unet, vae, text encoder, tokenizer, scheduler, model_index.json and train.json to `out`, replacing an earlier training."""
+    """Writes the pipeline's parts, model_index.json and train.json to `out`, replacing an earlier training."""
     check_out(out)
     aside = out.with_name(f".{out.name}.{os.getpid()}.part")
     aside.mkdir(parents=True)

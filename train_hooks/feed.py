@@ -1,9 +1,11 @@
 """Shards -> training samples: which clip at which step, which of its frames, at which size.
 
-A shards folder is `index.json` and Parquet files with at least the columns of COLUMNS; the mp4 bytes of a clip are read when they are needed,
-by (file, row group, row). What a step holds is a pure function of (seed, step). Frames are taken evenly in time at the recipe's fps.
+A shards folder is `index.json` and Parquet files with at least the columns of COLUMNS; the mp4 bytes of a clip are
+read when they are needed, by (file, row group, row). What a step holds is a pure function of (seed, step). Frames are
+taken evenly in time at the recipe's fps.
 
-Shapes: T frames, H and W in pixels, C = 3 channels, red, green, blue; bytes 0..255 until `Sample.video_CTHW`, which is -1..1.
+Shapes: T frames, H and W in pixels, C = 3 channels, red, green, blue; bytes 0..255 until `Sample.video_CTHW`, which
+is -1..1.
 """
 
 import hashlib
@@ -28,7 +30,10 @@ _CACHE_BYTES = 256 * 2**20  # decoded, resized frames kept in memory; beyond it 
 
 @dataclass(frozen=True)
 class ShardClip:
-    """One clip of the shards: where its bytes lie and what is known of it. `fps` and `n_frames` are those of the stored mp4."""
+    """One clip of the shards: where its bytes lie and what is known of it.
+
+    `fps` and `n_frames` are those of the stored mp4.
+    """
 
     clip_id: str
     file: str
@@ -51,12 +56,13 @@ class Sample:
 def read_index(shards: Path) -> tuple[list[ShardClip], str]:
     """Lists the clips of a shards folder in file order, and the sha256 of its index.json.
 
-    Raises TrainError when the folder is not a finished shards folder, a file is missing or unreadable, or it holds no clip.
+    Raises TrainError when the folder is not a finished shards folder, a file is missing or unreadable, or it holds no
+    clip.
     """
     index_path = shards / "index.json"
     if not index_path.is_file():
         raise TrainError(
-            f"{shards} is not a shards folder: it has no index.json; `rushes run` writes one when the shards are complete"
+            f"{shards} is not a shards folder: it has no index.json; `rushes run` writes one as its last step"
         )
     raw = index_path.read_bytes()
     try:
@@ -68,7 +74,7 @@ def read_index(shards: Path) -> tuple[list[ShardClip], str]:
         clips += _clips_of(shards / name)
     if not clips:
         raise TrainError(
-            f"there is nothing to train on: {shards} holds no clips; `rushes funnel` shows which rule of `keep` drops them"
+            f"there is nothing to train on: {shards} holds no clips; `rushes funnel` shows which rule drops them"
         )
     return clips, hashlib.sha256(raw).hexdigest()
 
@@ -94,7 +100,10 @@ def _clips_of(path: Path) -> list[ShardClip]:
 
 
 def order(n_clips: int, batch: int, seed: int, step: int) -> list[tuple[int, int]]:
-    """The (clip number, epoch) pairs of one step. Each epoch is a permutation of all clips, and batches run on across its end."""
+    """The (clip number, epoch) pairs of one step.
+
+    Each epoch is a permutation of all clips, and batches run on across its end.
+    """
     pairs = []
     for position in range(step * batch, (step + 1) * batch):
         epoch, place = divmod(position, n_clips)
@@ -103,7 +112,9 @@ def order(n_clips: int, batch: int, seed: int, step: int) -> list[tuple[int, int
 
 
 def frame_indices(fps: float, n_frames: int, frames: int, at_fps: float, draw: float) -> list[int]:
-    """Indices of `frames` frames, evenly in time at `at_fps`, in a clip of `n_frames` frames at `fps`; `draw` in [0, 1) places the first.
+    """Indices of `frames` frames, evenly in time at `at_fps`, in a clip of `n_frames` frames at `fps`.
+
+    `draw` in [0, 1) places the first.
 
     The clip must be long enough (see `too_short`).
     """
@@ -123,7 +134,10 @@ def too_short(clip: ShardClip, frames: int, at_fps: float) -> str | None:
 
 
 def fit(frame_HWC: NDArray[np.uint8], width_px: int, height_px: int) -> Tensor:  # noqa: N803
-    """Scales a frame until it just covers the size (antialiased bicubic) and crops the centre; uint8 (C, height_px, width_px)."""
+    """Scales a frame until it just covers the size (antialiased bicubic) and crops the centre.
+
+    Uint8 (C, height_px, width_px).
+    """
     height, width = frame_HWC.shape[:2]
     scale = max(width_px / width, height_px / height)
     size = max(height_px, round(height * scale)), max(width_px, round(width * scale))
@@ -136,8 +150,8 @@ def fit(frame_HWC: NDArray[np.uint8], width_px: int, height_px: int) -> Tensor: 
 class Feed:
     """The samples of a run.
 
-    `train` and `heldout` hold clips, `left_out` the reason for each clip id that is in neither. With fewer than 1 / heldout_share clips
-    none is held out. Raises TrainError when no clip is left to train on.
+    `train` and `heldout` hold clips, `left_out` the reason for each clip id that is in neither. With fewer than 1 /
+    heldout_share clips none is held out. Raises TrainError when no clip is left to train on.
     """
 
     def __init__(
@@ -190,7 +204,10 @@ class Feed:
         }
 
     def read(self, clip: ShardClip, epoch: int) -> Sample:
-        """Decodes the window of a clip that belongs to an epoch. Raises TrainError, naming the clip, when it cannot be decoded."""
+        """Decodes the window of a clip that belongs to an epoch.
+
+        Raises TrainError, naming the clip, when it cannot be decoded.
+        """
         window = epoch % self.windows
         frames_TCHW = self._cache.get((clip.clip_id, window))
         if frames_TCHW is None:

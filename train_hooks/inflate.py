@@ -1,8 +1,9 @@
-"""Inflation: Stable Diffusion 2's image UNet becomes a video UNet that, at step 0, does to each frame what the image UNet did.
+"""Inflation: Stable Diffusion 2's image UNet becomes a video UNet that, at step 0, does the same to each frame.
 
-`UNet3DConditionModel` keeps every key of `UNet2DConditionModel` under the same name and shape and adds temporal layers: `temp_convs`,
-`temp_attentions` and `transformer_in` (ModelScopeT2V). diffusers zero-initialises the last layer of the temporal convolutions but not
-`TransformerTemporalModel.proj_out`, so a plain load destroys the image prior; we zero it, and check the result before training.
+`UNet3DConditionModel` keeps every key of `UNet2DConditionModel` under the same name and shape and adds temporal
+layers: `temp_convs`, `temp_attentions` and `transformer_in` (ModelScopeT2V). diffusers zero-initialises the last
+layer of the temporal convolutions but not `TransformerTemporalModel.proj_out`, so a plain load destroys the image
+prior; we zero it, and check the result before training.
 
 Shapes: B clips, C channels, T frames, h and w in latents.
 """
@@ -19,12 +20,15 @@ from torch import Tensor, nn
 from train_hooks.errors import TrainError
 
 IDENTITY_BOUND = 5e-6
-"""Largest difference allowed between image and video UNet at step 0, fp32, outputs of scale 1. Ours: 4 times what rounding gives."""
+"""Largest difference allowed between image and video UNet at step 0, fp32, outputs of scale 1.
+
+Ours: 4 times what rounding gives.
+"""
 
 
 @dataclass(frozen=True)
 class KeyReport:
-    """What became of the state dict keys: copied from the image UNet, new in the video UNet, or without a place in it."""
+    """State dict keys that were copied from the image UNet, are new in the video UNet, or have no place in it."""
 
     matched: tuple[str, ...]
     new: tuple[str, ...]
@@ -39,7 +43,8 @@ def inflate(unet2d: Any) -> tuple[Any, KeyReport, float]:
 
     Returns the video UNet, the key report and the step-0 difference to the image UNet at T = 4.
 
-    Raises TrainError when the image UNet is not of the SD 2.x kind or the two outputs differ by more than IDENTITY_BOUND.
+    Raises TrainError when the image UNet is not of the SD 2.x kind or the two outputs differ by more than
+    IDENTITY_BOUND.
     """
     unet3d = video_unet_like(unet2d)
     report = copy_spatial(unet2d, unet3d)
@@ -47,13 +52,17 @@ def inflate(unet2d: Any) -> tuple[Any, KeyReport, float]:
     error = identity_error(unet2d, unet3d, frames=4)
     if not error <= IDENTITY_BOUND:  # also stops a NaN
         raise TrainError(
-            f"the inflated UNet does not equal the image UNet at step 0: they differ by {error:.1e}, and {IDENTITY_BOUND:.0e} is allowed"
+            "the inflated UNet does not equal the image UNet at step 0: "
+            f"they differ by {error:.1e}, and {IDENTITY_BOUND:.0e} is allowed"
         )
     return unet3d, report, error
 
 
 def video_unet_like(unet2d: Any) -> Any:
-    """A UNet3DConditionModel with the sizes of the image UNet and random weights. Raises TrainError when the base is not SD 2.x."""
+    """A UNet3DConditionModel with the sizes of the image UNet and random weights.
+
+    Raises TrainError when the base is not SD 2.x.
+    """
     config = unet2d.config
     if not config.use_linear_projection:
         raise TrainError(
@@ -66,7 +75,7 @@ def video_unet_like(unet2d: Any) -> Any:
     head_dims = {c // h for c, h in zip(channels, heads, strict=True)}
     if len(head_dims) != 1:
         raise TrainError(
-            f"the attention heads of this UNet have different widths {sorted(head_dims)}; the recipe needs an SD 2.x base"
+            f"this UNet has attention heads of different widths {sorted(head_dims)}; the recipe needs an SD 2.x base"
         )
     same_name = inspect.signature(UNet3DConditionModel.__init__).parameters.keys() & config.keys()
     kept = {key: config[key] for key in same_name - {"attention_head_dim", "num_attention_heads"}}
@@ -76,7 +85,10 @@ def video_unet_like(unet2d: Any) -> Any:
 
 
 def copy_spatial(unet2d: Any, unet3d: Any) -> KeyReport:
-    """Copies every weight of the image UNet. Raises TrainError for keys without a place or a new key that is not temporal."""
+    """Copies every weight of the image UNet.
+
+    Raises TrainError for keys without a place or a new key that is not temporal.
+    """
     source = unet2d.state_dict()
     try:
         new, unexpected = unet3d.load_state_dict(source, strict=False)
@@ -91,7 +103,10 @@ def copy_spatial(unet2d: Any, unet3d: Any) -> KeyReport:
 
 
 def zero_temporal_outputs(unet3d: Any) -> int:
-    """Zeroes the output projection of every temporal transformer, so that it starts as the identity; returns how many there are."""
+    """Zeroes the output projection of every temporal transformer, so that it starts as the identity.
+
+    Returns how many there are.
+    """
     temporal = [module for module in unet3d.modules() if isinstance(module, TransformerTemporalModel)]
     for module in temporal:
         nn.init.zeros_(module.proj_out.weight)
@@ -101,7 +116,7 @@ def zero_temporal_outputs(unet3d: Any) -> int:
 
 @torch.no_grad()
 def identity_error(unet2d: Any, unet3d: Any, frames: int) -> float:
-    """Largest absolute difference between video and image UNet over random noisy latents (2, C, T, h, w), each with its timestep and text."""
+    """Largest absolute difference between the two on random latents (2, C, T, h, w), each with its own timestep."""
     generator = torch.Generator().manual_seed(0)
     size = unet2d.config.sample_size
     height, width = (size, size) if isinstance(size, int) else size

@@ -1,8 +1,9 @@
 """The training loop, top to bottom: samples -> latents and text -> noise -> loss -> AdamW.
 
-Every random draw comes from a generator made of the seed, but for dropout inside the temporal layers, which takes torch's own (seeded at the
-start). The losses that may be compared are those of the grid: the same clips, timesteps and noise before and after training. The training
-loss of one step is drawn anew at each step and says little by itself.
+Every random draw comes from a generator made of the seed, but for dropout inside the temporal layers, which takes
+torch's own (seeded at the start). The losses that may be compared are those of the grid: the same clips, timesteps
+and noise before and after training. The training loss of one step is drawn anew at each step and says little by
+itself.
 
 Shapes: B clips, C latent channels, T frames, h and w in latents; t_B one timestep per clip.
 """
@@ -29,7 +30,7 @@ GRID_CLIPS = 4  # ours
 
 @dataclass(frozen=True)
 class Losses:
-    """Mean loss on the fixed grid before and after, the training loss of every step, and the wall time of the steps in seconds."""
+    """Mean loss on the fixed grid before and after, the training loss of every step, and the time of all steps."""
 
     grid_before: float
     grid_after: float
@@ -63,7 +64,7 @@ def run_loop(recipe: Recipe, base: Base, unet: Any, feed: Feed, say: Callable[[s
 
         loss_B = loss_per_clip(unet, base.scheduler, latents_BCTHW, text_BLD, noise_BCTHW, t_B)
         stop_unless_finite(loss_B, samples, step, "loss")
-        loss_B.mean().backward()
+        loss_B.mean().backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(unet.parameters(), recipe.grad_clip)
         stop_unless_finite(norm.expand(len(samples)), samples, step, "gradient")
         for group in optimizer.param_groups:
@@ -84,7 +85,7 @@ def run_loop(recipe: Recipe, base: Base, unet: Any, feed: Feed, say: Callable[[s
 
 
 def lr_factor(step: int, steps: int, warmup_steps: int) -> float:
-    """Share of the peak learning rate at a step: a linear warm-up, then half a cosine down to a tenth at the last step."""
+    """Share of the peak learning rate at a step: a linear warm-up, then half a cosine down to a tenth."""
     if step < warmup_steps:
         return (step + 1) / warmup_steps
     share = (step - warmup_steps) / max(1, steps - 1 - warmup_steps)

@@ -1,7 +1,8 @@
 """What the net is asked to predict, and what the loss is: mean squared error on the noise eps, the velocity v or x_0.
 
-With the scheduler's abar_t:  x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps,  v_t = sqrt(abar_t) eps - sqrt(1 - abar_t) x_0
-(Ho et al. 2020; Salimans & Ho 2022). The schedule's arithmetic is diffusers', so that training and sampling cannot disagree.
+With the scheduler's abar_t: x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps, v_t = sqrt(abar_t) eps - sqrt(1 - abar_t)
+x_0 (Ho et al. 2020; Salimans & Ho 2022). The schedule's arithmetic is diffusers', so that training and sampling
+cannot disagree.
 
 Shapes: B clips, C latent channels, T frames, h and w in latents; one timestep per clip.
 """
@@ -50,6 +51,6 @@ def draw_timesteps(n: int, n_timesteps: int, power: float, generator: torch.Gene
 
 
 def drop_captions(captions: Sequence[str], share: float, generator: torch.Generator) -> list[str]:
-    """Replaces each caption by the empty one with probability `share`, so that the net also learns to go without (Ho & Salimans 2022)."""
+    """Empties each caption with probability `share`, so that the net also learns without (Ho & Salimans 2022)."""
     drawn = torch.rand(len(captions), generator=generator)
     return ["" if dropped else caption for caption, dropped in zip(captions, (drawn < share).tolist(), strict=True)]

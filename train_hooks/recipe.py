@@ -1,7 +1,7 @@
 """A recipe: every number of a finetuning run, read from `recipes/NAME.yaml` and checked before anything starts.
 
-All keys must be present in the file, unknown ones are errors, and `key=value` overrides are parsed by the type of the key. Units are in
-the names (`_px`, `_s`, `fps`); latents are 2 ** (len(vae_channels) - 1) times smaller than pixels.
+All keys must be present in the file, unknown ones are errors, and `key=value` overrides are parsed by the type of the
+key. Units are in the names (`_px`, `_s`, `fps`); latents are 2 ** (len(vae_channels) - 1) times smaller than pixels.
 """
 
 import difflib
@@ -75,7 +75,7 @@ class Recipe:
         for key in ("caption_dropout", "heldout_share"):
             if getattr(self, key) >= 1:
                 raise RecipeError(f"{key} must be below 1, got {getattr(self, key)}")
-        # 8 is what TextToVideoSDPipeline asks of a frame; every level of the UNet but the last halves the latents once more.
+        # TextToVideoSDPipeline asks for multiples of 8; every level of the UNet but the last halves the latents.
         step_px = max(8, self.latent_factor * 2 ** (len(self.unet_channels) - 1))
         for key in ("width_px", "height_px"):
             if getattr(self, key) % step_px:

@@ -1,4 +1,4 @@
-"""One video from a finished folder, for a person to look at: `sample.mp4`, and `sample.png` with the real clip's frames below it.
+"""One video from a finished folder, to look at: `sample.mp4`, and `sample.png` with the real clip's frames below.
 
 Shapes: T frames, H and W in pixels, C = 3; pixels are 0..1 here, as diffusers pipelines give them.
 """
@@ -52,7 +52,10 @@ def write_mp4(frames_TCHW: Tensor, fps: float, path: Path) -> None:  # noqa: N80
 
 
 def write_sheet(sampled_TCHW: Tensor, real_TCHW: Tensor, path: Path) -> None:  # noqa: N803
-    """Writes a PNG of two rows, one column per frame: the sampled frames above, the real clip's below; nearest, twice the size."""
+    """Writes a PNG of two rows, one column per frame: the sampled frames above, the real clip's below.
+
+    Nearest, twice the size.
+    """
     rows = [
         torch.cat([torch.nn.functional.pad(f, (0, GAP_PX, 0, GAP_PX), value=1.0) for f in r], -1)
         for r in (sampled_TCHW, real_TCHW)

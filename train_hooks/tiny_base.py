@@ -1,7 +1,8 @@
-"""A small base model of the Stable Diffusion 2 architecture, filled at random: UNet, VAE, CLIP text encoder, CLIP's tokenizer, scheduler.
+"""A small base model of the Stable Diffusion 2 architecture, filled at random.
 
-It stands where the weights of Stable Diffusion stand in the other recipes. The tokenizer is the real one (its vocabulary ships inside
-open_clip), the VAE starts as `tiny_vae` says; everything else starts at random. VAE and text encoder are frozen while the UNet trains.
+It stands where the weights of Stable Diffusion stand in the other recipes. The tokenizer is the real one (its
+vocabulary ships inside open_clip), the VAE starts as `tiny_vae` says; everything else starts at random. VAE and text
+encoder are frozen while the UNet trains.
 
 Shapes: B clips, L tokens, D width of a text state.
 """
@@ -98,14 +99,17 @@ def build_base(recipe: Recipe) -> Base:
         set_alpha_to_one=False,
         steps_offset=1,
         prediction_type=recipe.prediction,
-        # Starts sampling at the last timestep, where training reaches too (Lin et al. 2023, arXiv 2305.08891, section 3.3).
+        # Sampling starts at the last timestep, which training reaches too (Lin et al. 2023, section 3.3).
         timestep_spacing="trailing",
     )
     return Base(unet, vae.eval(), text_encoder.eval().requires_grad_(False), tokenizer, scheduler)
 
 
 def clip_tokenizer() -> Any:
-    """CLIP's tokenizer, made from the BPE vocabulary file that open_clip carries. Raises TrainError when open_clip is not installed."""
+    """CLIP's tokenizer, made from the BPE vocabulary file that open_clip carries.
+
+    Raises TrainError when open_clip is not installed.
+    """
     found = importlib.util.find_spec("open_clip")  # found, not imported: the import takes seconds
     if found is None or found.origin is None:
         raise TrainError(

@@ -1,8 +1,9 @@
 """The tiny recipe's VAE: how it starts, how it is fitted to the shards' own frames, and the latents it gives.
 
-A random VAE decodes to noise, and a minute does not train one. So it starts as a picture pyramid, which is exact arithmetic (ours): the first
-three latent channels are the frame's red, green and blue averaged over each cell, and the decoder enlarges them again. A short fit then
-adds detail through the other channels. It is an AutoencoderKL of Stable Diffusion's architecture all the same.
+A random VAE decodes to noise, and a minute does not train one. So it starts as a picture pyramid, which is exact
+arithmetic (ours): the first three latent channels are the frame's red, green and blue averaged over each cell, and
+the decoder enlarges them again. A short fit then adds detail through the other channels. It is an AutoencoderKL of
+Stable Diffusion's architecture all the same.
 
 Shapes: N images, B clips, T frames, C channels, H and W in pixels, h and w in latents. Pixels are -1..1.
 """
@@ -33,7 +34,10 @@ START_LOGVAR = (
 
 @torch.no_grad()
 def start_as_pyramid(vae: Any) -> None:
-    """Sets the weights so that encoding averages and decoding enlarges. Needs at least five channels in a norm group."""
+    """Sets the weights so that encoding averages and decoding enlarges.
+
+    Needs at least five channels in a norm group.
+    """
     for module in vae.modules():
         if isinstance(module, ResnetBlock2D):  # every residual branch starts at zero
             _zero(module.conv2)
@@ -72,7 +76,10 @@ def _zero_output(conv: Any, c: int) -> None:
 
 
 def _pass(conv: Any, taps: int | slice, gain: float = 1.0) -> None:
-    """Makes a convolution hand on the PASSED channels from the given taps of its kernel; its other outputs stay random, blind to the constants."""
+    """Makes a convolution hand on the PASSED channels from the given taps of its kernel.
+
+    Its other outputs stay random, blind to the constants.
+    """
     if conv.in_channels > max(CONSTANTS):
         conv.weight[:, list(CONSTANTS)] = 0.0
     for c in PASSED:
@@ -82,7 +89,7 @@ def _pass(conv: Any, taps: int | slice, gain: float = 1.0) -> None:
 
 
 def _linear_output(norm: Any, conv: Any) -> None:
-    """Undoes norm and SiLU on the RGB channels: their distance to the middle of the two constants, times the group's deviation."""
+    """Undoes norm and SiLU on RGB: the distance to the middle of the two constants, times the group's deviation."""
     per_group = norm.num_channels // norm.num_groups
     deviation = max(CONSTANTS.values()) * math.sqrt(2 / per_group)  # of a group with both constants and all else near 0
     for c in PASSED:
@@ -95,7 +102,7 @@ def _linear_output(norm: Any, conv: Any) -> None:
 
 
 def fit_vae(vae: Any, frames: Iterator[Tensor], steps: int, lr: float) -> tuple[float, float]:
-    """Fits the VAE to batches of frames (N, 3, H, W) by L1 and a small KL term, sets its scaling factor, and freezes it.
+    """Fits the VAE to batches of frames (N, 3, H, W) by L1 and a little KL, sets its scaling factor, freezes it.
 
     The scaling factor is 1 / std of the latents, which is how Stable Diffusion's 0.18215 came about.
 
@@ -130,7 +137,7 @@ def reconstruction_error(vae: Any, frames_NCHW: Tensor) -> float:  # noqa: N803
 
 @torch.no_grad()
 def encode_video(vae: Any, video_BCTHW: Tensor) -> Tensor:  # noqa: N803
-    """Latents (B, C, T, h, w) at unit scale: the mean of the VAE's posterior times its scaling factor, frame by frame."""
+    """Latents (B, C, T, h, w) at unit scale, frame by frame: the posterior's mean times the scaling factor."""
     frames_NCHW = video_BCTHW.transpose(1, 2).flatten(0, 1)
     latents_NCHW: Tensor = vae.encode(frames_NCHW).latent_dist.mean * vae.config.scaling_factor
-    return latents_NCHW.unflatten(0, (video_BCTHW.shape[0], -1)).transpose(1, 2)
+    return latents_NCHW.reshape(*video_BCTHW.transpose(1, 2).shape[:2], *latents_NCHW.shape[1:]).transpose(1, 2)

@@ -21,7 +21,10 @@ from train_hooks.tiny_vae import fit_vae
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a training left behind. The losses are means over one fixed grid of (clip, timestep, noise), before and after."""
+    """What a training left behind.
+
+    The losses are means over one fixed grid of (clip, timestep, noise), before and after.
+    """
 
     out: Path
     first_loss: float
@@ -64,14 +67,16 @@ def train(
     base = build_base(plan)
     first_error, last_error = fit_vae(base.vae, vae_frames(plan, feed), plan.vae_fit_steps, plan.vae_fit_lr)
     say(
-        f"small VAE fitted to the clips' frames in {plan.vae_fit_steps} steps: mean error {first_error:.3f} -> {last_error:.3f} (of -1..1)"
+        f"small VAE fitted to the clips' frames in {plan.vae_fit_steps} steps: "
+        f"mean error {first_error:.3f} -> {last_error:.3f} (pixels are -1..1)"
     )
     unet, report, identity = inflate(base.unet)
     say(f"inflated: {report}; step-0 difference to the image UNet {identity:.1e}")
 
     losses = run_loop(plan, base, unet, feed, say)
     say(
-        f"loss on the fixed grid: {losses.grid_before:.4f} -> {losses.grid_after:.4f} ({plan.steps} steps, {losses.steps_s:.0f} s)"
+        f"loss on the fixed grid: {losses.grid_before:.4f} -> {losses.grid_after:.4f} "
+        f"({plan.steps} steps, {losses.steps_s:.0f} s)"
     )
 
     shown = clip_to_show(feed, used)
@@ -108,7 +113,10 @@ def vae_frames(plan: Recipe, feed: Feed) -> Iterator[Tensor]:
 
 
 def clip_to_show(feed: Feed, used: set[str]) -> ShardClip:
-    """The trained clip whose caption fewest others share, the first in shard order; one without a caption only if all lack it."""
+    """The trained clip whose caption fewest others share, the first in shard order.
+
+    One without a caption only if all lack it.
+    """
     clips = [clip for clip in feed.train if clip.clip_id in used]
     shared = Counter(clip.caption for clip in clips)
     return min(clips, key=lambda clip: (not clip.caption, shared[clip.caption]))

@@ -12,7 +12,8 @@ from train_hooks.feed import Feed, ShardClip, fit, frame_indices, order, read_in
 
 def feed(shards, **changes):
     values = {
-        "frames": 4, "fps": 4.0, "width_px": 32, "height_px": 24, "batch": 3, "windows_per_clip": 2, "heldout_share": 0.0, "seed": 0,
+        "frames": 4, "fps": 4.0, "width_px": 32, "height_px": 24, "batch": 3, "windows_per_clip": 2,
+        "heldout_share": 0.0, "seed": 0,
     }  # fmt: skip
     return Feed(shards, **(values | changes))
 
@@ -118,7 +119,7 @@ def test_a_broken_index_is_refused(tmp_path, text):
 
 
 def test_no_clips_is_one_sentence(make_shards, square_rows):
-    with pytest.raises(TrainError, match="there is nothing to train on: .* holds no clips"):
+    with pytest.raises(TrainError, match=r"there is nothing to train on: .* holds no clips"):
         read_index(make_shards([]))
     with pytest.raises(TrainError, match="there is nothing to train on: none of the 8 clips can be used"):
         feed(make_shards(square_rows), frames=400)

@@ -12,7 +12,8 @@ def image_unet(**changes):
     sizes = {
         "sample_size": (8, 12), "block_out_channels": (32, 64), "layers_per_block": 1, "norm_num_groups": 8,
         "cross_attention_dim": 32, "attention_head_dim": (2, 4), "use_linear_projection": True,
-        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"), "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
     }  # fmt: skip
     return UNet2DConditionModel(**(sizes | changes))
 

@@ -1,4 +1,7 @@
-"""Small worlds to train on: shards whose clips show a coloured square that moves over a plain ground, and whose captions say so."""
+"""Small worlds to train on.
+
+Shards whose clips show a coloured square that moves over a plain ground, and whose captions say so.
+"""
 
 import hashlib
 import io
@@ -23,7 +26,10 @@ SCHEMA = pa.schema(
 
 
 def square_frames(colour: tuple[int, int, int], n_frames: int, width_px: int = 128, height_px: int = 96) -> np.ndarray:
-    """(T, H, W, 3): a square of a third of the height that moves from left to right; each frame differs from every other."""
+    """(T, H, W, 3): a square of a third of the height that moves from left to right.
+
+    Each frame differs from every other.
+    """
     frames_THWC = np.full((n_frames, height_px, width_px, 3), 60, np.uint8)
     side = height_px // 3
     for i, frame in enumerate(frames_THWC):
@@ -32,11 +38,11 @@ def square_frames(colour: tuple[int, int, int], n_frames: int, width_px: int = 1
     return frames_THWC
 
 
-def encode(frames_THWC: np.ndarray, fps: int = 12, codec: str = "libx264") -> bytes:
+def encode(frames_THWC: np.ndarray, fps: int = 12) -> bytes:  # noqa: N803
     """mp4 bytes with B-frames and a keyframe every 12 frames, as the shards hold them."""
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as container:
-        stream = container.add_stream(codec, rate=Fraction(fps))
+        stream = container.add_stream("libx264", rate=Fraction(fps))
         stream.height, stream.width = frames_THWC.shape[1:3]
         stream.pix_fmt = "yuv420p"
         stream.options = {"g": "12", "crf": "12"}

@@ -51,7 +51,7 @@ types: venv
 	$(BIN)/mypy
 
 arrows: venv
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-cache
 
 clean:
 	rm -rf $(VENV) runs footage

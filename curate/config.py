@@ -185,7 +185,7 @@ def validate(data: dict[str, Any], document: Document, directory: Path, home: Pa
         config = Config.model_validate(data)
     except ValidationError as error:
         raise ConfigError(_sentence(error, document)) from error
-    names: set[str] = set()
+    names = {"sources", "clips"}  # the tables that every run has
     cuts = _spec(config.scan.cuts, ("scan", "cuts"), document, set())
     lists = {
         key: tuple(_spec(item, (key, i), document, names) for i, item in enumerate(items))
@@ -210,7 +210,7 @@ def _spec(item: Mapping[str, Any], path: tuple[str | int, ...], document: Docume
     options = {key: value for key, value in item.items() if key != "use" and key not in RUNNER_KEYS}
     name = runner.pop("name", None) or stages.table_name(item["use"])
     if name in taken:
-        raise ConfigError(f"{where}: two stages are called '{name}'; give one of them another `name:`")
+        raise ConfigError(f"{where}: two tables are called '{name}'; give this stage another `name:`")
     taken.add(name)
     return StageSpec(
         item["use"], name, options, where=where, wheres={key: document.where((*path, key)) for key in options}, **runner

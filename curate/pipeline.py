@@ -10,8 +10,9 @@ from curate import index, report, runner, shards, sources, store, weights
 from curate.errors import ClaimError, RunError, UsageError, nearest
 from curate.jobs import ProbeJob, ScanJob, StageJob, StageTask
 from curate.progress import Progress
-from curate.run import PIPELINE, Run, Step
+from curate.run import PIPELINE, Run
 from curate.runner import Resources
+from curate.steps import Step
 from curate.table import Table, difference
 
 FILES_PER_PROBE = 16

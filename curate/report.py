@@ -9,7 +9,7 @@ import jinja2
 import numpy as np
 import pandas as pd
 
-from curate import store
+from curate import status, store
 from curate.run import Run
 
 PICTURES = 24
@@ -22,14 +22,14 @@ def write(run: Run) -> str:
     wide, selection = run.wide(), run.selection()
     kept = set(selection.clip_ids)
     is_kept = wide["clip_id"].isin(kept)
-    errors = list(run.errors())
+    errors = list(status.failures(run))
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     template = environment.from_string(files("curate").joinpath("report.html.j2").read_text(encoding="utf-8"))
     page = template.render(
         run=run.root,
-        status=run.status(),
+        status=status.counts(run),
         selection=selection,
         ledger=run.ledger(),
         entries=_entries(run),
@@ -83,7 +83,12 @@ def _cards(run: Run, wide: pd.DataFrame) -> list[dict[Any, Any]]:
         scores = [(name, row[name]) for name in measures if isinstance(row[name], float) and row[name] == row[name]]
         said = row.get("caption")
         cards.append(
-            {**row, "scores": scores, "caption": said if isinstance(said, str) else None, "error": row["error"] if isinstance(row["error"], str) else None}
+            {
+                **row,
+                "scores": scores,
+                "caption": said if isinstance(said, str) else None,
+                "error": row["error"] if isinstance(row["error"], str) else None,
+            }
         )
     return cards
 

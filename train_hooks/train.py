@@ -52,6 +52,7 @@ def train(
     plan = load_recipe(recipe, overrides)
     check_out(out)
     torch.set_num_threads(plan.threads)
+    hush()
 
     feed = Feed(
         shards, frames=plan.frames, fps=plan.fps, width_px=plan.width_px, height_px=plan.height_px, batch=plan.batch,
@@ -100,6 +101,16 @@ def train(
     return TrainResult(
         out, losses.grid_before, losses.grid_after, len(used), len(feed.heldout), left_out, out / "sample.mp4", seconds
     )
+
+
+def hush() -> None:
+    """Keeps the libraries' progress bars and their remarks on what they deprecate off the screen; warnings and errors stay."""
+    import diffusers
+    import transformers
+
+    for library in (diffusers.utils.logging, transformers.utils.logging):
+        library.disable_progress_bar()
+        library.set_verbosity_error()
 
 
 def vae_frames(plan: Recipe, feed: Feed) -> Iterator[Tensor]:

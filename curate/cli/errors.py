@@ -2,11 +2,12 @@
 
 from curate.cli.common import JsonOption, RunArgument, console, grid, print_json
 from curate.run import Run
+from curate.status import failures
 
 
 def command(run: RunArgument, as_json: JsonOption = False) -> None:
     """Lists every file, span and clip that failed, and why; `rushes run --retry-errors` tries them again."""
-    failed = list(Run.open(run).errors())
+    failed = list(failures(Run.open(run)))
     if as_json:
         print_json(failed)
         return

@@ -11,6 +11,7 @@ from curate import runner
 from curate.cli.common import PipelineArgument, RunOption, SetOption, SourcesOption, console, load, warn
 from curate.cli.funnel import show
 from curate.progress import Progress
+from curate.status import counts as counts_of
 
 
 def command(
@@ -31,7 +32,7 @@ def command(
         walk.execute(opened, progress, recompute or [], retry_errors)
     finally:
         runner.stop()
-    status = opened.status()
+    status = counts_of(opened)
     if not progress.did_something:
         out.print("nothing to do: everything was done before", highlight=False)
     counts, shards = status["clips"], status["shards"]

@@ -295,7 +295,7 @@ class _CountingReader(Reader):
 @pytest.mark.parametrize(("gop", "most"), [(25, 120), (10_000, 1020)], ids=["keyframes", "one keyframe"])
 def test_long_gaps_are_jumped_over_where_a_keyframe_allows_it(tmp_path, monkeypatch, gop, most):
     path = write_video(tmp_path / "a.mp4", numbered_frames(1000), gop=gop)
-    monkeypatch.setattr("curate.clips.Reader", _CountingReader)
+    monkeypatch.setattr("curate.clips_exact.Reader", _CountingReader)
     _CountingReader.n_decoded = 0
     results = list(cut(str(path), spans((0, 0.4), (14.0, 14.4), (30.4, 31.0))))
     assert [played(result) for result in results] == [

@@ -104,7 +104,7 @@ def test_a_mistake_is_told_with_line_and_nearest_key(tmp_path: Path, change: tup
             "measure=[{use: filters.Motion}, {use: filters.Motion, name: again}]",
             "makes the column 'motion', which motion makes already",
         ),
-        ("measure=[{use: filters.Motion}, {use: filters.Motion}]", "two stages are called 'motion'"),
+        ("measure=[{use: filters.Motion}, {use: filters.Motion}]", "two tables are called 'motion'"),
     ],
 )
 def test_a_stage_that_does_not_fit_is_told_before_anything_runs(tmp_path: Path, override: str, told: str) -> None:

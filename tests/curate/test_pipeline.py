@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.run import Run
+from curate.status import counts
 from tests.curate.conftest import ROOT, Rushes, environment
 
 
@@ -139,7 +140,7 @@ def test_moving_a_threshold_decodes_nothing_and_tops_the_shards_up(copy: Path, p
     assert done.code == 0, done.err
     assert {path.name: path.stat().st_mtime_ns for path in (copy / "measures" / "motion").iterdir()} == measured
     assert (copy / "shards" / "shard-00000.parquet").read_bytes() == first
-    status = Run.open(copy).status()
+    status = counts(Run.open(copy))
     assert status["shards"]["files"] == 2
     assert status["shards"]["clips"] == status["clips"]["total"]
     done = rushes("run", "--run", copy, "--set", "keep.brightness.above=p90", cwd=project)
@@ -195,7 +196,7 @@ def test_errors_are_tried_again_when_asked(copy: Path, project: Path, rushes: Ru
         assert "nothing to do" in rushes("run", "--run", copy, cwd=project).out
         done = rushes("run", "--run", copy, "--retry-errors", cwd=project)
         assert done.code == 0, done.err
-        status = Run.open(copy).status()
+        status = counts(Run.open(copy))
         assert status["sources"] == {"total": 7, "ok": 4, "failed": 3, "duplicates": 1}
         assert status["seconds"]["duplicate"] == pytest.approx(6.0)
     finally:
@@ -215,7 +216,7 @@ def test_a_source_that_changed_since_the_scan_costs_its_clips_not_the_run(
         told = [row for row in rushes("errors", copy, "--json").json() if row["table"] == "shards"]
         assert told
         assert all("has changed since it was scanned" in row["error"] for row in told)
-        status = Run.open(copy).status()
+        status = counts(Run.open(copy))
         assert status["clips"]["failed"] == len(told)
         assert status["shards"]["clips"] == status["clips"]["kept"]
     finally:

@@ -14,6 +14,7 @@ import pytest
 
 from curate import submit
 from curate.run import Run
+from curate.status import counts
 from tests.curate.conftest import environment, moving
 from tests.curate.videos import write_video
 
@@ -120,7 +121,7 @@ def test_a_job_runs_the_pipeline_into_the_projects_directory(head: Head, command
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 sources (0 failed), 1 clips (0 failed), 1 kept in 1 shard" in done.stdout
-    status = Run.open(head.directory / "runs" / "job").status()
+    status = counts(Run.open(head.directory / "runs" / "job"))
     assert status["shards"]["clips"] == 1
     assert "motion: 1 done" in done.stdout or "motion: 1 of 1" in done.stdout, "a job prints plain lines"
 

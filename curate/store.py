@@ -12,6 +12,8 @@ from typing import Any, BinaryIO, cast
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from curate.errors import UsageError
+
 
 def is_local(uri: str) -> bool:
     """Whether `uri` names a path of this machine (no scheme, or `file://`)."""
@@ -39,8 +41,11 @@ def join(root: str, *names: str) -> str:
 
 
 def filesystem(uri: str) -> tuple[Any, str]:
-    """The fsspec filesystem of `uri` and the path inside it."""
-    fs, path = fsspec.core.url_to_fs(uri)
+    """The fsspec filesystem of `uri` and the path inside it. Raises UsageError for a scheme that this installation cannot reach."""
+    try:
+        fs, path = fsspec.core.url_to_fs(uri)
+    except (ImportError, ValueError) as error:
+        raise UsageError(f"'{uri}' cannot be reached: {error}") from error
     return fs, cast(str, path)
 
 

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+pytest_plugins = ["tests.project"]
+
 
 @pytest.fixture(scope="session")
 def shared_dir() -> Path:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.curate.conftest import Rushes
+from tests.project import Rushes
 
 COMMANDS = [
     "run",

@@ -15,7 +15,7 @@ import pytest
 
 from curate.run import Run
 from curate.status import counts
-from tests.curate.conftest import ROOT, Rushes, environment
+from tests.project import ROOT, Rushes, environment
 
 
 def read_shards(run: Path) -> pd.DataFrame:
@@ -243,6 +243,27 @@ def test_a_broken_stage_stops_the_run(project: Path, rushes: Rushes, tmp_path: P
     assert done.code == 1
     assert "needs the package 'no_such_package_at_all'" in done.err
     assert len(done.err.strip().splitlines()) == 1
+
+
+def test_a_long_source_is_scanned_in_windows_and_adds_up(project: Path, rushes: Rushes, tmp_path: Path) -> None:
+    settings = ["--set", "scan.window_s=4", "--set", "caption=[]", "--set", "keep={}"]
+    done = rushes("run", "--run", tmp_path / "run", *settings, cwd=project)
+    assert done.code == 0, done.err
+    run = Run.open(tmp_path / "run")
+    assert run.spans().groupby("source_id")["window"].nunique().max() == 2
+    ledger = run.ledger()
+    assert ledger.accounted_share == 1.0
+    assert ledger.total_s == pytest.approx(185 / 25 + 150 / 25 + 80 / 25)
+
+
+def test_an_unfinished_run_can_be_looked_at(copy: Path, rushes: Rushes, tmp_path: Path) -> None:
+    for gone in ("shards", "index.lance", "captions", "measures/motion", "report"):
+        shutil.rmtree(copy / gone)
+        for command in (["status"], ["funnel"], ["errors"], ["report"], ["table", "--to", tmp_path / "x.csv"]):
+            done = rushes(command[0], copy, *command[1:])
+            assert done.code == 0, (gone, command, done.err)
+    assert "not finished" in rushes("status", copy).out
+    assert rushes("search", copy, "x").code == 2
 
 
 def test_two_runs_at_once_are_refused(finished: Path, project: Path, rushes: Rushes) -> None:

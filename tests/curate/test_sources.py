@@ -51,6 +51,7 @@ def test_what_is_given_is_found(folder: Path, given: str, expected: list[str]) -
         ("empty", "the directory 'empty' holds no video file"),
         ("nouri.csv", "the manifest 'nouri.csv' has no column 'uri' (it has path)"),
         ("torn.parquet", "the manifest 'torn.parquet' cannot be read"),
+        ("nosuchscheme://bucket/x", "'nosuchscheme://bucket/x' cannot be reached: Protocol not known"),
     ],
 )
 def test_what_is_not_there_is_told_as_it_was_given(folder: Path, given: str, told: str) -> None:

@@ -15,8 +15,8 @@ import pytest
 from curate import submit
 from curate.run import Run
 from curate.status import counts
-from tests.curate.conftest import environment, moving
 from tests.curate.videos import write_video
+from tests.project import environment, moving
 
 PIPELINE = """\
 #!/usr/bin/env -S rushes run

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tests.curate.videos import write_video
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 PIPELINE = """\
 #!/usr/bin/env -S rushes run
 run: runs/small

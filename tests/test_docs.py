@@ -1,0 +1,93 @@
+"""What the documents show is run: the filter of CONTRIBUTING, the notebook page's code, the README's commands and links."""
+
+import re
+import shutil
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from curate import stage
+from curate.clip import Clip
+from curate.stage import StageSpec
+from tests.project import Rushes
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def blocks(path: str, language: str) -> list[str]:
+    """The fenced code blocks of a page, dedented."""
+    text = (ROOT / path).read_text()
+    found = re.findall(rf"^( *)```{language}\n(.*?)^ *```", text, flags=re.S | re.M)
+    return ["\n".join(line.removeprefix(indent) for line in code.splitlines()) + "\n" for indent, code in found]
+
+
+def test_the_filter_of_contributing_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    (code,) = blocks("CONTRIBUTING.md", "python")
+    module = types.ModuleType("contributed")
+    monkeypatch.setitem(sys.modules, "contributed", module)
+    exec(compile(code, "CONTRIBUTING.md", "exec"), module.__dict__)
+    spec = StageSpec("contributed.Sharpness", "sharpness")
+    built = stage.ready(spec)
+    noise = np.random.default_rng(0).integers(0, 255, (32, 32, 3)).astype(np.uint8)
+    pictures = {"sharp": noise, "soft": cv2.GaussianBlur(noise, (0, 0), 3)}
+    clips = [
+        Clip(name, "s", 0.0, 1.0, 25.0, 25, 32, 32, (cv2.imencode(".png", picture)[1].tobytes(),), (0.0,))
+        for name, picture in pictures.items()
+    ]
+    rows = {row["clip_id"]: row for row in stage.apply(built, clips, stage.column_names(built, spec, "measure"))}
+    assert rows["sharp"]["sharpness"] > 10 * rows["soft"]["sharpness"] > 0
+
+
+def test_the_notebook_page_runs_on_a_run(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    shutil.copytree(finished, tmp_path / "runs" / "demo")
+    monkeypatch.chdir(tmp_path)
+    scope: dict[str, Any] = {}
+    for code in blocks("notebooks/README.md", "python"):
+        exec(
+            compile(
+                code.replace('"text_area"', '"brightness"').replace("keep.motion", "keep.brightness"),
+                "notebooks/README.md",
+                "exec",
+            ),
+            scope,
+        )
+    assert scope["picture"].size[0] > 0
+    assert len(scope["tighter"].clip_ids) < len(scope["kept"].clip_ids)
+    assert "clips kept" in capsys.readouterr().out
+
+
+def test_the_readmes_links_lead_somewhere_and_its_commands_exist(rushes: Rushes) -> None:
+    text = (ROOT / "README.md").read_text()
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        assert target.startswith("http") or (ROOT / target).exists() or (ROOT / f"{target}.md").exists(), target
+    overview = rushes("--help").out
+    for command in {
+        line.split()[1]
+        for block in blocks("README.md", "sh")
+        for line in block.splitlines()
+        if line.startswith("rushes ")
+    }:
+        assert f" {command} " in overview
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"^make (\w+)", text, flags=re.M):
+        assert f"{target}:" in makefile
+
+
+def test_every_stage_has_a_row_in_the_readme() -> None:
+    import annotate
+    import filters
+
+    text = (ROOT / "README.md").read_text()
+    for module in (filters, annotate):
+        for name in module.__all__:
+            assert f"`{module.__name__}.{name}`" in text
+            for column in getattr(module, name).columns:
+                stem = column if column in text else column.rsplit("_", 1)[0]
+                assert stem in text, column

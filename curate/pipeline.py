@@ -10,7 +10,7 @@ from curate import index, report, runner, shards, sources, store, weights
 from curate.errors import ClaimError, RunError, UsageError, nearest
 from curate.jobs import ProbeJob, ScanJob, StageJob, StageTask
 from curate.progress import Progress
-from curate.run import PIPELINE, Run
+from curate.run import PIPELINE, Run, plain_rows
 from curate.runner import Resources
 from curate.steps import Step
 from curate.table import Table, difference
@@ -64,7 +64,8 @@ def execute(run: Run, progress: Progress, recompute: Sequence[str] = (), retry_e
         run.ledger().check()
         if changed or not index.is_current(run):
             index.build(run)
-        report.write(run)
+        if progress.did_something or changed or not store.exists(report.path(run)):
+            report.write(run)
 
 
 def probe(run: Run, listed: Mapping[str, str | None], progress: Progress) -> None:
@@ -139,9 +140,8 @@ def _apply(run: Run, steps: list[Step], clip_ids: Sequence[str], progress: Progr
     columns: dict[str, dict[str, Any]] = {}
     if reads and wanted:
         wide = run.wide()
-        there = [name for name in reads if name in wide.columns]
-        rows = wide[wide["clip_id"].isin(wanted)][["clip_id", *there]].to_dict("records")
-        columns = {str(row.pop("clip_id")): {str(k): None if v != v else v for k, v in row.items()} for row in rows}
+        rows = plain_rows(wide.loc[wide["clip_id"].isin(wanted), ["clip_id", *(c for c in reads if c in wide)]])
+        columns = {row.pop("clip_id"): row for row in rows}
     units = []
     for part, keys in run.clips_table.parts_with_keys() if wanted else ():
         ids = [clip_id for (clip_id,) in keys if clip_id in wanted]

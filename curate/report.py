@@ -39,9 +39,13 @@ def write(run: Run) -> str:
         walls=[("Kept", _cards(run, wide[is_kept])), ("Left out", _cards(run, wide[~is_kept]))],
         images=_pictures(run, [*_shown(wide[is_kept]), *_shown(wide[~is_kept])]),
     )
-    path = run.path("report", "index.html")
-    store.put(path, page.encode())
-    return path
+    store.put(path(run), page.encode())
+    return path(run)
+
+
+def path(run: Run) -> str:
+    """Where the page lies."""
+    return run.path("report", "index.html")
 
 
 def _entries(run: Run) -> list[tuple[str, float]]:

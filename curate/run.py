@@ -149,6 +149,12 @@ class Run:
         return pending
 
 
+def plain_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows of the wide view as plain values that JSON knows: null is None, an array is a list."""
+    rows: list[dict[str, Any]] = pa.Table.from_pandas(frame, preserve_index=False).to_pylist()
+    return rows
+
+
 def arrow_types(run: Run) -> dict[str, pa.DataType]:
     """The type of every column of the wide view."""
     types = {field.name: field.type for field in scan.SCHEMA} | {

@@ -22,7 +22,7 @@ import pyarrow as pa
 from curate import runner, store
 from curate.clips import ClipOptions, Cut, CutError, Span, cut
 from curate.progress import Progress
-from curate.run import ROW_GROUP_ROWS, Run, arrow_types
+from curate.run import ROW_GROUP_ROWS, Run, arrow_types, plain_rows
 from curate.runner import Resources
 from curate.sandbox import Sandbox, SandboxError
 from curate.sources import identify
@@ -67,7 +67,7 @@ def write(run: Run, clip_ids: Sequence[str], progress: Progress, fresh: bool = F
         return False
     store.remove(run.path("shards", "index.json"))
     store.sweep(run.path("shards"))
-    rows = {row["clip_id"]: row for row in wide.astype(object).where(wide.notna(), None).to_dict("records")}
+    rows = {row["clip_id"]: row for row in plain_rows(wide)}
     units = [{"shard": name, "rows": [rows[clip_id] for clip_id in plan["shards"][name]]} for name in pending]
     options = run.pipeline.config.shards
     job = ShardJob(
@@ -79,7 +79,7 @@ def write(run: Run, clip_ids: Sequence[str], progress: Progress, fresh: bool = F
     )
     total = sum(len(clip_ids) for clip_ids in plan["shards"].values())
     with progress.step("shards", total, total - sum(len(unit["rows"]) for unit in units)) as step:
-        for receipt in runner.run_units(job, [_plain(unit) for unit in units], Resources(options.workers)):
+        for receipt in runner.run_units(job, units, Resources(options.workers)):
             step.advance(receipt["rows"], receipt["errors"])
     _write_index(run, plan)
     return True
@@ -164,14 +164,6 @@ def _remove_shard(run: Run, name: str) -> None:
     store.remove(run.path("shards", "index.json"))
     store.remove(run.path("shards", f"{name}.json"))
     store.remove(run.path("shards", f"{name}.parquet"))
-
-
-def _plain(unit: dict[str, Any]) -> dict[str, Any]:
-    """Arrays as lists, so that the unit is JSON."""
-    return {
-        **unit,
-        "rows": [{k: v.tolist() if hasattr(v, "tolist") else v for k, v in row.items()} for row in unit["rows"]],
-    }
 
 
 def _write_index(run: Run, plan: Mapping[str, Any]) -> None:

@@ -38,6 +38,10 @@ def execute(run: Run, progress: Progress, recompute: Sequence[str] = (), retry_e
     check_weights(run)
     dropped = _with_descendants(run, recompute)
     with _alone(run):
+        if dropped:
+            store.remove(
+                run.path("shards")
+            )  # made from what goes now; first, so that a kill in between leaves none behind
         for name in dropped:
             run.tables()[name].drop()
         _check_claims(run, listed)
@@ -59,7 +63,7 @@ def execute(run: Run, progress: Progress, recompute: Sequence[str] = (), retry_e
         measure(run, progress)
         caption(run, progress)
         kept = run.selection()
-        changed = shards.write(run, kept.clip_ids, progress, fresh=bool(dropped))
+        changed = shards.write(run, kept.clip_ids, progress)
         embed(run, progress)
         run.ledger().check()
         if changed or not index.is_current(run):

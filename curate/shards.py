@@ -47,20 +47,19 @@ WALL_FLOOR_S, WALL_FACTOR = 120.0, 30.0
 """Encoding one source may take this long, plus this many times the seconds it covers. Ours."""
 
 
-def write(run: Run, clip_ids: Sequence[str], progress: Progress, fresh: bool = False) -> bool:
+def write(run: Run, clip_ids: Sequence[str], progress: Progress) -> bool:
     """Brings the shards up to the selection. Returns whether anything changed.
 
     Args:
         run: the run.
         clip_ids: the kept clips.
         progress: where it is told how far things are.
-        fresh: makes every shard anew.
 
     Raises RunError when the shards cannot be written.
     """
     wide = run.wide()
     wide = wide[wide["clip_id"].isin(set(clip_ids))].drop(columns=["error", "start_kind", "end_kind"])
-    plan = _plan(run, wide.sort_values(["source_id", "start_s"], ignore_index=True), fresh)
+    plan = _plan(run, wide.sort_values(["source_id", "start_s"], ignore_index=True))
     pending = [name for name in plan["shards"] if store.get_json(_receipt_path(run, name)) is None]
     finished = run.index()
     if finished is not None and not pending and finished["plan"] == digest(plan):
@@ -106,14 +105,16 @@ def forget_left_out(run: Run) -> None:
             _remove_shard(run, name.removesuffix(".json"))
 
 
-def _plan(run: Run, wide: pd.DataFrame, fresh: bool) -> dict[str, Any]:
+def _plan(run: Run, wide: pd.DataFrame) -> dict[str, Any]:
     """The plan on disk when it still fits, else a new one that keeps every shard all of whose clips are still selected."""
     options = run.pipeline.config.shards
-    made_from = digest([run.claims, options.model_dump(exclude={"workers"}), SCHEMA_VERSION])
+    embeddings = {step.spec.name for step in run.steps if step.kind == "embed"}  # in the index, not in the shards
+    claims = {name: claim for name, claim in run.claims.items() if name not in embeddings}
+    made_from = digest([claims, options.model_dump(exclude={"workers"}), SCHEMA_VERSION])
     chosen = wide["clip_id"].tolist()
     old = store.get_json(run.path("shards", "plan.json")) or {"made_from": None, "shards": {}}
     keep: dict[str, list[str]] = {}
-    if old["made_from"] == made_from and not fresh:
+    if old["made_from"] == made_from:
         keep = {name: ids for name, ids in old["shards"].items() if set(ids) <= set(chosen)}
         if keep == old["shards"] and sum(map(len, keep.values())) == len(chosen):
             return dict(old)

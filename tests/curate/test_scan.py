@@ -139,7 +139,7 @@ def test_number_of_windows(seconds: float | None, n: int) -> None:
 
 
 def test_hard_cuts_of_real_footage(shared_dir: Path) -> None:
-    """The first form of the detector, on reels with known cuts: PySceneDetect's adaptive detector finds 68 of 70 on other footage."""
+    """The first form of the detector, on reels with known cuts."""
     import json
 
     found, made = 0, 0
@@ -151,4 +151,4 @@ def test_hard_cuts_of_real_footage(shared_dir: Path) -> None:
         found += sum(any(abs(cut - start) <= 2 for start in starts) for cut in cuts)
         made += len(cuts)
     assert made == 36
-    assert found >= 0.9 * made
+    assert found >= 0.98 * made

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import secrets
+import shlex
 import signal
 import sys
 import threading
@@ -139,7 +140,8 @@ def _connect(ray: Any, common: dict[str, Any]) -> None:
             include_dashboard=False,
             num_cpus=os.cpu_count(),
             object_store_memory=200 * 2**20,  # receipts only
-            runtime_env={"env_vars": {"PYTHONPATH": path}},
+            # Ray hands the interpreter's path to a shell as it is: in a folder with a space no worker would ever start.
+            runtime_env={"env_vars": {"PYTHONPATH": path}, "py_executable": shlex.quote(sys.executable)},
             **common,
         )
 

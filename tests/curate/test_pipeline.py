@@ -266,6 +266,19 @@ def test_an_unfinished_run_can_be_looked_at(copy: Path, rushes: Rushes, tmp_path
     assert rushes("search", copy, "x").code == 2
 
 
+@pytest.mark.skipif(sys.prefix == sys.base_prefix, reason="needs a virtual environment to look at under another name")
+def test_an_environment_in_a_folder_with_a_space_works(project: Path, tmp_path: Path) -> None:
+    """Ray hands the interpreter's path to a shell; unquoted, no worker would ever start and the run would wait for ever."""
+    (tmp_path / "an env 🎬").symlink_to(sys.prefix)
+    python = tmp_path / "an env 🎬" / "bin" / "python"
+    command = [str(python), "-c", "from curate.cli import main; main()", "run", "--run", str(tmp_path / "run")]
+    done = subprocess.run(
+        command, cwd=project, env=environment(), capture_output=True, text=True, check=False, timeout=200
+    )
+    assert done.returncode == 0, done.stderr
+    assert counts(Run.open(tmp_path / "run"))["clips"]["kept"] > 0
+
+
 def test_two_runs_at_once_are_refused(finished: Path, project: Path, rushes: Rushes) -> None:
     import fcntl
 

@@ -36,11 +36,16 @@ def decode(path: Path) -> list[int]:
     return []
 
 
-def ours(path: Path) -> list[int]:
-    """The whole scan: cuts, thumbnails, clip rows. Returns the first frames of new shots."""
-    rows = scan_window(str(path), "source", 0, 0, ScanConfig(), StageSpec("curate.cuts.PySceneDetect", "cuts"))
-    fps = rows[0]["fps"]
-    return [round(row["start_s"] * fps) for row in rows if row["start_kind"] == "hard"]
+def ours(**options: Any) -> Callable[[Path], list[int]]:
+    """The whole scan: cuts, thumbnails, clip rows. Gives the first frames of new shots."""
+
+    def run(path: Path) -> list[int]:
+        cuts = StageSpec("curate.cuts.PySceneDetect", "cuts", options)
+        rows = scan_window(str(path), "source", 0, 0, ScanConfig(), cuts)
+        fps = rows[0]["fps"]
+        return [round(row["start_s"] * fps) for row in rows if row["start_kind"] == "hard"]
+
+    return run
 
 
 def peer(detector: Callable[[], Any]) -> Callable[[Path], list[int]]:
@@ -57,7 +62,9 @@ def peer(detector: Callable[[], Any]) -> Callable[[Path], list[int]]:
 
 CONTENDERS: dict[str, Callable[[Path], list[int]]] = {
     "plain decode (PyAV)": decode,
-    "rushes scan": ours,
+    "rushes scan": ours(),
+    "rushes scan, content at 256 px": ours(short_side_px=256),
+    "rushes scan, adaptive at 64 px": ours(detector="adaptive"),
     "PySceneDetect adaptive, cuts alone": peer(AdaptiveDetector),
     "PySceneDetect content, cuts alone": peer(ContentDetector),
 }

@@ -14,8 +14,8 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from curate.clip_records import ClipOptions, Cut, CutError, Numbered, Span, edge_s_of, fps_of
-from curate.header import open_input, video_stream
 from curate.mp4 import Mp4
+from curate.opening import open_input, video_stream
 from curate.video import Reader, VideoError, packet_tick
 
 

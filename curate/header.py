@@ -1,46 +1,29 @@
-"""Opening a video file, and what its header says. What cannot be opened is told in one sentence a user understands.
-
-Local paths, `file://` and every fsspec URL. The demuxer is kept from following a playlist to other files.
-"""
+"""What the header of a video file says, and how its pictures are to be turned."""
 
 from __future__ import annotations
 
-import os
 import struct
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
-from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple, cast
-from urllib.parse import unquote
+from typing import Any, Literal, NamedTuple, cast
 
 import av
-import fsspec
 import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError
-from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-# A picture is not footage, and a list of other files could make the decoder open what the user never named.
-_NOT_VIDEO = {
-    "image2": "a still image",
-    "concat": "a playlist",
-    "dash": "a playlist",
-    "hls": "a playlist",
-    "imf": "a playlist",
-    "tty": "a text file",
-}
+from curate.opening import VideoError, open_input, packets, video_stream
+
+# Ours: rates that no camera and no slide show has, and that would make a scan of them endless.
+_MAX_FPS, _MIN_FPS, _DAY_S = 10_000, 0.01, 86_400.0
 _PROBE_PACKETS = 256  # ours: packets in which `probe` looks for the first picture
 DurationFrom = Literal["stream", "tag", "container", "unknown"]
-
-
-class VideoError(ValueError):
-    """A file that is not a usable video, or one whose decode broke off; the message is one sentence for the user."""
 
 
 @dataclass(frozen=True)
@@ -66,39 +49,6 @@ class VideoInfo:
     bitrate_bps: int | None
 
 
-@contextmanager
-def open_input(uri: str, storage_options: Mapping[str, Any] | None = None) -> Iterator[InputContainer]:
-    """Opens a local path, a `file://` URL or any fsspec URL and closes it at the end.
-
-    Raises VideoError when the file is missing, unreadable, empty or not a video.
-    """
-    path = local_path(uri)
-    handle: BinaryIO | None = None
-    container: InputContainer | None = None
-    try:
-        try:
-            if path is None:
-                handle = _open_bytes(uri, storage_options)
-            # `file:` keeps a colon in a name from being taken for a protocol.
-            container = av.open(
-                handle if path is None else f"file:{path}",
-                mode="r",
-                metadata_errors="replace",
-                options={"protocol_whitelist": "file"},
-            )
-        except (OSError, FFmpegError) as error:
-            raise VideoError(_why_unreadable(uri, storage_options, error)) from error
-        name = container.format.name
-        if name in _NOT_VIDEO or name.endswith("_pipe"):
-            raise VideoError(f"not a video: {_NOT_VIDEO.get(name, 'a still image')}")
-        yield container
-    finally:
-        if container is not None:
-            container.close()
-        if handle is not None:
-            handle.close()
-
-
 def probe(uri: str, storage_options: Mapping[str, Any] | None = None) -> VideoInfo:
     """Reads the header, and the first picture for its rotation.
 
@@ -108,38 +58,11 @@ def probe(uri: str, storage_options: Mapping[str, Any] | None = None) -> VideoIn
         stream = video_stream(container)
         first = None
         with suppress(FFmpegError):  # damage is told by the decode; the header is still worth having
-            for packet in islice(container.demux(stream), _PROBE_PACKETS):
+            for packet in islice(packets(container, [stream]), _PROBE_PACKETS):
                 if frames := stream.decode(packet):
                     first = frames[0]
                     break
         return describe(container, stream, first)
-
-
-def local_path(uri: str) -> Path | None:
-    """Returns the path of a local file, given as a path or a `file://` URL; None for any other URL."""
-    if uri.startswith("file://"):
-        return Path(unquote(uri.removeprefix("file://").removeprefix("localhost")))
-    return None if "://" in uri else Path(uri)
-
-
-def _open_bytes(uri: str, storage_options: Mapping[str, Any] | None) -> BinaryIO:
-    path = local_path(uri)
-    if path is not None:
-        return path.open("rb")
-    try:
-        return cast(BinaryIO, fsspec.open(uri, "rb", **(storage_options or {})).open())
-    except (ValueError, ImportError) as error:
-        raise VideoError(f"cannot open {uri}: {error}") from error
-
-
-def video_stream(container: InputContainer) -> VideoStream:
-    """Returns the first video stream that is not a cover picture. Raises VideoError when there is none to decode."""
-    for stream in container.streams.video:
-        if not stream.disposition & Disposition.attached_pic:  # the cover of a song
-            if stream.codec_context is None:
-                raise VideoError("no decoder for the codec of the video stream")
-            return stream
-    raise VideoError("no video stream: the file holds audio only" if container.streams.audio else "no video stream")
 
 
 def time_base(stream: VideoStream) -> Fraction:
@@ -161,7 +84,14 @@ def describe(container: InputContainer, stream: VideoStream, first: VideoFrame |
     if aspect and 0.125 <= aspect <= 8:  # anything else is a damaged header
         width_px = max(1, round(width_px * aspect))
     duration_s, source = _duration(container, stream, start_s)
-    fps = stream.average_rate or stream.guessed_rate or stream.base_rate
+    rates = (stream.average_rate, stream.guessed_rate, stream.base_rate)
+    fps = next((rate for rate in rates if rate and rate <= _MAX_FPS), None)
+    if (stated := stream.average_rate) and stated > _MAX_FPS:
+        raise VideoError(f"the timestamps are damaged: {float(stated):.0f} pictures a second")
+    if fps and fps < _MIN_FPS and max(float(1 / fps), duration_s or 0.0) > _DAY_S:
+        raise VideoError(f"the timestamps are damaged: a picture every {float(1 / fps) / 3600:.1f} hours")
+    if duration_s and fps and container.size and duration_s * fps > container.size:  # not a byte for each picture
+        duration_s, source = None, "unknown"
     n_frames = stream.frames or (round(duration_s * fps) if duration_s and fps else None)
     return VideoInfo(
         duration_s=duration_s,
@@ -185,6 +115,8 @@ def _duration(container: InputContainer, stream: VideoStream, start_s: float) ->
         stated_s = float(stream.duration * time_base(stream))
         if container.format.name == "avi" and stream.average_rate:  # FFmpeg shortens it to what a cut file can hold
             stated_s = max(stated_s, float(stream.frames / stream.average_rate))
+        elif stream.start_time is not None:  # pictures before the first keyframe, where a recording begins
+            stated_s -= max(0.0, start_s - float(stream.start_time * time_base(stream)))
         return stated_s, "stream"
     # Matroska counts from zero of the file's clock, the others from the first frame.
     offset_s = max(start_s, 0.0) if "matroska" in container.format.name else 0.0
@@ -232,46 +164,3 @@ def turn_of(first: VideoFrame | None) -> Turn:
     if abs(b) + abs(c) > abs(a) + abs(d):
         return Turn(True, c < 0, b < 0)
     return Turn(False, a < 0, d < 0)
-
-
-def _why_unreadable(uri: str, storage_options: Mapping[str, Any] | None, error: Exception) -> str:
-    """Returns one sentence that says why a file could not be opened, from its first bytes."""
-    path = local_path(uri)
-    if path is not None and path.is_dir():
-        return "a directory, not a video file"
-    try:
-        with _open_bytes(uri, storage_options) as handle:
-            head = handle.read(4096)
-            if not head:
-                return "the file is empty (0 bytes)"
-            if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free") and not _has_moov(handle):
-                return "the mp4 header (moov) is missing: the file is cut short or was never finished"
-    except FileNotFoundError:
-        return f"no such file: {uri}"
-    except PermissionError:
-        return "no permission to read the file"
-    except OSError as reason:
-        return f"the file cannot be read: {reason}"
-    text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
-    if text[:1] == b"<" and b"<html" in head.lower():
-        return "not a video: an HTML page"
-    if not any(byte < 9 or 13 < byte < 32 for byte in head):
-        return "not a video: a text file"
-    return f"not a video, or its header is damaged ({getattr(error, 'strerror', None) or error})"
-
-
-def _has_moov(handle: BinaryIO) -> bool:
-    """Walks the top level boxes of an mp4."""
-    end = handle.seek(0, os.SEEK_END)
-    at = 0
-    while at + 8 <= end:
-        handle.seek(at)
-        size, kind = struct.unpack(">I4s", handle.read(8))
-        if size == 1:
-            size = int.from_bytes(handle.read(8))
-        if kind == b"moov":
-            return bool(at + size <= end)
-        if size < 8:  # 0: to the end of the file
-            return False
-        at += size
-    return False

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from curate import ids, store, video
 from curate.errors import UsageError
+from curate.opening import refuse_special
 
 SCHEMA = pa.schema(
     [
@@ -149,7 +150,8 @@ def probe_file(uri: str) -> dict[str, Any]:
 
 
 def identify(uri: str, digest: str) -> dict[str, Any]:
-    """Size and content id of a file. Raises OSError when it cannot be read."""
+    """Size and content id of a file. Raises OSError when it cannot be read, VideoError when it is a pipe or a device."""
+    refuse_special(uri)
     fs, path = store.filesystem(uri)
     size = int(fs.size(path) or 0)
     with store.open_read(uri) as file:

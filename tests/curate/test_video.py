@@ -9,7 +9,7 @@ import fsspec
 import numpy as np
 import pytest
 
-from curate.header import video_stream
+from curate.opening import video_stream
 from curate.video import Reader, VideoError, keyframe_times, open_input, probe
 from tests.curate.videos import numbered_frames, read_number, write_video
 

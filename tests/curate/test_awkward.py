@@ -14,11 +14,10 @@ import pytest
 from curate import scan, sources
 from curate.config import ScanConfig
 from curate.sandbox import Sandbox, SandboxError
-from curate.stage import StageSpec
 from tests.curate import naughty
 from tests.curate.awkward import AWKWARD, FAST, FPS, MISBEHAVIOUR, Awkward, pictures, video
+from tests.curate.test_scan import CUTS
 
-CUTS = StageSpec("curate.cuts.PySceneDetect", "cuts")
 SLOW_S = 20.0
 """Nothing here takes a second on an idle machine."""
 REFUSED = [one for one in AWKWARD if one.refused]
@@ -163,11 +162,7 @@ def test_a_file_that_grows_while_it_is_read_gives_what_was_there(name: str, tmp_
         writer.join()
     assert_tiled(spans)
     n_frames = sum(span["n_frames"] for span in spans)
-    assert N_THERE <= n_frames <= 50
+    assert 10 <= n_frames <= 50, "a third of the pictures was there, the last one perhaps not whole"
     assert spans[-1]["end_s"] == pytest.approx(n_frames / FPS, abs=0.002)
     if name == "grows.mp4" and n_frames < 50:
         assert re.search(r"ends early|damaged", failed[0]["error"])
-
-
-N_THERE = 10
-"""Pictures in the first third of the file, and a few less."""

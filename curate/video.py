@@ -23,7 +23,7 @@ from curate.header import VideoInfo, probe
 from curate.opening import VideoError, open_input
 from curate.video_decord import DecordVideo, NotTrustedError
 from curate.video_index import packet_tick
-from curate.video_pyav import Frame, Reader, fit
+from curate.video_pyav import Frame, Reader, fit, pixels_of
 from curate.video_seek import PyAVVideo, Sample
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "open_input",
     "open_video",
     "packet_tick",
+    "pixels_of",
     "probe",
 ]
 

@@ -220,8 +220,8 @@ def _decord() -> Any:
     PyAV is imported before it, as everywhere in this project: decord opens its old libraries for all the process to
     see, and a PyAV that comes later binds to the wrong libvpx.
     """
-    # 10240 by default; with 128, as is often advised, it gives up on sound files now and then (a race with its decoder).
-    os.environ.setdefault("DECORD_EOF_RETRY_MAX", "2048")
+    # 10240 by default. It counts in a busy loop, so with 2048 it gives up on sound files on a busy machine: its decoder has not run yet.
+    os.environ.setdefault("DECORD_EOF_RETRY_MAX", "40960")
     try:
         import decord
         from decord._ffi.base import _LIB

@@ -123,3 +123,26 @@ def write_video(
                 container.mux(sound.encode(silence))
             container.mux(sound.encode(None))
     return path
+
+
+def loop(source: Path, target: Path, seconds: float) -> Path:
+    """Repeats a video until it lasts that long, without encoding again, and returns the target."""
+    with av.open(str(source)) as container:
+        stream = container.streams.video[0]
+        packets = [
+            (bytes(p), p.pts, p.dts, p.duration, p.is_keyframe) for p in container.demux(stream) if p.dts is not None
+        ]
+        base = stream.time_base
+        assert base is not None
+        first = min(pts for _, pts, _, _, _ in packets if pts is not None)
+        length = max(pts + (duration or 0) for _, pts, _, duration, _ in packets if pts is not None) - first
+        with av.open(str(target), "w") as out:
+            copy = out.add_stream_from_template(stream)
+            for turn in range(max(1, round(seconds / float(length * base)))):
+                for data, pts, dts, duration, is_keyframe in packets:
+                    packet = av.Packet(data)
+                    packet.stream, packet.time_base = copy, base
+                    packet.pts, packet.dts = pts + turn * length, dts + turn * length
+                    packet.duration, packet.is_keyframe = duration, is_keyframe
+                    out.mux_one(packet)
+    return target

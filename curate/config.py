@@ -40,12 +40,17 @@ class Strict(BaseModel):
 class ScanConfig(Strict):
     """How sources are split into clips, and the thumbnails that every later stage reads."""
 
-    cuts: dict[str, Any] = {"use": "curate.cuts.PySceneDetect"}
+    cuts: dict[str, Any] = {"use": "curate.cuts.Cascade"}
     """The cut detector: `use:` and its options."""
     min_clip_s: float = Field(2.0, ge=0)
     """Shorter spans between two cuts are left out and counted as too short. 2 s is the minimum of cosmos-curate (field.md)."""
     max_clip_s: float = Field(10.0, gt=0)
-    """Longer shots are divided into even parts. Ours; NeMo Curator's TransNetV2 default is 10 s too."""
+    """Longer shots are divided, see `long_shots`. Ours; NeMo Curator's TransNetV2 default is 10 s too."""
+    long_shots: Literal["even", "stride"] = "even"
+    """How a shot longer than `max_clip_s` is divided: into even parts, or every `max_clip_s` with a shorter rest."""
+    align: Literal["exact", "keyframe"] = "exact"
+    """`exact` clips begin and end at the boundary; `keyframe` shrinks them inward to keyframes, as SVD does, so that they can be copied
+    without encoding again and without crossing a cut (`shards.mode: copy`). What is cut off counts as unaligned."""
     thumb_fps: float = Field(2.0, gt=0, le=30)
     """Thumbnails per second of clip. SVD measured motion at 2 fps."""
     thumb_short_side_px: int = Field(360, ge=16, le=2160)
@@ -65,6 +70,8 @@ class ScanConfig(Strict):
     def _lengths(self) -> "ScanConfig":
         if self.max_clip_s < self.min_clip_s * 2:
             raise ValueError("max_clip_s must be at least twice min_clip_s, or a long shot could not be divided")
+        if self.min_clip_s * self.thumb_fps < 1.5:
+            raise ValueError("min_clip_s must be at least 1.5 / thumb_fps, or a clip could be without a thumbnail")
         if self.window_s < self.max_clip_s:
             raise ValueError("window_s must be at least max_clip_s")
         return self

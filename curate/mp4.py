@@ -11,14 +11,12 @@ from fractions import Fraction
 from typing import Any
 
 import av
-import numpy as np
 from av.codec.context import Flags, ThreadType
 from av.error import FFmpegError
 from av.video.frame import PictureType, VideoFrame
 from av.video.reformatter import ColorRange
-from numpy.typing import NDArray
 
-from curate.video import Reader
+from curate.video import Reader, pixels_of
 
 
 class Mp4:
@@ -156,13 +154,7 @@ def picture_of(reader: Reader, raw: VideoFrame, width_px: int, height_px: int) -
     picture.color_range, picture.colorspace = scaled.color_range, scaled.colorspace
     picture.color_primaries, picture.color_trc = scaled.color_primaries, scaled.color_trc
     for source, target in zip(scaled.planes, picture.planes, strict=True):
-        upright = turn.apply(_pixels(source))
-        pixels = _pixels(target)
+        upright = turn.apply(pixels_of(source))
+        pixels = pixels_of(target)
         pixels[:] = upright[: pixels.shape[0], : pixels.shape[1]]
     return picture
-
-
-def _pixels(plane: Any) -> NDArray[np.uint8]:
-    """Returns a view of a plane as (H, W)."""
-    rows = np.frombuffer(plane, np.uint8)[: plane.height * plane.line_size].reshape(plane.height, plane.line_size)
-    return rows[:, : plane.width]

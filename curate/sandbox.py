@@ -31,6 +31,8 @@ from typing import Any, TypeVar
 import psutil
 
 T = TypeVar("T")
+ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+"""A worker has one core; more threads would wait for each other in loops. What the user has set counts more."""
 POLL_S = 0.02
 START_S = 120.0
 """A child that has not imported its function after this long is taken for dead (a cold disk can be slow)."""
@@ -164,7 +166,7 @@ class Sandbox:
             stdin=subprocess.DEVNULL,
             stdout=self._stderr,
             stderr=self._stderr,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(p or str(Path.cwd()) for p in sys.path)},
+            env={**ONE_THREAD, **os.environ, "PYTHONPATH": os.pathsep.join(p or str(Path.cwd()) for p in sys.path)},
             start_new_session=True,
         )
         theirs.close()

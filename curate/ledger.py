@@ -1,4 +1,5 @@
-"""The account of every input second: kept, dropped (by which rule), too short, cut away in a transition, failed.
+"""The account of every input second: kept, dropped (by which rule), too short, cut away in a transition, cut off at keyframes
+(unaligned), failed.
 
 It sums to 100 % or the run fails.
 
@@ -28,6 +29,7 @@ class Ledger:
     dropped_s: float = 0.0
     too_short_s: float = 0.0
     transition_s: float = 0.0
+    unaligned_s: float = 0.0
     failed_s: float = 0.0
     duplicate_s: float = 0.0
     dropped_by_s: dict[str, float] = field(default_factory=dict)
@@ -37,7 +39,16 @@ class Ledger:
     @property
     def accounted_s(self) -> float:
         """The sum of all entries."""
-        return self.kept_s + self.dropped_s + self.too_short_s + self.transition_s + self.failed_s
+        lost_s = self.too_short_s + self.transition_s + self.unaligned_s + self.failed_s
+        return self.kept_s + self.dropped_s + lost_s
+
+    def entries(self) -> list[tuple[str, float]]:
+        """All entries with their names for people, in the order of the funnel; `unaligned` only where there is any."""
+        rules = [(f"dropped: {rule}", seconds) for rule, seconds in self.dropped_by_s.items()]
+        lost = [("too short", self.too_short_s), ("transitions", self.transition_s), ("failed", self.failed_s)]
+        if self.unaligned_s:
+            lost.insert(2, ("unaligned", self.unaligned_s))
+        return [("kept", self.kept_s), *rules, *lost]
 
     @property
     def accounted_share(self) -> float:
@@ -92,6 +103,7 @@ def balance(sources: pd.DataFrame, spans: pd.DataFrame, selection: Selection, un
     skipped = lengths[lengths["skip"].notna()].groupby("skip")["length_s"].sum()
     ledger.too_short_s = float(skipped.get("too_short", 0.0))
     ledger.transition_s = float(skipped.get("transition", 0.0))
+    ledger.unaligned_s = float(skipped.get("unaligned", 0.0))
     ledger.failed_s += selection.failed_s + unwritten_s
     ledger.kept_s = selection.kept_s - unwritten_s
     ledger.dropped_by_s = {drop.rule: drop.in_order_s for drop in selection.drops}

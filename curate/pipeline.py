@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from curate import index, report, runner, shards, sources, store, weights
+from curate import index, report, runner, shards, sources, stage, store, weights
 from curate.errors import ClaimError, RunError, UsageError, nearest
 from curate.jobs import ProbeJob, ScanJob, StageJob, StageTask
 from curate.progress import Progress
@@ -195,8 +195,8 @@ def _judge(run: Run, name: str, rows: int, errors: int) -> None:
 
 def check_weights(run: Run) -> None:
     """Finds the weights of every stage on this machine. Raises WeightsError, with the command that fetches them."""
-    for step in run.steps:
-        if isinstance(address := getattr(step.stage, "weights", None), str):
+    for built in (stage.build(run.pipeline.cuts), *(step.stage for step in run.steps)):
+        if isinstance(address := getattr(built, "weights", None), str):
             weights.locate(address)
 
 

@@ -32,7 +32,7 @@ def write(run: Run) -> str:
         status=status.counts(run),
         selection=selection,
         ledger=run.ledger(),
-        entries=_entries(run),
+        entries=run.ledger().entries(),
         histograms=[_histogram(wide, is_kept, name) for name in _measures(run, wide)],
         errors=errors[:200],
         n_errors=len(errors),
@@ -46,13 +46,6 @@ def write(run: Run) -> str:
 def path(run: Run) -> str:
     """Where the page lies."""
     return run.path("report", "index.html")
-
-
-def _entries(run: Run) -> list[tuple[str, float]]:
-    ledger = run.ledger()
-    rules = [(f"dropped: {rule}", seconds) for rule, seconds in ledger.dropped_by_s.items()]
-    rest = [("too short", ledger.too_short_s), ("transitions", ledger.transition_s), ("failed", ledger.failed_s)]
-    return [("kept", ledger.kept_s), *rules, *rest]
 
 
 def _measures(run: Run, wide: pd.DataFrame) -> list[str]:

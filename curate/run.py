@@ -83,6 +83,15 @@ class Run:
         """One row per file, with `duplicate_of`."""
         return sources.with_duplicates(self.sources_table.read())
 
+    def sources_scanned(self) -> pd.DataFrame:
+        """One row per file with what came of its decode: `decoded_s` (null when there was none) and, in `error`, the first thing that failed."""
+        frame, spans = self.sources(), self.spans()
+        good = spans[spans["error"].isna()].groupby("source_id")["end_s"].max()
+        failed = spans[spans["error"].notna()].sort_values("start_s").groupby("source_id")["error"].first()
+        frame.insert(list(frame).index("duration_s") + 1, "decoded_s", frame["source_id"].map(good))
+        frame["error"] = frame["error"].fillna(frame["source_id"].map(failed))
+        return frame
+
     def spans(self) -> pd.DataFrame:
         """All rows of the clips table without thumbnails: clips, spans left out (`skip`), spans that failed (`error`)."""
         frame: pd.DataFrame = self.clips_table.read(SPAN_COLUMNS).to_pandas()
@@ -142,7 +151,8 @@ class Run:
         pending = []
         for source in sources.primary(self.sources()):
             last = scan.n_windows(source["duration_s"], self.pipeline.config.scan.window_s) - 1
-            facts = {key: source[key] for key in ("uri", "source_id", "duration_s")} | {"last_window": last}
+            known_s = source["duration_s"] if pd.notna(source["duration_s"]) else None
+            facts = {"uri": source["uri"], "source_id": source["source_id"], "duration_s": known_s, "last_window": last}
             pending += [
                 {**facts, "window": window} for window in range(last + 1) if (source["source_id"], window) not in done
             ]

@@ -13,7 +13,8 @@ from curate.table import Table, digest
 DIRECTORIES = {"measure": "measures", "caption": "captions", "embed": "embeddings"}
 CLIP_FACTS = (
     *("clip_id", "source_id", "uri", "start_s", "end_s", "duration_s", "fps", "n_frames", "width_px", "height_px"),
-    *("start_kind", "end_kind"),
+    *("start_kind", "start_confidence", "start_detector", "end_kind", "end_confidence", "end_detector"),
+    *("first_hash", "last_hash", "crop_x_px", "crop_y_px", "crop_width_px", "crop_height_px"),
 )
 """Columns of the wide view before any measure."""
 LIMITS = {"workers", "timeout_floor_s", "timeout_factor", "memory_mb"}
@@ -72,16 +73,24 @@ def steps(pipeline: Pipeline, root: str) -> list[Step]:
 def claims(pipeline: Pipeline, made: Sequence[Step]) -> dict[str, dict[str, Any]]:
     """What each table must have been made by, for this configuration: stage, version, options, weights, upstream claims."""
     scan = pipeline.config.scan.model_dump(exclude={"cuts", *LIMITS})
-    cuts = {"use": pipeline.cuts.use, **stage.options(stage.build(pipeline.cuts))}
+    detector = stage.build(pipeline.cuts)
+    cuts = {"use": pipeline.cuts.use, "version": getattr(detector, "version", 1), **_options(detector)}
     found = {"sources": _claim("curate.sources", 1, {"digest": pipeline.config.digest}, {})}
-    found["clips"] = _claim("curate.scan", 1, {**scan, "cuts": cuts}, {"sources": digest(found["sources"])})
+    found["clips"] = _claim("curate.scan", 2, {**scan, "cuts": cuts}, {"sources": digest(found["sources"])})
     for step in made:
-        values = stage.options(step.stage)
-        if isinstance(address := values.get("weights"), str):
-            values["weights"] = weights.identity(address)
         made_from = {name: digest(found[name]) for name in step.made_from}
-        found[step.spec.name] = _claim(step.spec.use, getattr(step.stage, "version", 1), values, made_from)
+        found[step.spec.name] = _claim(
+            step.spec.use, getattr(step.stage, "version", 1), _options(step.stage), made_from
+        )
     return found
+
+
+def _options(built: Any) -> dict[str, Any]:
+    """The options of a stage, with the identity of its weights in place of their address."""
+    values = stage.options(built)
+    if isinstance(address := values.get("weights"), str):
+        values["weights"] = weights.identity(address)
+    return values
 
 
 def _claim(made_by: str, version: int, options: Mapping[str, Any], made_from: Mapping[str, str]) -> dict[str, Any]:

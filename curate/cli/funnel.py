@@ -44,9 +44,7 @@ def show(run: Run, out: Console) -> None:
         highlight=False,
     )
     seconds = grid("seconds of input", "s", "%", right=(1, 2))
-    rules = [(f"dropped: {rule}", dropped_s) for rule, dropped_s in ledger.dropped_by_s.items()]
-    rest = [("too short", ledger.too_short_s), ("transitions", ledger.transition_s), ("failed", ledger.failed_s)]
-    for name, value in [("kept", ledger.kept_s), *rules, *rest, ("total", ledger.total_s)]:
+    for name, value in [*ledger.entries(), ("total", ledger.total_s)]:
         share = value / ledger.total_s if ledger.total_s else 0.0
         seconds.add_row(name, f"{value:.1f}", f"{100 * (ledger.accounted_share if name == 'total' else share):.1f}")
     out.print(seconds)

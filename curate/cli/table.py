@@ -14,7 +14,7 @@ def command(
     run: RunArgument,
     to: Annotated[Path, typer.Option("--to", metavar="FILE.parquet|FILE.csv", help="Where to write it.")],
     sources: Annotated[
-        bool, typer.Option("--sources", help="The table of source files instead, with `duplicate_of`.")
+        bool, typer.Option("--sources", help="The table of source files instead, with `duplicate_of` and `decoded_s`.")
     ] = False,
 ) -> None:
     """Writes one row per clip: where it lies, every measure and caption, `kept` and `error`."""
@@ -22,7 +22,7 @@ def command(
         raise UsageError(f"--to {to}: the file must end in .parquet or .csv")
     opened = Run.open(run)
     if sources:
-        frame = opened.sources()
+        frame = opened.sources_scanned()
     else:
         frame = opened.wide()
         frame.insert(len(frame.columns) - 1, "kept", frame["clip_id"].isin(set(opened.selection().clip_ids)))

@@ -36,7 +36,7 @@ def test_every_file_and_every_second_is_accounted_for(finished: Path, rushes: Ru
     status = rushes("status", finished, "--json").json()
     assert status["sources"] == {"total": 7, "ok": 3, "failed": 4, "duplicates": 0}
     seconds = status["seconds"]
-    parts = ("kept", "dropped", "too_short", "transition", "failed")
+    parts = ("kept", "dropped", "too_short", "unaligned", "transition", "failed")
     assert seconds["total"] == pytest.approx(185 / 25 + 150 / 25 + 80 / 25)
     assert sum(seconds[part] for part in parts) == pytest.approx(seconds["total"], rel=1e-9)
     assert status["clips"]["kept"] == status["shards"]["clips"] > 0
@@ -229,6 +229,8 @@ def test_a_broken_stage_stops_the_run(project: Path, rushes: Rushes, tmp_path: P
         "scan.max_clip_s=0.6",
         "--set",
         "scan.min_clip_s=0.2",
+        "--set",
+        "scan.thumb_fps=8",
         "--set",
         "keep={}",
         "--set",

@@ -5,7 +5,7 @@
     shards/shard-00000.json     counts, sha256 and what could not be written; put down after the shard: presence means done
     shards/index.json           written last: the sum of it, with schema version, resolved configuration and package versions
 
-In a shard `start_s`, `end_s`, `duration_s`, `fps`, `n_frames`, `width_px` and `height_px` describe the stored mp4.
+In a shard `start_s`, `end_s`, `duration_s`, `fps`, `n_frames`, `width_px`, `height_px` and `crop_*_px` describe the stored mp4.
 When the selection grows, shards are added; when it shrinks or a table it is made from changes, the shards concerned are made anew.
 """
 
@@ -21,6 +21,7 @@ import pyarrow as pa
 
 from curate import runner, store
 from curate.clips import ClipOptions, Cut, CutError, Span, cut
+from curate.letterbox import Box, common_box
 from curate.progress import Progress
 from curate.run import ROW_GROUP_ROWS, Run, arrow_types, plain_rows
 from curate.runner import Resources
@@ -29,7 +30,10 @@ from curate.sources import identify
 from curate.stage import one_sentence
 from curate.table import digest, encode
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+CROP = ("crop_x_px", "crop_y_px", "crop_width_px", "crop_height_px")
+EVIDENCE = {f"{end}_{name}" for end in ("start", "end") for name in ("kind", "confidence", "detector")}
+"""Of use for choosing clips, not for reading them."""
 PACKAGES = [
     "rushes",
     "av",
@@ -58,7 +62,7 @@ def write(run: Run, clip_ids: Sequence[str], progress: Progress) -> bool:
     Raises RunError when the shards cannot be written.
     """
     wide = run.wide()
-    wide = wide[wide["clip_id"].isin(set(clip_ids))].drop(columns=["error", "start_kind", "end_kind"])
+    wide = wide[wide["clip_id"].isin(set(clip_ids))].drop(columns=["error", *EVIDENCE])
     plan = _plan(run, wide.sort_values(["source_id", "start_s"], ignore_index=True))
     pending = [name for name in plan["shards"] if store.get_json(_receipt_path(run, name)) is None]
     finished = run.index()
@@ -90,7 +94,7 @@ def schema(run: Run) -> pa.Schema:
     names = [
         name
         for name in types
-        if name not in ("error", "skip", "window", "thumbs", "thumb_times_s", "start_kind", "end_kind")
+        if name not in ("error", "skip", "window", "first_frame", "thumbs", "thumb_times_s", *EVIDENCE)
     ]
     names = [name for name in names if not any(step.kind == "embed" and name in step.columns for step in run.steps)]
     fields = [pa.field(name, types[name]) for name in names]
@@ -224,6 +228,7 @@ class ShardJob:
                         "width_px": clip.width_px,
                         "height_px": clip.height_px,
                     }
+                    facts |= _crop(row, clip)
                     facts |= {
                         "start_s": clip.start_s,
                         "end_s": clip.end_s,
@@ -264,6 +269,13 @@ class ShardJob:
         except (OSError, ValueError) as error:
             return {span.clip_id: CutError(span.clip_id, one_sentence(error)) for span in spans}
         return {item.clip_id: item for item in made}
+
+
+def _crop(row: Mapping[str, Any], clip: Cut) -> dict[str, int]:
+    """The box without black bars in the pixels of the stored mp4."""
+    found = Box(*(row[name] for name in CROP))
+    seen_px, stored_px = (row["width_px"], row["height_px"]), (clip.width_px, clip.height_px)
+    return dict(zip(CROP, common_box([found], seen_px, stored_px), strict=True))
 
 
 def cut_all(uri: str, spans: Sequence[Span], options: ClipOptions) -> list[Cut | CutError]:

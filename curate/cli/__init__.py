@@ -9,7 +9,22 @@ import typer
 from typer.core import TyperGroup
 
 from curate import runner
-from curate.cli import check, doctor, errors, footage, funnel, report, run, schema, search, status, submit, table, train
+from curate.cli import (
+    check,
+    cuts,
+    doctor,
+    errors,
+    footage,
+    funnel,
+    report,
+    run,
+    schema,
+    search,
+    status,
+    submit,
+    table,
+    train,
+)
 from curate.cli.common import fail
 from curate.errors import RushesError
 
@@ -21,7 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     cls=TyperGroup,
 )
-for module in (run, check, schema, status, funnel, errors, table, report, search, train, submit, doctor, footage):
+for module in (run, check, cuts, schema, status, funnel, errors, table, report, search, train, submit, doctor, footage):
     app.command(module.__name__.rpartition(".")[2])(module.command)
 
 

@@ -1,0 +1,81 @@
+"""A contact sheet of boundaries: the frames on both sides of each, so that a person can judge them at a glance."""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from curate.boundary import Boundary
+from curate.video import frames_at
+
+SIDE, INSIDE = 3, 4
+"""Frames drawn on either side of a boundary, and inside a gradual one at most."""
+ROW_PX, GAP_PX, TEXT_PX = 90, 4, 16
+MOST_ROWS = 400
+"""Boundaries drawn at most, evenly chosen: a picture of 40 000 lines opens nowhere."""
+
+
+def sheet(uri: str, boundaries: Sequence[Boundary], times_s: Sequence[float], short_side_px: int = ROW_PX) -> bytes:
+    """A PNG with one row per boundary: what it is, the last frames before, frames inside (framed in red), the first frames after.
+
+    Args:
+        uri: the file.
+        boundaries: in frames of the file.
+        times_s: when each frame begins, and when the last one ends.
+        short_side_px: size of the pictures.
+
+    Raises VideoError when the file cannot be read.
+    """
+    chosen = list(boundaries)
+    if len(chosen) > MOST_ROWS:
+        chosen = [boundaries[i] for i in np.linspace(0, len(boundaries) - 1, MOST_ROWS).round().astype(int)]
+    rows = [_frames(b, len(times_s) - 1) for b in chosen]
+    wanted = sorted({frame for row in rows for frame, _ in row})
+    if not wanted:
+        return _png(_text("no boundaries", 360))
+    # A hair into the frame: times are rounded in tables.
+    seen = frames_at(uri, [(times_s[f] + times_s[f + 1]) / 2 for f in wanted], short_side_px)
+    pictures = dict(zip(wanted, seen.frames_THWC, strict=True))
+    width_px = max(len(row) for row in rows) * (seen.frames_THWC.shape[2] + GAP_PX)
+    lines = []
+    for b, row in zip(chosen, rows, strict=True):
+        what = f"{b.kind}  frames {b.start}" + (f"-{b.end}" if b.end > b.start else "")
+        lines.append(_text(f"{what}  {times_s[b.start]:.2f} s  {b.confidence:.2f}  {b.detector}", width_px))
+        lines.append(_strip([_cell(pictures[f], f, inside) for f, inside in row], width_px))
+    return _png(np.concatenate(lines))
+
+
+def _frames(b: Boundary, n: int) -> list[tuple[int, bool]]:
+    """Frames of a row, each with whether it lies inside the transition."""
+    inside = [int(f) for f in np.unique(np.linspace(b.start, b.end - 1, INSIDE).round())] if b.end > b.start else []
+    before = range(max(0, b.start - SIDE), b.start)
+    after = range(b.end, min(n, b.end + SIDE))
+    return [*((f, False) for f in before), *((f, True) for f in inside), *((f, False) for f in after)]
+
+
+def _cell(picture_HWC: NDArray[np.uint8], frame: int, inside: bool) -> NDArray[np.uint8]:  # noqa: N803
+    bgr = np.ascontiguousarray(picture_HWC[..., ::-1])
+    if inside:
+        cv2.rectangle(bgr, (0, 0), (bgr.shape[1] - 1, bgr.shape[0] - 1), (60, 60, 255), 2)
+    for colour, thick in (((0, 0, 0), 3), ((255, 255, 255), 1)):
+        cv2.putText(bgr, str(frame), (3, 12), cv2.FONT_HERSHEY_SIMPLEX, 0.38, colour, thick, cv2.LINE_AA)
+    return bgr
+
+
+def _strip(cells: list[NDArray[np.uint8]], width_px: int) -> NDArray[np.uint8]:
+    strip = np.full((cells[0].shape[0] + GAP_PX, width_px, 3), 32, np.uint8)
+    for i, cell in enumerate(cells):
+        x = i * (cell.shape[1] + GAP_PX)
+        strip[: cell.shape[0], x : x + cell.shape[1]] = cell
+    return strip
+
+
+def _text(text: str, width_px: int) -> NDArray[np.uint8]:
+    line = np.full((TEXT_PX, width_px, 3), 32, np.uint8)
+    cv2.putText(line, text, (3, TEXT_PX - 4), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (220, 220, 220), 1, cv2.LINE_AA)
+    return line
+
+
+def _png(picture_HWC: NDArray[np.uint8]) -> bytes:  # noqa: N803
+    return bytes(cv2.imencode(".png", picture_HWC)[1].tobytes())

@@ -6,13 +6,16 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import psutil
 
 from curate import scan
-from curate.video import Reader, VideoError
+from curate.cut_signals import Small
+from curate.cuts import Cascade
+from curate.video import Frame, Reader, VideoError
 from tests.curate.awkward import MISBEHAVIOUR
 from tests.curate.videos import read_number
 
@@ -156,3 +159,13 @@ def scan_badly(*args: Any) -> list[dict[str, Any]]:
         return scan.scan_window(*args)
     finally:
         Reader._decode = decode  # type: ignore[method-assign]
+
+
+@dataclass
+class BadCuts(Cascade):
+    """The default cut detector, but it goes wrong when it sees one of the numbers of `MISBEHAVIOUR`."""
+
+    def push(self, frame: Frame, small: Small) -> None:
+        if frame.index == 0 and (how := MISBEHAVIOUR.get(read_number(frame.rgb()))):
+            globals()[how]()
+        super().push(frame, small)

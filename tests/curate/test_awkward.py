@@ -163,6 +163,7 @@ def test_a_file_that_grows_while_it_is_read_gives_what_was_there(name: str, tmp_
     assert_tiled(spans)
     n_frames = sum(span["n_frames"] for span in spans)
     assert 10 <= n_frames <= 50, "a third of the pictures was there, the last one perhaps not whole"
-    assert spans[-1]["end_s"] == pytest.approx(n_frames / FPS, abs=0.002)
+    if not failed:  # a piece that came too late may be missing in the middle, which is told
+        assert spans[-1]["end_s"] == pytest.approx(n_frames / FPS, abs=0.002)
     if name == "grows.mp4" and n_frames < 50:
         assert re.search(r"ends early|damaged", failed[0]["error"])

@@ -26,12 +26,9 @@ Pictures in order (the scan, the clip writer) are always decoded by PyAV. Pictur
 part of `rushes[train]` and has no wheels for ARM and macOS), and where the file is local and at most 512 MiB; from PyAV
 otherwise, and `Sample.fallback` says why. The pixels are the same either way: bit for bit in every file below.
 
-decord is asked this carefully because left alone it says little. Measured once with decord 0.6 on these files: of 63 sound
-ones it gave other pictures than asked for, without an error, for 16 and failed at 5; of 16 damaged ones it gave wrong
-pictures without an error for 8.
-
-PyAV is no worse a choice: 20 pictures out of 96 s of 640x360 H.264 take it 0.27 s of CPU, and decord 0.41 s, of which a part
-goes into finding out whether to believe it. `decoder="pyav"` says so.
+decord is asked this carefully because left alone it says little: `python benchmarks/random_access.py` prints for how many of
+these files it gives other pictures than asked for without an error, and what it costs beside PyAV, which is no worse a choice:
+`decoder="pyav"`.
 
 """
 

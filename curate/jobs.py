@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyarrow as pa
+
 from curate import scan, sources, stage
 from curate.clip import Clip
 from curate.config import ScanConfig
@@ -15,18 +17,8 @@ from curate.sandbox import Sandbox, SandboxError
 from curate.stage import StageSpec, one_sentence
 from curate.table import Table
 
-CLIP_COLUMNS = [
-    "clip_id",
-    "source_id",
-    "start_s",
-    "end_s",
-    "fps",
-    "n_frames",
-    "width_px",
-    "height_px",
-    "thumbs",
-    "thumb_times_s",
-]
+CLIP_FIELDS = ["clip_id", "source_id", "start_s", "end_s", "fps", "n_frames", "width_px", "height_px"]
+THUMBNAILS = ["thumbs", "thumb_times_s"]
 PROBE_WALL_S = 60.0
 """A header that takes longer to read is taken for hung. Ours."""
 
@@ -112,19 +104,53 @@ class StageTask:
     table: Table
 
 
+Columns = dict[str, dict[str, Any]]
+"""Values of other tables that a stage reads, by clip id and name."""
+
+
+@dataclass
+class Reading:
+    """Columns of one table that a stage reads: the names by which it knows them to the names in the table."""
+
+    table: Table
+    names: dict[str, str]
+
+    def read(self, parts: Sequence[str] | None, wanted: set[str], into: Columns) -> None:
+        """Reads the rows of `wanted` clips from these parts (None: all)."""
+        for part in self.table.parts() if parts is None else parts:
+            with self.table.open_part(part) as file:
+                rows = file.read(columns=list(dict.fromkeys(["clip_id", *self.names.values()])))
+            values = {name: _values(rows.column(column)) for name, column in self.names.items()}
+            for i, clip_id in enumerate(rows.column("clip_id").to_pylist()):
+                if clip_id in wanted:
+                    into.setdefault(clip_id, {}).update({name: column[i] for name, column in values.items()})
+
+
+def _values(column: pa.ChunkedArray) -> list[Any]:
+    """Plain values; a list of numbers is an array, which holds a vector of a thousand in a tenth of the memory."""
+    kind = column.type
+    listed = pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind)
+    if listed and (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type)):
+        return [None if value is None else value.values.to_numpy(zero_copy_only=False) for value in _scalars(column)]
+    return list(column.to_pylist())
+
+
+def _scalars(column: pa.ChunkedArray) -> Iterator[Any]:
+    return (value if value.is_valid else None for value in column)
+
+
 @dataclass
 class StageJob:
-    """Units `{"part": name, "ids": [...], "columns": {id: {...}}}` become rows of one or more stage tables: one JPEG decode for all of them."""
+    """Units `{"part": name, "ids": [...], "reads": {table: [part, ...]}}` become rows of one or more stage tables: one JPEG decode for all."""
 
     clips: Table
     tasks: list[StageTask]
+    reads: dict[str, Reading]
     _ready: list[tuple[Any, dict[str, str], StageTask]] = field(default_factory=list, repr=False)
 
     def setup(self) -> None:
         """Builds the stages and loads their weights."""
-        for task in self.tasks:
-            built = stage.ready(task.spec)
-            self._ready.append((built, stage.column_names(built, task.spec, task.kind), task))
+        self._ready = [_ready(task) for task in self.tasks]
 
     def work(self, unit: dict[str, Any]) -> dict[str, Any]:
         """Applies every stage to the clips of one part."""
@@ -145,14 +171,17 @@ class StageJob:
 
     def _batches(self, unit: Mapping[str, Any]) -> Iterator[list[Clip]]:
         wanted = set(unit["ids"])
+        columns: Columns = {}
+        for name, reading in self.reads.items():
+            reading.read(unit["reads"].get(name, []), wanted, columns)
         size = self.tasks[0].spec.batch_size
         waiting: list[Clip] = []
         with self.clips.open_part(unit["part"]) as file:
-            for batch in file.iter_batches(batch_size=16, columns=CLIP_COLUMNS):
+            for batch in file.iter_batches(batch_size=16, columns=[*CLIP_FIELDS, *THUMBNAILS]):
                 for row in batch.to_pylist():
                     if row["clip_id"] in wanted:
                         wanted.discard(row["clip_id"])
-                        waiting.append(_clip(row, unit["columns"].get(row["clip_id"], {})))
+                        waiting.append(_clip(row, columns.get(row["clip_id"], {})))
                         if len(waiting) == size:
                             yield waiting
                             waiting = []
@@ -160,6 +189,37 @@ class StageJob:
             yield waiting
 
 
+@dataclass
+class WholeJob:
+    """The unit `{}` becomes all rows of the table of a stage that looks at every clip at once: columns only, no thumbnails."""
+
+    clips: Table
+    task: StageTask
+    reads: dict[str, Reading]
+    ids: list[str]
+
+    def setup(self) -> None:
+        """Builds the stage and loads its weights."""
+        self._built, self._names, _ = _ready(self.task)
+
+    def work(self, unit: dict[str, Any]) -> dict[str, Any]:
+        """Applies the stage to all clips, in the order of their ids."""
+        wanted = set(self.ids)
+        columns: Columns = {}
+        for reading in self.reads.values():
+            reading.read(None, wanted, columns)
+        facts = self.clips.read(CLIP_FIELDS).to_pylist()
+        clips = [_clip(row, columns.get(row["clip_id"], {})) for row in facts if row["clip_id"] in wanted]
+        rows = stage.apply_whole(self._built, clips, self._names)
+        self.task.table.write(rows)
+        return receipt(rows)
+
+
+def _ready(task: StageTask) -> tuple[Any, dict[str, str], StageTask]:
+    built = stage.ready(task.spec)
+    return built, stage.column_names(built, task.spec, task.kind), task
+
+
 def _clip(row: dict[str, Any], columns: Mapping[str, Any]) -> Clip:
-    jpegs, times_s = row.pop("thumbs"), row.pop("thumb_times_s")
+    jpegs, times_s = row.pop("thumbs", None), row.pop("thumb_times_s", None)
     return Clip(**row, jpegs=tuple(jpegs or ()), jpeg_times_s=tuple(times_s or ()), columns=columns)

@@ -2,15 +2,15 @@
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
 from curate import index, report, runner, shards, sources, stage, store, weights
 from curate.errors import ClaimError, RunError, UsageError, nearest
-from curate.jobs import ProbeJob, ScanJob, StageJob, StageTask
+from curate.jobs import ProbeJob, Reading, ScanJob, StageJob, StageTask, WholeJob
 from curate.progress import Progress
-from curate.run import PIPELINE, Run, plain_rows
+from curate.run import PIPELINE, Run
 from curate.runner import Resources
 from curate.steps import Step
 from curate.table import Table, difference
@@ -62,6 +62,7 @@ def execute(run: Run, progress: Progress, recompute: Sequence[str] = (), retry_e
         split(run, progress)
         measure(run, progress)
         caption(run, progress)
+        review(run, progress)
         kept = run.selection()
         changed = shards.write(run, kept.clip_ids, progress)
         embed(run, progress)
@@ -108,15 +109,9 @@ def split(run: Run, progress: Progress) -> None:
 
 
 def measure(run: Run, progress: Progress) -> None:
-    """Runs every filter on every clip. Filters with equal resources and the same clips to do share one pass over the thumbnails."""
-    wide = run.wide(("measure",))
-    clips = wide["clip_id"].tolist()
-    todo = [(step, _pending(step.table, clips)) for step in run.steps if step.kind == "measure"]
-    todo = [(step, ids) for step, ids in todo if ids]
-    key = lambda item: (str(item[0].spec.resources), sorted(item[1]))  # noqa: E731
-    for _, group in groupby(sorted(todo, key=key), key=key):
-        shared = list(group)
-        _apply(run, [step for step, _ in shared], shared[0][1], progress, len(clips))
+    """Runs every filter on every clip."""
+    clips = run.clip_ids()
+    _apply_all(run, "measure", lambda: clips, progress)
 
 
 def caption(run: Run, progress: Progress) -> None:
@@ -124,6 +119,11 @@ def caption(run: Run, progress: Progress) -> None:
     for step in (s for s in run.steps if s.kind == "caption"):
         chosen = run.selection(("measure",)).clip_ids
         _apply(run, [step], _pending(step.table, chosen), progress, len(chosen))
+
+
+def review(run: Run, progress: Progress) -> None:
+    """Runs the filters that read captions, on what was captioned."""
+    _apply_all(run, "review", lambda: run.selection(("measure",)).clip_ids, progress)
 
 
 def embed(run: Run, progress: Progress) -> None:
@@ -138,23 +138,67 @@ def _pending(table: Table, clip_ids: Iterable[str]) -> list[str]:
     return [clip_id for clip_id in clip_ids if clip_id not in done]
 
 
+def _apply_all(run: Run, kind: str, chosen: Callable[[], list[str]], progress: Progress) -> None:
+    """Runs all steps of a kind, those that others read first. Steps with equal resources and the same clips to do share one pass over the
+    thumbnails."""
+    steps = [step for step in run.steps if step.kind == kind]
+    if not steps:
+        return
+    clips = chosen()
+    for level in range(max(step.level for step in steps) + 1):
+        here = [(step, _pending(step.table, clips)) for step in steps if step.level == level]
+        for step, ids in here:
+            if ids and step.whole:
+                _apply_whole(run, step, clips, progress)
+        todo = [(step, ids) for step, ids in here if ids and not step.whole]
+        key = lambda item: (str(item[0].spec.resources), sorted(item[1]))  # noqa: E731
+        for _, group in groupby(sorted(todo, key=key), key=key):
+            shared = list(group)
+            _apply(run, [step for step, _ in shared], shared[0][1], progress, len(clips))
+
+
 def _apply(run: Run, steps: list[Step], clip_ids: Sequence[str], progress: Progress, total: int) -> None:
     wanted = set(clip_ids)
-    reads = sorted({name.rstrip("?") for step in steps for name in getattr(step.stage, "reads", ())})
-    columns: dict[str, dict[str, Any]] = {}
-    if reads and wanted:
-        wide = run.wide()
-        rows = plain_rows(wide.loc[wide["clip_id"].isin(wanted), ["clip_id", *(c for c in reads if c in wide)]])
-        columns = {row.pop("clip_id"): row for row in rows}
+    reads = _reads(run, steps)
+    parts: dict[str, dict[str, list[str]]] = {name: {} for name in reads}
+    if wanted:
+        for name, reading in reads.items():
+            for part, keys in reading.table.parts_with_keys():
+                for (clip_id,) in keys:
+                    if clip_id in wanted:
+                        parts[name].setdefault(clip_id, []).append(part)
     units = []
     for part, keys in run.clips_table.parts_with_keys() if wanted else ():
         ids = [clip_id for (clip_id,) in keys if clip_id in wanted]
         if ids:
-            units.append({"part": part, "ids": ids, "columns": {i: columns[i] for i in ids if i in columns}})
+            where = {name: sorted({p for i in ids for p in found.get(i, [])}) for name, found in parts.items()}
+            units.append({"part": part, "ids": ids, "reads": where})
     spec = steps[0].spec
-    job = StageJob(run.clips_table, [StageTask(step.spec, step.kind, step.table) for step in steps])
+    job = StageJob(run.clips_table, [StageTask(step.spec, step.kind, step.table) for step in steps], reads)
     resources = Resources(spec.workers, spec.cpus, spec.gpus, spec.memory_gb)
     _do(run, [step.spec.name for step in steps], job, units, resources, progress, total, total - len(wanted))
+
+
+def _apply_whole(run: Run, step: Step, clip_ids: list[str], progress: Progress) -> None:
+    """Makes the table anew: what a stage says of one clip may depend on all the others."""
+    spec = step.spec
+    if step.table.read_keys():
+        for name in _with_descendants(run, [spec.name]):
+            run.tables()[name].drop()
+            run.tables()[name].begin(run.claims[name])
+    job = WholeJob(run.clips_table, StageTask(spec, step.kind, step.table), _reads(run, [step]), clip_ids)
+    resources = Resources(1, spec.cpus, spec.gpus, spec.memory_gb)
+    _do(run, [spec.name], job, [{}], resources, progress, len(clip_ids), 0)
+
+
+def _reads(run: Run, steps: list[Step]) -> dict[str, Reading]:
+    """What the steps read from other tables."""
+    tables = run.tables()
+    found: dict[str, Reading] = {}
+    for step in steps:
+        for name, (table, column) in step.reads.items():
+            found.setdefault(table, Reading(tables[table], {})).names[name] = column
+    return found
 
 
 def _do(
@@ -196,7 +240,7 @@ def _judge(run: Run, name: str, rows: int, errors: int) -> None:
 def check_weights(run: Run) -> None:
     """Finds the weights of every stage on this machine. Raises WeightsError, with the command that fetches them."""
     for built in (stage.build(run.pipeline.cuts), *(step.stage for step in run.steps)):
-        if isinstance(address := getattr(built, "weights", None), str):
+        for address in stage.weights_of(built).values():
             weights.locate(address)
 
 

@@ -49,7 +49,7 @@ def path(run: Run) -> str:
 
 
 def _measures(run: Run, wide: pd.DataFrame) -> list[str]:
-    names = [name for step in run.steps if step.kind == "measure" for name in step.columns]
+    names = [name for step in run.steps if step.kind in ("measure", "review") for name in step.columns]
     return ["duration_s", *(name for name in names if pd.api.types.is_numeric_dtype(wide[name]))]
 
 
@@ -74,7 +74,7 @@ def _shown(wide: pd.DataFrame) -> list[str]:
 
 def _cards(run: Run, wide: pd.DataFrame) -> list[dict[Any, Any]]:
     shown = wide[wide["clip_id"].isin(set(_shown(wide)))]
-    measures = [name for step in run.steps if step.kind == "measure" for name in step.columns]
+    measures = [name for step in run.steps if step.kind in ("measure", "review") for name in step.columns]
     cards = []
     for row in shown.to_dict("records"):
         scores = [(name, row[name]) for name in measures if isinstance(row[name], float) and row[name] == row[name]]

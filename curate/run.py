@@ -6,12 +6,14 @@ runs/demo/
     shards/ index.lance/ report/                                                what is made from them
 """
 
+from collections.abc import Container
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from curate import config, scan, sources, steps, store
 from curate.config import Pipeline
@@ -23,6 +25,8 @@ from curate.table import Table
 from curate.yaml_lines import Document
 
 PIPELINE = "pipeline.json"
+SCORED = ("measure", "caption", "review")
+"""Kinds of steps whose columns the wide view holds."""
 SPAN_COLUMNS = [name for name in scan.SCHEMA.names if name not in ("thumbs", "thumb_times_s")]
 ROW_GROUP_ROWS = 16
 """Of tables and shards that carry pictures or video, so that a random read fetches little."""
@@ -97,8 +101,17 @@ class Run:
         frame: pd.DataFrame = self.clips_table.read(SPAN_COLUMNS).to_pandas()
         return frame
 
-    def wide(self, kinds: tuple[str, ...] = ("measure", "caption")) -> pd.DataFrame:
-        """One row per clip: where it lies, every measure and caption made so far, and the first error met on it."""
+    def clip_ids(self) -> list[str]:
+        """Ids of all clips, in order."""
+        spans = self.clips_table.read(["skip", "error"])
+        good = pc.and_(pc.is_null(spans.column("skip")), pc.is_null(spans.column("error")))
+        return cast(list[str], spans.filter(good).column("clip_id").to_pylist())
+
+    def wide(self, kinds: tuple[str, ...] = SCORED, columns: Container[str] | None = None) -> pd.DataFrame:
+        """One row per clip: where it lies, every measure and caption made so far, and the first error met on it.
+
+        `columns` limits which columns of the steps are read from disk.
+        """
         spans = self.spans()
         clips = (
             spans[spans["skip"].isna() & spans["error"].isna()]
@@ -114,25 +127,25 @@ class Run:
         clips = clips[list(CLIP_FACTS)]
         errors = pd.Series(None, index=clips.index, dtype=object)
         for step in (s for s in self.steps if s.kind in kinds):
-            rows = step.table.read().to_pandas().set_index("clip_id").reindex(clips["clip_id"])
-            for name in step.columns:
+            names = [name for name in step.columns if columns is None or name in columns]
+            rows = step.table.read([*names, "error"]).to_pandas().set_index("clip_id").reindex(clips["clip_id"])
+            for name in names:
                 clips[name] = rows[name].to_numpy() if rows[name].dtype == object else rows[name].array
             said = rows["error"].reset_index(drop=True)
             errors = errors.where(errors.notna() | said.isna(), step.spec.name + ": " + said.astype(str))
-            if step.kind == "caption" and "caption" in step.names and "caption" not in clips:
+            if step.kind == "caption" and step.names.get("caption") in clips and "caption" not in clips:
                 clips["caption"] = clips[step.names["caption"]]
         clips["error"] = errors.astype("string")
         return clips
 
-    def selection(self, kinds: tuple[str, ...] = ("measure", "caption")) -> Selection:
+    def selection(self, kinds: tuple[str, ...] = SCORED) -> Selection:
         """What `keep:` keeps. With `kinds=("measure",)` the rules on captions wait: that is what gets captioned."""
-        wide = self.wide(kinds)
-        keep = {
-            name: rule
-            for name, rule in self.pipeline.config.keep.items()
-            if name in wide.columns or kinds != ("measure",)
-        }
-        return select(wide, keep)
+        keep = self.pipeline.config.keep
+        first_caption = [
+            step.names["caption"] for step in self.steps if step.kind == "caption" and "caption" in step.names
+        ]
+        wide = self.wide(kinds, {*keep, *(first_caption[:1] if "caption" in keep else ())})
+        return select(wide, {name: rule for name, rule in keep.items() if name in wide.columns or kinds == SCORED})
 
     def ledger(self) -> Ledger:
         """The account of every input second. Raises RunError when the spans of a source do not meet."""

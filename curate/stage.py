@@ -7,10 +7,13 @@
         version: ClassVar[int] = 1                              # raised when the values change
         reads: ClassVar = ("caption", "motion?")                # columns of earlier tables wanted in clip.columns; `?`: if there
         weights: str = "pip:package==1.0:path"                  # optional: an address, replaced by a local path before setup()
+        captions: tuple[str, ...] = ()                          # optional: names of captioners; left empty, all of the run
+        whole: ClassVar[bool] = False                           # optional: called once with every clip of the run, without thumbnails
         def setup(self) -> None: ...                            # heavy imports and weights, once per worker
         def __call__(self, clips: list[Clip]) -> list[dict]: ...
 
-Stages are found by dotted name, without a registry, and results are keyed by clip id, never by position.
+`columns` and `reads` may be properties where they depend on an option. Any option whose name ends in `weights` holds an address. Stages are
+found by dotted name, without a registry, and results are keyed by clip id, never by position.
 """
 
 import dataclasses
@@ -98,11 +101,17 @@ def options(stage: Any) -> dict[str, Any]:
     return {name: getattr(stage, name) for name in options_of(type(stage))}
 
 
+def weights_of(stage: Any) -> dict[str, str]:
+    """The addresses of a stage's weights, by option."""
+    found = {name: value for name, value in options(stage).items() if name.endswith("weights")}
+    return {name: value for name, value in found.items() if isinstance(value, str)}
+
+
 def build(spec: StageSpec) -> Any:
     """Builds the stage with validated options; heavy things wait for `setup`. Raises ConfigError naming line, key and nearest right key."""
     cls = load_class(spec.use, spec.where)
     prefix = f"{spec.where}: " if spec.where else ""
-    if not dataclasses.is_dataclass(cls) or not isinstance(getattr(cls, "columns", None), Mapping):
+    if not dataclasses.is_dataclass(cls) or not isinstance(getattr(cls, "columns", None), Mapping | property):
         raise ConfigError(
             f"{prefix}{spec.use} is not a stage: a stage is a dataclass with `columns`, `setup` and `__call__`"
         )
@@ -126,8 +135,8 @@ def build(spec: StageSpec) -> Any:
 def ready(spec: StageSpec) -> Any:
     """A stage ready to be called: built, its weights located on this machine, set up. Raises UsageError when a package is missing."""
     stage = build(spec)
-    if isinstance(address := getattr(stage, "weights", None), str):
-        stage = dataclasses.replace(stage, weights=str(weights.locate(address)))
+    if found := {name: str(weights.locate(address)) for name, address in weights_of(stage).items()}:
+        stage = dataclasses.replace(stage, **found)
     try:
         stage.setup()
     except ModuleNotFoundError as error:
@@ -150,6 +159,11 @@ def table_schema(stage: Any, names: Mapping[str, str]) -> pa.Schema:
 def wanted_columns(stage: Any) -> dict[str, bool]:
     """The columns a stage reads from earlier tables, each with whether it must be there."""
     return {name.rstrip("?"): not name.endswith("?") for name in getattr(stage, "reads", ())}
+
+
+def apply_whole(stage: Any, clips: Sequence[Clip], names: Mapping[str, str]) -> list[dict[str, Any]]:
+    """One row for every clip from a stage that looks at all of them at once, so that none can be left out when it raises."""
+    return _checked(stage(list(clips)), clips, names) if clips else []
 
 
 def apply(stage: Any, clips: Sequence[Clip], names: Mapping[str, str]) -> list[dict[str, Any]]:

@@ -1,8 +1,9 @@
 """The stages of a pipeline with their tables, in the order in which they run, and the claims that their tables must carry."""
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 from curate import stage, store, weights
 from curate.config import Pipeline
@@ -10,7 +11,8 @@ from curate.errors import ConfigError, nearest
 from curate.stage import StageSpec
 from curate.table import Table, digest
 
-DIRECTORIES = {"measure": "measures", "caption": "captions", "embed": "embeddings"}
+DIRECTORIES = {"measure": "measures", "caption": "captions", "review": "measures", "embed": "embeddings"}
+"""Kinds of steps in the order in which they run, and where their tables lie. A review is a measure that reads captions."""
 CLIP_FACTS = (
     *("clip_id", "source_id", "uri", "start_s", "end_s", "duration_s", "fps", "n_frames", "width_px", "height_px"),
     *("start_kind", "start_confidence", "start_detector", "end_kind", "end_confidence", "end_detector"),
@@ -30,44 +32,87 @@ class Step:
     stage: Any
     names: Mapping[str, str]
     table: Table
-    made_from: tuple[str, ...]
+    reads: Mapping[str, tuple[str, str]]
+    """Columns that the stage reads: the name it knows to the table and the column there."""
+    level: int
+    """Among the steps of its kind, how many stand before it in a chain of readers: those of one level may run at once."""
 
     @property
     def columns(self) -> list[str]:
         """The table's columns besides clip_id and error."""
         return list(self.names.values())
 
+    @property
+    def made_from(self) -> tuple[str, ...]:
+        """The tables that this one is made from."""
+        return tuple(dict.fromkeys(["clips", *(table for table, _ in self.reads.values())]))
+
+    @property
+    def whole(self) -> bool:
+        """Whether the stage looks at all clips of the run at once."""
+        return bool(getattr(self.stage, "whole", False))
+
 
 def steps(pipeline: Pipeline, root: str) -> list[Step]:
     """Builds and checks every stage. Raises ConfigError for a stage, an option or a column that is not there, or made twice."""
+    owner = dict.fromkeys(CLIP_FACTS, ("clips", ""))
+    levels: dict[str, int] = {}
     made: list[Step] = []
-    owner = dict.fromkeys(CLIP_FACTS, "clips")
-    specs = [("measure", spec) for spec in pipeline.measure] + [("caption", spec) for spec in pipeline.caption]
-    if pipeline.embed is not None:
-        specs.append(("embed", pipeline.embed))
-    for kind, spec in specs:
-        built = stage.build(spec)
+    for kind, spec, built in _in_order(pipeline):
         names = stage.column_names(built, spec, kind)
-        made_from = ["clips"]
+        reads: dict[str, tuple[str, str]] = {}
         for wanted, required in stage.wanted_columns(built).items():
             if wanted in owner:
-                made_from.append(owner[wanted])
+                made_by, column = owner[wanted]
+                reads[wanted] = (made_by, column or wanted)
             elif required:
                 told = f"{spec.use} reads the column '{wanted}', which no earlier stage makes"
                 raise ConfigError(f"{spec.where}: {told}{nearest(wanted, owner)}")
         for name in names.values():
             if name in owner:
-                told = f"{spec.use} makes the column '{name}', which {owner[name]} makes already"
+                told = f"{spec.use} makes the column '{name}', which {owner[name][0]} makes already"
                 raise ConfigError(f"{spec.where}: {told}")
-            owner[name] = spec.name
+            owner[name] = (spec.name, name)
         if kind == "caption" and "caption" in names:
-            owner.setdefault("caption", spec.name)
+            owner.setdefault("caption", (spec.name, names["caption"]))
+        same_kind = {step.spec.name for step in made if step.kind == kind}
+        level = max((levels[by] + 1 for by, _ in reads.values() if by in same_kind), default=0)
+        levels[spec.name] = level
         table = Table(store.join(root, DIRECTORIES[kind], spec.name), stage.table_schema(built, names))
-        made.append(Step(kind, spec, built, names, table, tuple(dict.fromkeys(made_from))))
+        made.append(Step(kind, spec, built, names, table, reads, level))
     for rule in pipeline.config.keep:
         if rule not in owner:
             raise ConfigError(f"keep: there is no column '{rule}'{nearest(rule, owner)}")
     return made
+
+
+def _in_order(pipeline: Pipeline) -> list[tuple[str, StageSpec, Any]]:
+    """(kind, spec, stage) of every stage, in the order in which they run: a measure that reads captions comes after them."""
+    captions = [(spec, stage.build(spec)) for spec in pipeline.caption]
+    names = [stage.column_names(built, spec, "caption") for spec, built in captions]
+    later = {"caption", *(name for columns in names for name in columns.values())} if captions else set()
+    captioners = tuple(spec.name for (spec, _), columns in zip(captions, names, strict=True) if "caption" in columns)
+    measures, reviews = [], []
+    for spec in pipeline.measure:
+        spec, built = _for_captioners(spec, captioners)
+        if later & stage.wanted_columns(built).keys():
+            reviews.append(("review", spec, built))
+            later |= set(built.columns)
+        else:
+            measures.append(("measure", spec, built))
+    embeds = [] if pipeline.embed is None else [("embed", pipeline.embed, stage.build(pipeline.embed))]
+    return [*measures, *(("caption", spec, built) for spec, built in captions), *reviews, *embeds]
+
+
+def _for_captioners(spec: StageSpec, captioners: tuple[str, ...]) -> tuple[StageSpec, Any]:
+    """A stage with an option `captions` that is not set looks at all captioners of the run."""
+    built = stage.build(spec)
+    if getattr(built, "captions", None) != () or "captions" not in stage.options(built):
+        return spec, built
+    if not captioners:
+        raise ConfigError(f"{spec.where}: {spec.use} compares captions, and the pipeline has no captioner")
+    spec = replace(spec, options={**spec.options, "captions": captioners})
+    return spec, stage.build(spec)
 
 
 def claims(pipeline: Pipeline, made: Sequence[Step]) -> dict[str, dict[str, Any]]:
@@ -88,10 +133,9 @@ def claims(pipeline: Pipeline, made: Sequence[Step]) -> dict[str, dict[str, Any]
 def _options(built: Any) -> dict[str, Any]:
     """The options of a stage, with the identity of its weights in place of their address."""
     values = stage.options(built)
-    if isinstance(address := values.get("weights"), str):
-        values["weights"] = weights.identity(address)
-    return values
+    return values | {name: weights.identity(address) for name, address in stage.weights_of(built).items()}
 
 
 def _claim(made_by: str, version: int, options: Mapping[str, Any], made_from: Mapping[str, str]) -> dict[str, Any]:
-    return {"made_by": made_by, "version": version, "options": dict(options), "made_from": dict(made_from)}
+    claim = {"made_by": made_by, "version": version, "options": dict(options), "made_from": dict(made_from)}
+    return cast(dict[str, Any], json.loads(json.dumps(claim, default=str)))  # as it is read back: a tuple is a list

@@ -22,15 +22,14 @@ def command(
     table.add_row("clips", loaded.cuts.use, "clip_id, start_s, end_s, thumbs ...", "")
     missing = []
     for step in opened.steps:
-        address = getattr(step.stage, "weights", None)
-        found = ""
-        if isinstance(address, str):
+        found = []
+        for address in stage.weights_of(step.stage).values():
             try:
-                found = f"{address}\n-> {weights.locate(address)}"
+                found.append(f"{address}\n-> {weights.locate(address)}")
             except WeightsError as error:
-                found = f"{address}\n-> missing"
+                found.append(f"{address}\n-> missing")
                 missing.append(str(error))
-        table.add_row(step.spec.name, step.spec.use, ", ".join(step.columns), found)
+        table.add_row(step.spec.name, step.spec.use, ", ".join(step.columns), "\n".join(found))
     out.print(table)
     files = listing.discover(loaded.config.sources, loaded.home)
     out.print(f"{len(files)} source files; run directory {opened.root}", highlight=False, soft_wrap=True)

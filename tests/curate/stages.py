@@ -81,3 +81,78 @@ class Says:
 
     def __call__(self, clips: list[Clip]) -> list[dict[str, Any]]:
         return [{"clip_id": clip.clip_id, "caption": f"brightness {clip.columns['brightness']:.3f}"} for clip in clips]
+
+
+@dataclass
+class Vector:
+    """A vector that tells the clip it is of."""
+
+    columns: ClassVar[dict[str, pa.DataType]] = {"vector": pa.list_(pa.float32(), 4)}
+
+    def setup(self) -> None:
+        """Nothing heavy."""
+
+    def __call__(self, clips: list[Clip]) -> list[dict[str, Any]]:
+        return [{"clip_id": clip.clip_id, "vector": vector_of(clip.clip_id)} for clip in clips]
+
+
+def vector_of(clip_id: str) -> list[float]:
+    return [float(int(clip_id[i], 16)) for i in range(4)]
+
+
+@dataclass
+class VectorSum(Vector):
+    """Reads vectors, no pictures."""
+
+    columns: ClassVar[dict[str, pa.DataType]] = {"vector_sum": pa.float32()}
+    reads: ClassVar[tuple[str, ...]] = ("vector",)
+
+    def __call__(self, clips: list[Clip]) -> list[dict[str, Any]]:
+        return [{"clip_id": clip.clip_id, "vector_sum": float(clip.columns["vector"].sum())} for clip in clips]
+
+
+@dataclass
+class Rank(Vector):
+    """Looks at all clips at once: the share of them with a smaller sum."""
+
+    columns: ClassVar[dict[str, pa.DataType]] = {"rank": pa.float32()}
+    reads: ClassVar[tuple[str, ...]] = ("vector_sum",)
+    whole: ClassVar[bool] = True
+
+    def __call__(self, clips: list[Clip]) -> list[dict[str, Any]]:
+        sums = [clip.columns["vector_sum"] for clip in clips]
+        assert not any(clip.jpegs for clip in clips)
+        return [
+            {"clip_id": clip.clip_id, "rank": sum(other < own for other in sums) / len(sums)}
+            for clip, own in zip(clips, sums, strict=True)
+        ]
+
+
+@dataclass
+class Length(Vector):
+    """Reads the words of every captioner."""
+
+    captions: tuple[str, ...] = ()
+
+    @property
+    def columns(self) -> dict[str, pa.DataType]:  # type: ignore[override]
+        return {f"length_{name}": pa.int32() for name in self.captions}
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return tuple(f"caption_{name}" for name in self.captions)
+
+    def __call__(self, clips: list[Clip]) -> list[dict[str, Any]]:
+        return [
+            {"clip_id": clip.clip_id}
+            | {f"length_{name}": len(clip.columns[f"caption_{name}"]) for name in self.captions}
+            for clip in clips
+        ]
+
+
+@dataclass
+class Weighed(Brightness):
+    """Has weights, or says where they would be."""
+
+    weights: str = "pip:nosuch==1.0:x.onnx"
+    columns: ClassVar[dict[str, pa.DataType]] = {"weighed": pa.float32()}

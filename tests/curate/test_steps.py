@@ -1,0 +1,96 @@
+"""In which order stages run, what they are given to read, and stages that look at all clips at once."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from curate import config
+from curate.errors import ConfigError
+from curate.run import Run
+from tests.curate.stages import vector_of
+from tests.curate.videos import write_video
+from tests.project import Rushes, moving
+
+STAGES = "tests.curate.stages"
+PIPELINE = f"""\
+run: run
+sources: footage
+scan: {{min_clip_s: 1.0, max_clip_s: 4.0}}
+measure:
+  - use: {STAGES}.Length
+  - use: {STAGES}.Brightness
+  - use: {STAGES}.Vector
+  - use: {STAGES}.VectorSum
+  - use: {STAGES}.Rank
+caption:
+  - use: {STAGES}.Says
+  - {{use: {STAGES}.Says, name: again}}
+keep:
+  rank: {{above: p30}}
+  length_says: {{above: 3}}
+"""
+
+
+def made(folder: Path, text: str = PIPELINE) -> Run:
+    (folder / "footage").mkdir(exist_ok=True)
+    (folder / "pipeline.yaml").write_text(text)
+    return Run(str(folder / "run"), config.load(folder / "pipeline.yaml"))
+
+
+def test_measures_come_before_captions_and_what_reads_captions_after_them(tmp_path: Path) -> None:
+    found = [(step.spec.name, step.kind, step.level) for step in made(tmp_path).steps]
+    assert found == [
+        ("brightness", "measure", 0),
+        ("vector", "measure", 0),
+        ("vector_sum", "measure", 1),
+        ("rank", "measure", 2),
+        ("says", "caption", 0),
+        ("again", "caption", 0),
+        ("length", "review", 0),
+    ]
+
+
+def test_a_stage_for_captions_takes_all_of_the_run_or_those_it_names(tmp_path: Path) -> None:
+    every = made(tmp_path).steps[-1]
+    assert every.columns == ["length_says", "length_again"]
+    assert every.made_from == ("clips", "says", "again")
+    one = made(tmp_path, PIPELINE.replace(".Length", ".Length\n    captions: [says]")).steps[-1]
+    assert one.columns == ["length_says"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        (PIPELINE[PIPELINE.index("caption:") : PIPELINE.index("keep:")], "", "the pipeline has no captioner"),
+        (f"  - use: {STAGES}.Vector\n", "", "reads the column 'vector', which no earlier stage makes"),
+    ],
+)
+def test_what_a_stage_reads_must_be_there(tmp_path: Path, old: str, new: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        _ = made(tmp_path, PIPELINE.replace(old, new)).steps
+
+
+def test_values_reach_their_clips_and_all_clips_are_looked_at_again_when_one_is_new(
+    tmp_path: Path, rushes: Rushes
+) -> None:
+    (tmp_path / "footage").mkdir()
+    write_video(tmp_path / "footage" / "one.mp4", np.concatenate([moving(60, 1, 20), moving(75, 3, 60)]), 25, gop=25)
+    run = made(tmp_path)
+    for n in (1, 2):
+        done = rushes("run", cwd=tmp_path)
+        assert done.code == 0, done.err
+        wide = run.wide().set_index("clip_id")
+        assert wide["error"].isna().all()
+        assert {i: list(v) for i, v in wide["vector"].items()} == {i: vector_of(str(i)) for i in wide.index}
+        assert wide["vector_sum"].to_dict() == {i: sum(vector_of(str(i))) for i in wide.index}
+        by_rank = wide["vector_sum"].rank(method="min").sub(1).div(len(wide))
+        assert wide["rank"].to_numpy() == pytest.approx(by_rank.to_numpy())
+        captioned = set(run.selection(("measure",)).clip_ids)
+        assert 0 < len(captioned) < len(wide)
+        said = wide[wide["length_says"].notna()]
+        assert captioned <= set(said.index)
+        assert (said["length_says"] == said["caption_says"].str.len()).all()
+        if n == 1:
+            write_video(tmp_path / "footage" / "two.mp4", moving(150, 4, 90), 25, gop=25)
+    assert len(list((tmp_path / "run" / "measures" / "rank").glob("part-*"))) == 1

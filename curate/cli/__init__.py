@@ -24,6 +24,7 @@ from curate.cli import (
     submit,
     table,
     train,
+    weights,
 )
 from curate.cli.common import fail
 from curate.errors import RushesError
@@ -38,6 +39,7 @@ app = typer.Typer(
 )
 for module in (run, check, cuts, schema, status, funnel, errors, table, report, search, train, submit, doctor, footage):
     app.command(module.__name__.rpartition(".")[2])(module.command)
+app.add_typer(weights.app, name="weights")
 
 
 class Stopped(BaseException):

@@ -92,7 +92,7 @@ def test_check_names_the_command_that_fetches_missing_weights(project: Path, rus
             command, "--set", setting, "--set", "caption=[]", "--set", "keep={}", "--run", "runs/none", cwd=project
         )
         assert done.code == 2
-        assert "python -m curate.weights nosuch==1.0" in done.err
+        assert "rushes weights pull pip:nosuch==1.0:x" in done.err
 
 
 def test_doctor_finds_this_machine_able(rushes: Rushes) -> None:

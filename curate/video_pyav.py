@@ -261,7 +261,8 @@ class Reader:
         if scaler is None:
             scaler = self._reformatters[key] = VideoReformatter()
         if pixel_format.startswith("yuv") and raw.format.is_rgb:
-            options["dst_colorspace"] = Colorspace.ITU601  # its tag says RGB, which is no colour matrix for the other side
+            # Its tag says RGB, which is no colour matrix for the other side.
+            options["dst_colorspace"] = Colorspace.ITU601
         options.setdefault("interpolation", _SCALING)
         return scaler.reformat(raw, width_px, height_px, pixel_format, threads=1, **options)
 

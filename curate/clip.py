@@ -56,7 +56,9 @@ class Clip:
         """
         if not self.jpegs:
             raise ThumbnailError(f"clip {self.clip_id} has no thumbnail")
-        return np.stack([self._decode(i) for i in range(len(self.jpegs))])
+        frames_THWC = np.stack([self._frame(i) for i in range(len(self.jpegs))])
+        self._decoded.clear()  # from now on they are views of these
+        return frames_THWC
 
     @property
     def first(self) -> NDArray[np.uint8]:
@@ -73,11 +75,17 @@ class Clip:
         """The last thumbnail, (H, W, 3)."""
         return self._frame(len(self.jpegs) - 1)
 
+    @cached_property
+    def _decoded(self) -> dict[int, NDArray[np.uint8]]:
+        return {}
+
     def _frame(self, index: int) -> NDArray[np.uint8]:
         if "frames_THWC" in self.__dict__:
             frame: NDArray[np.uint8] = self.frames_THWC[index]
             return frame
-        return self._decode(index)
+        if index not in self._decoded:
+            self._decoded[index] = self._decode(index)
+        return self._decoded[index]
 
     def _decode(self, index: int) -> NDArray[np.uint8]:
         if not 0 <= index < len(self.jpegs):

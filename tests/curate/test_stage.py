@@ -98,11 +98,16 @@ def test_a_table_is_named_after_its_stage(use: str, name: str) -> None:
     assert stage.table_name(use) == name
 
 
-def test_frames_are_decoded_once_and_indexed_first_middle_last() -> None:
+def test_frames_are_decoded_once_and_indexed_first_middle_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[int] = []
+    imdecode = cv2.imdecode
+    monkeypatch.setattr(cv2, "imdecode", lambda *given: (decoded.append(1), imdecode(*given))[1])
     pictures = [cv2.imencode(".png", np.full((8, 8, 3), level, np.uint8))[1].tobytes() for level in (10, 20, 30, 40)]
     four = Clip("c", "s", 0.0, 2.0, 25.0, 50, 8, 8, tuple(pictures), (0.0, 0.5, 1.0, 1.5))
     assert [int(frame.mean()) for frame in (four.first, four.middle, four.last)] == [10, 30, 40]
     assert four.frames_THWC.shape == (4, 8, 8, 3)
     assert four.frames_THWC is four.frames_THWC
+    assert [int(frame.mean()) for frame in (four.first, four.middle, four.last)] == [10, 30, 40]
+    assert len(decoded) == 4
     with pytest.raises(ThumbnailError):
         _ = clip("none", n=0).frames_THWC

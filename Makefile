@@ -41,7 +41,7 @@ endif
 	@echo "sample:  $(TRAIN)/sample.mp4"
 
 test: venv lint types arrows
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile
 
 lint: venv
 	$(BIN)/ruff check .

@@ -1,0 +1,113 @@
+"""Picture: the part of a frame that the camera saw, without black bars and without what was laid over it.
+
+Plain functions for filters that measure motion; no stage of its own.
+
+- A bar is a run of rows or columns at the edge that is black (no colour above 24 of 255) in every frame of the clip: the
+  rule of `curate/letterbox.py`. White bars, blurred ones and bars with a subtitle in them are picture to it.
+- An overlay is an edge pattern that stays to the pixel from one frame to the next while almost all around it moves: a
+  logo, a subtitle, a caption bar. A still background is none, as most of the picture is still then. What is still
+  *and* small *and* moved around counts as one, whatever it is: the frame of a car's window is laid over the street.
+
+The figures of the overlay are ours, set on the even half of coco_mini (by name), moved, with a logo, a subtitle, a
+caption bar and a half-transparent word drawn on; the other half is in `benchmarks/filters_motion.py`.
+
+T frames, H height, W width, in pixels; C = 3, RGB 0..255. `h`, `w`: a smaller copy.
+"""
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+BLACK = 24
+LEAST_LIT = 0.2
+"""Share of height and width that must be left, or the clip is dark rather than boxed."""
+OVERLAY_SIDE_PX = 180
+EDGE = 60.0
+"""Sobel magnitude of an edge, at 180 px: a step of 15 of 255."""
+STILL = 0.25
+"""Largest change of an edge's gradient, as a share of it, for the edge to be the same one in the same place."""
+TWO_WAYS = 0.03
+"""Least l1 l2 / (l1 + l2)^2 of the structure tensor of a pattern: a line that slides along itself looks still, text does not."""
+MOST_STILL = 0.3
+"""Largest share of all edges that an overlay can have; above it the picture itself stands still."""
+
+
+def short_side(frame: NDArray[np.uint8], side_px: int) -> NDArray[np.uint8]:
+    """The frame, (H, W) or (H, W, C), scaled to a given short side."""
+    height_px, width_px = frame.shape[:2]
+    scale = side_px / min(height_px, width_px)
+    size_px = (max(side_px, round(width_px * scale)), max(side_px, round(height_px * scale)))
+    how = cv2.INTER_AREA if scale <= 1 else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(frame, size_px, interpolation=how), dtype=np.uint8)
+
+
+def grey(frame_HWC: NDArray[np.uint8], side_px: int) -> NDArray[np.uint8]:  # noqa: N803
+    """The frame in grey with a given short side."""
+    return short_side(np.asarray(cv2.cvtColor(frame_HWC, cv2.COLOR_RGB2GRAY), dtype=np.uint8), side_px)
+
+
+def without_bars(frames_THWC: NDArray[np.uint8]) -> NDArray[np.uint8]:  # noqa: N803
+    """A view of the frames without their black bars; all of them when there are none, or little else than black."""
+    sides = (frames_THWC[:, 0], frames_THWC[:, -1], frames_THWC[:, :, 0], frames_THWC[:, :, -1])
+    if all(side.max() > BLACK for side in sides):
+        return frames_THWC
+    brightest_HW = frames_THWC.max(axis=(0, 3))
+    rows = np.flatnonzero(brightest_HW.max(axis=1) > BLACK)
+    columns = np.flatnonzero(brightest_HW.max(axis=0) > BLACK)
+    height_px, width_px = brightest_HW.shape
+    if not len(rows) or np.ptp(rows) < LEAST_LIT * height_px or np.ptp(columns) < LEAST_LIT * width_px:
+        return frames_THWC
+    (top, bottom), (left, right) = _inward(rows, height_px), _inward(columns, width_px)
+    return frames_THWC[:, top:bottom, left:right]
+
+
+def _inward(lit: NDArray[np.intp], length_px: int) -> tuple[int, int]:
+    """From the first to the last lit line, less one at a bar: in a scaled picture that line is part bar."""
+    first, last = int(lit[0]), int(lit[-1]) + 1
+    return first + (first > 0), last - (last < length_px)
+
+
+def still_pattern(before_hw: NDArray[np.uint8], after_hw: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
+    """Where an overlay can be: patterns that two grey frames (180 px short side) share to the pixel, closed to areas.
+
+    Returns:
+        0 or 1, shape (h, w); None when there is no such pattern or most of the picture is one.
+    """
+    (ax, ay), (bx, by) = (_gradient(g) for g in (before_hw, after_hw))
+    strength = np.maximum(np.hypot(ax, ay), np.hypot(bx, by))
+    edge = strength > EDGE
+    still = edge & (np.hypot(ax - bx, ay - by) < STILL * strength)
+    # One pixel in the same place is chance; where it is not, most edges around it stay too.
+    near = [cv2.boxFilter(what.astype(np.float32), -1, (9, 9)) for what in (still, edge)]
+    still &= near[0] > 0.5 * near[1]
+    if not still.any():
+        return None
+    joined = cv2.dilate(still.astype(np.uint8), np.ones((7, 7), np.uint8))
+    count, label = cv2.connectedComponents(joined)
+    at, gx, gy = label[still], ax[still].astype(np.float64), ay[still].astype(np.float64)
+    xx, yy, xy, n = (np.bincount(at, w, count) for w in (gx * gx, gy * gy, gx * gy, np.ones_like(gx)))
+    pattern = (xx * yy - xy * xy > TWO_WAYS * (xx + yy) ** 2) & (n >= 20)
+    pattern[0] = False
+    if not 0 < np.count_nonzero(still & pattern[label]) <= MOST_STILL * np.count_nonzero(edge):
+        return None
+    wide = 25  # the inside of a caption bar has no edges
+    mask = cv2.copyMakeBorder(pattern[label].astype(np.uint8), wide, wide, wide, wide, cv2.BORDER_CONSTANT)
+    mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((wide, wide), np.uint8))
+    return np.ascontiguousarray(mask[wide:-wide, wide:-wide])
+
+
+def _gradient(grey_hw: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Sobel derivatives of a grey picture along x and y."""
+    return cv2.Sobel(grey_hw, cv2.CV_32F, 1, 0), cv2.Sobel(grey_hw, cv2.CV_32F, 0, 1)
+
+
+def filled(frame_HWC: NDArray[np.uint8], mask_hw: NDArray[np.uint8]) -> NDArray[np.uint8]:  # noqa: N803
+    """The frame with the masked part replaced by a blur of what surrounds it, which moves as the surroundings do."""
+    height_px, width_px = frame_HWC.shape[:2]
+    small_hwC = cv2.resize(frame_HWC, mask_hw.shape[::-1], interpolation=cv2.INTER_AREA).astype(np.float32)
+    seen_hw = 1 - mask_hw.astype(np.float32)
+    weight_hw = cv2.GaussianBlur(seen_hw, (0, 0), 8)
+    around_hwC = cv2.GaussianBlur(small_hwC * seen_hw[..., None], (0, 0), 8) / np.maximum(weight_hw, 1e-4)[..., None]
+    around_HWC = cv2.resize(around_hwC, (width_px, height_px), interpolation=cv2.INTER_LINEAR)
+    mask_HW = cv2.resize(mask_hw, (width_px, height_px), interpolation=cv2.INTER_NEAREST)
+    return np.where(mask_HW[..., None] > 0, np.clip(around_HWC, 0, 255).astype(np.uint8), frame_HWC)

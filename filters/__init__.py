@@ -1,6 +1,7 @@
 """One measurement per file: clips in, columns out, thumbnails only."""
 
+from filters.camera_motion import CameraMotion
 from filters.motion import Motion
 from filters.text_area import TextArea
 
-__all__ = ["Motion", "TextArea"]
+__all__ = ["CameraMotion", "Motion", "TextArea"]

@@ -2,6 +2,7 @@
 
 from filters.camera_motion import CameraMotion
 from filters.motion import Motion
+from filters.static import Static
 from filters.text_area import TextArea
 
-__all__ = ["CameraMotion", "Motion", "TextArea"]
+__all__ = ["CameraMotion", "Motion", "Static", "TextArea"]

@@ -94,7 +94,7 @@ def _moved(points_P2: NDArray[np.float32], move: Similarity) -> NDArray[np.float
     return np.asarray(points_P2 @ move[:, :2].T + move[:, 2], dtype=np.float32)
 
 
-def _fit(
+def fit(
     from_P2: NDArray[np.float32],  # noqa: N803
     to_P2: NDArray[np.float32],  # noqa: N803
     good: NDArray[np.bool_],
@@ -127,7 +127,7 @@ def camera_step(before_HW: NDArray[np.uint8], after_HW: NDArray[np.uint8]) -> Si
         stands = good & (np.linalg.norm(there_P2 - points_P2, axis=1) < STANDS_PX)
         if stands.sum() >= STAND * len(points_P2):
             return STANDS
-        move, agree = _fit(points_P2, there_P2, good)
+        move, agree = fit(points_P2, there_P2, good)
         enough = max(LEAST_CORNERS, FOUND * len(points_P2), AGREE * good.sum(), 2 * np.count_nonzero(stands & ~agree))
         if move is not None and agree.sum() >= enough and _spread(points_P2[agree]) >= WIDE * _spread(points_P2):
             return move
@@ -153,11 +153,11 @@ def _matched(
     scale = TRACK_SIDE_PX / MATCH_SIDE_PX
     from_P2 = scale * np.array([keys_a[m.queryIdx].pt for m in pairs], np.float32).reshape(-1, 2)
     to_P2 = scale * np.array([keys_b[m.trainIdx].pt for m in pairs], np.float32).reshape(-1, 2)
-    move, agree = _fit(from_P2, to_P2, np.ones(len(pairs), bool))
+    move, agree = fit(from_P2, to_P2, np.ones(len(pairs), bool))
     if move is None or agree.sum() < LEAST_CORNERS:
         return None
     there_P2, good = follow(before_HW, after_HW, points_P2, move)
-    better, agree = _fit(points_P2, there_P2, good)
+    better, agree = fit(points_P2, there_P2, good)
     if better is not None and agree.sum() >= LEAST_CORNERS:
         move = better
     stays, seen = cv2.warpAffine(before_HW, STANDS, before_HW.shape[::-1]), _visible(before_HW.shape, move)

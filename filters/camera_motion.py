@@ -55,7 +55,7 @@ WORDS = (("pan_left", "pan_right"), ("tilt_up", "tilt_down"), ("zoom_in", "zoom_
 def displacement(move: Similarity, height_px: int, width_px: int) -> tuple[NDArray[np.float64], float]:
     """A similarity as (right, down, zoom, roll) and the mean displacement over the picture, px at a 16 px short side."""
     unit = MAP_SIDE_PX / min(height_px, width_px)
-    y, x = np.mgrid[0:height_px:13j, 0:width_px:13j].reshape(2, -1)
+    y, x = (np.mgrid[0:16, 0:16].reshape(2, -1) + 0.5) * [[height_px / 16], [width_px / 16]] - 0.5
     centre = np.array([(width_px - 1) / 2, (height_px - 1) / 2])
     radius = float(np.hypot(x - centre[0], y - centre[1]).mean())
     shift = move[:, :2] @ centre + move[:, 2] - centre

@@ -75,6 +75,7 @@ def raft(path: Path) -> Flow:
     stem = state.get("feature_encoder.convnormrelu.0.weight")
     if stem is None:
         raise ValueError(f"weights of Motion: {files[0]} is not a state dict of torchvision's RAFT")
+    torch.set_num_threads(1)  # parallelism is the engine's business
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = (raft_large if len(stem) == 64 else raft_small)(weights=None)
     network.load_state_dict(state)

@@ -2,7 +2,14 @@
 
 from filters.camera_motion import CameraMotion
 from filters.motion import Motion
+from filters.quality import Quality
 from filters.static import Static
 from filters.text_area import TextArea
 
-__all__ = ["CameraMotion", "Motion", "Static", "TextArea"]
+__all__ = [
+    "CameraMotion",
+    "Motion",
+    "Quality",
+    "Static",
+    "TextArea",
+]

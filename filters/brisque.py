@@ -1,4 +1,5 @@
-"""BRISQUE: how far the statistics of one picture are from those of undistorted photographs, about 0 (good) to 100.
+"""BRISQUE: how far the statistics of one picture are from those of undistorted photographs, about 0 (good) to 100,
+a little beyond both for the best and the worst.
 
 Source: Mittal, Moorthy, Bovik, "No-reference image quality assessment in the spatial domain", IEEE TIP 21(12), 2012. Luma is normalised by a
 local mean and deviation (Gaussian window 7x7, sigma 7/6); of the result a generalised Gaussian is fitted, and an asymmetric one to

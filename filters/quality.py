@@ -8,7 +8,7 @@
 | `blockiness` | ratio, (-1, inf), 0 = none | JPEG and MPEG blocks | the two terms B and A of Wang, Sheikh, Bovik, ICIP 2002: B / A - 1 |
 | `noise` | grey levels, [0, inf) | noise (and fine texture) | sigma of Immerkaer, CVIU 64(2), 1996 |
 | `flicker` | share of full white, [0, 1] | brightness going up and down | mean absolute second difference of mean luma over time, halved |
-| `brisque` | about 0 to 100 | distortion | BRISQUE: Mittal, Moorthy, Bovik, IEEE TIP 21(12), 2012 (`filters/brisque.py`) |
+| `brisque` | about -10 to 110 | distortion | BRISQUE: Mittal, Moorthy, Bovik, IEEE TIP 21(12), 2012 (`filters/brisque.py`) |
 
 Ours: B / A alone (Wang's full score also holds a rate of zero crossings and five constants fitted to one set of pictures; as a ratio it needs
 none), and flicker (a fade is a straight line and counts nothing; at 2 thumbnails a second only slow flicker is seen). Wang's grid of 8 px is

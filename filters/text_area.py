@@ -21,12 +21,19 @@ the project's real footage):
   drawn on photographs 81 % came within 15 % of their ink's bounding box, median 0.97; single words a third of the frame
   tall come out up to 1.5 times too large, and 4 of the 72 scored too low and were missed.
 
+Where the text belongs is told by motion (`filters/overlay.py`): `overlay_text` is laid over the picture (it stays put,
+or slides along its line, while the rest of the picture moves), `scene_text` moves with the picture, and `still_text` is
+text in a picture that doesn't move, of which nothing can be told. So a rule on `overlay_text` keeps a tripod's street
+signs, and a rule on both drops every text that may be an overlay. What cannot be told: text that leaves while the
+picture moves counts as scene text, and text on something the camera follows exactly, or inside a vehicle that the
+camera rides in, counts as an overlay.
+
 H height, W width, in pixels; N boxes.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import cv2
 import numpy as np
@@ -34,6 +41,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from curate.clip import Clip
+from filters.overlay import Kind, Sight
+from filters.quality import lit_area
 
 NETWORK_SIDE_PX = 480
 SCORE = 0.7
@@ -87,11 +96,20 @@ def network_input(frame_HWC: NDArray[np.uint8]) -> NDArray[np.float32]:  # noqa:
     return np.ascontiguousarray(scaled_HWC.transpose(2, 0, 1)[None])
 
 
+def shares(boxes_N42: NDArray[np.generic], height_px: int, width_px: int) -> list[list[float]]:  # noqa: N803
+    """Each box as eight numbers x, y, x, y, ... clockwise from its top left, in shares of width and height: they hold for any size."""
+    boxes: NDArray[np.float64] = np.asarray(boxes_N42, dtype=np.float64).reshape(-1, 4, 2) / (width_px, height_px)
+    return [[float(value) for value in box.clip(0, 1).ravel()] for box in boxes]
+
+
 @dataclass
 class TextArea:
-    """Area of text over the area of the frame [0, 1]: first, middle and last thumbnail, and the largest of the three.
+    """Area of text over the area of the frame [0, 1], and how much of it is laid over the picture, part of the scene, or undecided.
 
-    SVD, Appendix C.
+    `text_area_*` are those of the first, middle and last thumbnail and the largest of the three (SVD, Appendix C).
+    `overlay_text`, `scene_text` and `still_text` are each the largest of the same three. `text_boxes` holds the lines
+    of the middle thumbnail, each as four corners x, y in shares of width and height, clockwise from the top left, and
+    `text_kinds` what each is: `overlay`, `scene` or `still`.
 
     Attributes:
         weights: PP-OCR text detector, ONNX.
@@ -107,8 +125,13 @@ class TextArea:
         "text_area_middle": pa.float32(),
         "text_area_last": pa.float32(),
         "text_area": pa.float32(),
+        "overlay_text": pa.float32(),
+        "scene_text": pa.float32(),
+        "still_text": pa.float32(),
+        "text_boxes": pa.list_(pa.list_(pa.float32())),
+        "text_kinds": pa.list_(pa.string()),
     }
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     reads: ClassVar[tuple[str, ...]] = ()
 
     def setup(self) -> None:
@@ -146,20 +169,40 @@ class TextArea:
         return credible(boxes, scores, height_px, width_px)
 
     def __call__(self, clips: list[Clip]) -> list[dict[str, Any]]:
-        """One row per clip: `clip_id` and the four areas."""
+        """One row per clip: `clip_id` and the columns."""
         return [{"clip_id": clip.clip_id, **self._measure(clip)} for clip in clips]
 
-    def _measure(self, clip: Clip) -> dict[str, float]:
+    def _measure(self, clip: Clip) -> dict[str, Any]:
         count = len(clip.jpegs)
         indices = (0, count // 2, count - 1)
-        areas: dict[int, float] = {}
+        boxes: dict[int, NDArray[np.float32]] = {}
         for index, frame in zip(indices, (clip.first, clip.middle, clip.last), strict=True):
-            if index not in areas:
-                areas[index] = text_area(self.detect(frame), *frame.shape[:2])
+            if index not in boxes:
+                boxes[index] = self.detect(frame)
+        height_px, width_px = frame.shape[:2]
+        kinds = self._kinds(clip, boxes)
+        areas = {index: text_area(found, height_px, width_px) for index, found in boxes.items()}
         first, middle, last = (areas[index] for index in indices)
+        kind_area = {
+            kind: max(
+                text_area(found[[k == kind for k in kinds[index]]], height_px, width_px)
+                for index, found in boxes.items()
+            )
+            for kind in get_args(Kind)
+        }
         return {
             "text_area_first": first,
             "text_area_middle": middle,
             "text_area_last": last,
             "text_area": max(first, middle, last),
+            **{f"{kind}_text": area for kind, area in kind_area.items()},
+            "text_boxes": shares(boxes[count // 2], height_px, width_px),
+            "text_kinds": list(kinds[count // 2]),
         }
+
+    def _kinds(self, clip: Clip, boxes: dict[int, NDArray[np.float32]]) -> dict[int, list[Kind]]:
+        if not any(len(found) for found in boxes.values()):  # most clips: the other thumbnails need not be looked at
+            return {index: [] for index in boxes}
+        frames_THWC = clip.frames_THWC
+        sight = Sight(frames_THWC, lit_area(frames_THWC.max(axis=3)))
+        return {index: sight.kinds(index, found) for index, found in boxes.items()}

@@ -158,7 +158,7 @@ def test_brisque_dislikes_blur_and_blocks(model, photo):
     brisque = Brisque.load(model)
     for name in PHOTOS:
         luma = grey(photo(name))
-        assert 0 < brisque.score(luma) < brisque.score(blurred(luma, 3)) < 110
+        assert -20 < brisque.score(luma) < brisque.score(blurred(luma, 3)) < 110
         assert brisque.score(luma) < brisque.score(blocky(luma, 5))
         assert features(luma).shape == (36,)
 

@@ -1,0 +1,89 @@
+"""SourceWatermark: a mark that is at the same place in all clips of one source, [0, 1].
+
+What stays within a clip is a mark or a still background (`filters/watermark.py`); what stays at the same place in clips
+that otherwise look different is a mark. Source: the median over a collection of Dekel et al., CVPR 2017, here over the
+maps that `Watermark` leaves (54 x 96 cells: with still edges, with any edges). Ours, all of what follows.
+
+The score is the product of two numbers. How many cells have still edges in at least `SHARE` of the clips, beyond what
+chance gives for cells that are filled independently (three times the expected number, then 1 - exp(-cells / 8)); and
+how different the clips look outside of these cells: 1 minus the mean overlap (intersection over union) of their edges.
+Clips cut from one tripod shot look the same, so their score is near 0 though everything in them stays: nothing can be
+told there either.
+
+Null where there are fewer than `FEWEST` clips with a map. It is a stage over the whole run (`whole = True`): it is
+called once with every clip.
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any, ClassVar
+
+import cv2
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from curate.clip import Clip
+from filters.still_edges import MAP_CELLS, unpacked
+
+FEWEST = 3
+SHARE = 0.8
+MOST_COMPARED = 24
+"""Clips of a source whose looks are compared with each other, spread over it."""
+
+
+def common_mark(maps_N2HW: NDArray[np.bool_]) -> tuple[float, list[float] | None]:  # noqa: N803
+    """Score [0, 1] and box (left, top, right, bottom in shares) of what stays in all clips.
+
+    Args:
+        maps_N2HW: For each clip the cells with still edges and those with any, shape (N, 2, 54, 96).
+    """
+    still, edge = maps_N2HW[:, 0], maps_N2HW[:, 1]
+    common = still.mean(axis=0) >= SHARE
+    filled = still.reshape(len(still), -1).mean(axis=1)
+    least = int(np.ceil(SHARE * len(still)))
+    by_chance = float(np.prod(np.sort(filled)[:least])) * common.size
+    cells = max(0.0, float(common.sum()) - 3 * by_chance)
+    if cells == 0:
+        return 0.0, None
+    elsewhere = ~cv2.dilate(common.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)
+    chosen = np.unique(np.linspace(0, len(edge) - 1, MOST_COMPARED).round().astype(int))
+    looks = edge[chosen][:, elsewhere]
+    overlaps = [float((a & b).sum() / max(1, int((a | b).sum()))) for a, b in combinations(looks, 2)]
+    score = float((1 - np.exp(-cells / 8)) * (1 - np.mean(overlaps)))
+    ys, xs = np.nonzero(common)
+    rows, columns = MAP_CELLS
+    return score, [xs.min() / columns, ys.min() / rows, (xs.max() + 1) / columns, (ys.max() + 1) / rows]
+
+
+@dataclass
+class SourceWatermark:
+    """A mark shared by the clips of one source [0, 1], and its box [left, top, right, bottom] in shares, null below 0.5.
+
+    Null with fewer than three clips of the source. Every clip of a source has the same value.
+    """
+
+    columns: ClassVar[dict[str, pa.DataType]] = {
+        "source_watermark": pa.float32(),
+        "source_watermark_box": pa.list_(pa.float32()),
+    }
+    version: ClassVar[int] = 1
+    reads: ClassVar[tuple[str, ...]] = ("watermark_edges",)
+    whole: ClassVar[bool] = True
+
+    def setup(self) -> None:
+        """Nothing to load."""
+
+    def __call__(self, clips: list[Clip]) -> list[dict[str, Any]]:
+        """One row per clip: `clip_id` and the two columns."""
+        by_source: dict[str, list[Clip]] = defaultdict(list)
+        for clip in sorted(clips, key=lambda clip: (clip.source_id, clip.start_s, clip.clip_id)):
+            by_source[clip.source_id].append(clip)
+        rows = []
+        for members in by_source.values():
+            maps = [unpacked(data) for clip in members if (data := clip.columns.get("watermark_edges"))]
+            score, box = common_mark(np.stack(maps)) if len(maps) >= FEWEST else (None, None)
+            shown = [float(v) for v in box] if box and score is not None and score >= 0.5 else None
+            rows += [{"clip_id": c.clip_id, "source_watermark": score, "source_watermark_box": shown} for c in members]
+        return rows

@@ -1,0 +1,157 @@
+"""Still edges: the edges of a clip that stay exactly where they are, and how far the rest of the picture moves while they do.
+
+Source: Dekel, Rubinstein, Liu, Freeman, "On the effectiveness of visible watermarks", CVPR 2017: the median over
+pictures of the gradient keeps what all of them share, a watermark, and cancels what differs. There the pictures are a
+collection; here they are the thumbnails of one clip, so that the median also keeps whatever the camera does not move
+over. Ours, therefore: the spread around the median (a pixel is still when its median gradient is well above the
+spread), groups of still pixels, and for each group the share of the *other* edges that stay as well.
+
+T frames, H height, W width, in pixels; gradients are in grey levels per pixel.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from filters.overlay import gradients
+
+MOST_FRAMES = 12
+"""Frames looked at, spread over the clip: more change the median little and cost as much again."""
+LEVELS = 2.0
+"""A still pixel has at least this median gradient."""
+SURE = 4.0
+"""And this many times its spread (median absolute deviation, plus half a level of noise)."""
+MAP_CELLS = (54, 96)
+
+Plane = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Still pixels that lie together."""
+
+    box_px: tuple[int, int, int, int]
+    """Left, top, right, bottom."""
+    pixels: float
+    """Still pixels, as they would be at a 360 px short side."""
+    own: float
+    """Share of the edges in the group's area that stay, about [0, 1]."""
+    sureness: float
+    """Median over the group of median gradient over spread."""
+    rest: float
+    """Share of the edges outside of it that stay, about [0, 1]: near 1 the camera is still and the group says nothing."""
+
+
+@dataclass(frozen=True)
+class StillEdges:
+    """What stays in one clip, each (H, W): median and mean gradient, how sure, the still pixels, and where edges count at all."""
+
+    median: Plane
+    mean: Plane
+    sure: Plane
+    """Median over spread."""
+    still: NDArray[np.uint8]
+    counts: NDArray[np.uint8]
+
+
+def long_lines(still_HW: NDArray[np.uint8]) -> NDArray[np.uint8]:  # noqa: N803
+    """Straight lines along a side, at least a quarter of it long: the borders of bars and frames, not marks."""
+    height_px, width_px = still_HW.shape
+    fat = cv2.dilate(still_HW, np.ones((3, 3), np.uint8))
+    across = cv2.morphologyEx(fat, cv2.MORPH_OPEN, np.ones((1, max(8, width_px // 4)), np.uint8))
+    down = cv2.morphologyEx(fat, cv2.MORPH_OPEN, np.ones((max(8, height_px // 4), 1), np.uint8))
+    return np.asarray(cv2.dilate(across | down, np.ones((7, 7), np.uint8)), dtype=np.uint8)
+
+
+def median_over_time(values_TN: NDArray[np.int16]) -> NDArray[np.float32]:  # noqa: N803
+    """Median over the first axis. A sorting network of whole frames (Batcher, 1968): a tenth of the time of np.median, which sorts pixels."""
+    rows = list(values_TN)
+    count, p = len(rows), 1
+    while p < count:
+        k = p
+        while k >= 1:
+            for j in range(k % p, count - k, 2 * k):
+                for i in range(min(k, count - j - k)):
+                    if (i + j) // (2 * p) == (i + j + k) // (2 * p):
+                        low, high = rows[i + j], rows[i + j + k]
+                        rows[i + j], rows[i + j + k] = np.minimum(low, high), np.maximum(low, high)
+            k //= 2
+        p *= 2
+    middle = rows[(count - 1) // 2].astype(np.float32) + rows[count // 2].astype(np.float32)
+    return np.asarray(middle / 2, dtype=np.float32)
+
+
+def still_edges(greys_THW: NDArray[np.uint8], lit: tuple[slice, slice]) -> StillEdges:  # noqa: N803
+    """Median, mean and spread of the gradient over the frames.
+
+    Args:
+        greys_THW: Grey frames, T >= 2.
+        lit: Rows and columns inside of black bars.
+    """
+    chosen = np.unique(np.linspace(0, len(greys_THW) - 1, MOST_FRAMES).round().astype(int))
+    scaled = np.stack([np.rint(gradients(greys_THW[index], blur_px=0.8) * 64) for index in chosen]).astype(np.int16)
+    middle = median_over_time(scaled)
+    spread = median_over_time(np.abs(scaled - np.rint(middle).astype(np.int16))) / 64
+    median_HW, spread_HW = np.hypot(*(middle / 64)), np.hypot(*spread)
+    fields = scaled.astype(np.float32) / 64
+    mean_HW = np.hypot(fields[:, 0], fields[:, 1]).mean(axis=0)
+    sure_HW = median_HW / (spread_HW + 0.5)
+    counts = np.zeros(median_HW.shape, dtype=np.uint8)
+    margin_px = max(3, min(counts.shape) // 60)
+    rows, columns = lit
+    counts[rows.start + margin_px : rows.stop - margin_px, columns.start + margin_px : columns.stop - margin_px] = 1
+    counts &= 1 - long_lines(((median_HW > LEVELS) & (sure_HW > SURE / 2)).astype(np.uint8))
+    still = ((median_HW > LEVELS) & (sure_HW > SURE)).astype(np.uint8) & counts
+    return StillEdges(median_HW, mean_HW, sure_HW, still, counts)
+
+
+def groups(edges: StillEdges, most: int = 3) -> list[Group]:
+    """The groups of still pixels with the strongest edges, strongest first."""
+    short_px = min(edges.still.shape)
+    reach_px = max(3, int(short_px * 0.03)) | 1
+    near = cv2.dilate(edges.still, np.ones((reach_px, reach_px), np.uint8))
+    count, label_HW, stats, _ = cv2.connectedComponentsWithStats(near)
+    label = label_HW.ravel()
+    kept = np.bincount(label, (edges.median * edges.still).ravel(), count)
+    pixels = np.bincount(label, edges.still.ravel(), count)
+    kept[0] = 0
+    edge_HW = (edges.mean > LEVELS) & (edges.counts > 0)
+    found = []
+    for index in np.argsort(-kept, kind="stable")[:most]:
+        if kept[index] == 0 or pixels[index] < 12:
+            continue
+        inside_HW = label_HW == index
+        rest_HW = edge_HW & ~inside_HW
+        left, top, width, height = (int(v) for v in stats[index, :4])
+        found.append(
+            Group(
+                box_px=(left, top, left + width, top + height),
+                pixels=float(pixels[index] * (360 / short_px) ** 2),
+                own=float(kept[index] / (edges.mean[inside_HW & (edges.counts > 0)].sum() + 1)),
+                sureness=float(np.median(edges.sure[inside_HW & (edges.still > 0)])),
+                rest=float(edges.median[rest_HW].sum() / (edges.mean[rest_HW].sum() + 1)),
+            )
+        )
+    return found
+
+
+def rest_of(edges: StillEdges) -> float:
+    """Share of all edges that stay, about [0, 1]."""
+    edge_HW = (edges.mean > LEVELS) & (edges.counts > 0)
+    return float(edges.median[edge_HW].sum() / (edges.mean[edge_HW].sum() + 1))
+
+
+def packed(edges: StillEdges) -> bytes:
+    """Two maps of 54 x 96 bits, one after the other: cells with still edges, and cells with edges of any kind."""
+    size = MAP_CELLS[::-1]
+    still = cv2.resize(edges.still.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0.06
+    edge_HW = ((edges.mean > 2 * LEVELS) & (edges.counts > 0)).astype(np.float32)
+    edge = cv2.resize(edge_HW, size, interpolation=cv2.INTER_AREA) > 0.15
+    return np.packbits(np.stack([still, edge])).tobytes()
+
+
+def unpacked(data: bytes) -> NDArray[np.bool_]:
+    """The two maps, (2, 54, 96)."""
+    return np.unpackbits(np.frombuffer(data, np.uint8)).reshape(2, *MAP_CELLS).astype(bool)

@@ -1,0 +1,212 @@
+"""Watermark: how likely something is laid over the picture to mark its owner, [0, 1]; the larger of up to three
+opinions, and whose it is.
+
+- `edges` (weight-free): a group of edges that stays exactly where it is while the rest of the picture moves (`filters/still_edges.py`; the
+  median gradient of Dekel et al., CVPR 2017). A logistic function of four numbers: how many pixels, the share of the group's edges that stay,
+  how sure they are, and the share of the rest that stays as well.
+- `text`: a line of `TextArea` that is an overlay or cannot be told from one, and that reads like an agency, an address or a handle. The score is
+  the recogniser's confidence, at most 0.98; times 0.9 where the picture is still, because a shop's sign can read like that too.
+- `classifier`: an image classifier of your choice, the mean over the first, middle and last thumbnail.
+
+What cannot be told. In a clip without motion everything stays, so `edges` says (nearly) nothing: a logo without words on
+a tripod's picture is found through a classifier or through other clips of its source (`filters.SourceWatermark`, which
+reads `watermark_edges`), or not at all. Whatever is fixed to the camera (a windscreen, a helmet's rim) or followed by
+it exactly looks like a mark. `edges` finds any overlay, subtitles and captions too; `watermark_by` and `overlay_text` of
+`TextArea` tell them apart. Marks that move are not found.
+
+Ours: the four weights, fitted on drawn marks over the tuning half of the footage and photographs (`benchmarks/filters_overlay.py`
+prints what the other half gives, and by which kind of mark).
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from difflib import SequenceMatcher
+from typing import Any, ClassVar
+
+import cv2
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from curate.clip import Clip
+from filters.quality import lit_area
+from filters.still_edges import Group, groups, packed, still_edges
+from filters.text_reader import Reader
+
+OFFSET, PER_LOG_PIXEL, PER_OWN, PER_LOG_SURENESS, PER_REST = -7.4, 0.86, 0.37, 1.25, -2.33
+AGENCIES = (
+    *("shutterstock", "gettyimages", "istock", "alamy", "pond5", "adobestock", "depositphotos", "dreamstime", "123rf"),
+    *(
+        "videohive",
+        "videoblocks",
+        "storyblocks",
+        "bigstock",
+        "freepik",
+        "canstockphoto",
+        "envato",
+        "artgrid",
+        "dissolve.com",
+    ),
+)
+ADDRESS = re.compile(r"www[.,]|https?:|\b[a-z0-9-]{2,}[.,](com|net|org|tv|io|co|de|fr|uk|eu|cn|ru|jp|in|info)\b")
+HANDLE = re.compile(r"@[a-z0-9_.]{3,}")
+OWNER = re.compile(r"[©®]|\(c\)|\bcopyright\b")
+SPEAKS = 0.5
+"""At least this: there is a mark, and its box and speaker are given."""
+LONGEST_READ = 6
+"""Lines read per clip, the largest first."""
+
+Classifier = Callable[[NDArray[np.uint8]], float]
+
+
+def edge_score(group: Group) -> float:
+    """How much one group of still edges looks like a mark, (0, 1)."""
+    z = (
+        OFFSET
+        + PER_LOG_PIXEL * np.log(min(group.pixels, 3000.0))
+        + PER_OWN * group.own
+        + PER_LOG_SURENESS * np.log(min(group.sureness, 20.0))
+        + PER_REST * group.rest
+    )
+    return float(1 / (1 + np.exp(-z)))
+
+
+def marks_owner(line: str) -> bool:
+    """Whether a line reads like an agency, an address, a handle or a claim of ownership, a wrong letter in a long name allowed."""
+    text = line.lower()
+    if ADDRESS.search(text) or HANDLE.search(text.replace(" ", "")) or OWNER.search(text):
+        return True
+    letters = re.sub(r"[^a-z0-9.]", "", text)
+    for name in AGENCIES:
+        if name in letters:
+            return True
+        if len(name) >= 8:
+            pieces = (letters[i : i + len(name)] for i in range(max(1, len(letters) - len(name) + 1)))
+            if any(SequenceMatcher(None, name, piece).ratio() >= 0.8 for piece in pieces):
+                return True
+    return False
+
+
+def _in_shares(box_px: tuple[float, float, float, float], shape: tuple[int, ...]) -> list[float]:
+    height_px, width_px = shape[:2]
+    left, top, right, bottom = box_px
+    return [
+        max(0.0, left / width_px),
+        max(0.0, top / height_px),
+        min(1.0, right / width_px),
+        min(1.0, bottom / height_px),
+    ]
+
+
+@dataclass
+class Watermark:
+    """Likelihood of a watermark, where it is, what it reads and which of `edges`, `text`, `classifier` said so.
+
+    `watermark` is the largest of the opinions, [0, 1]. `watermark_box` is [left, top, right, bottom] in shares of width
+    and height, null below 0.5 or when a classifier spoke. `watermark_text` is the line that reads like an owner's, null
+    when there is none or nothing was read. `watermark_by` is null below 0.5. `watermark_edges` is a small map for
+    `SourceWatermark`. A clip of one thumbnail has no edges that stay: its score is what the others say, or 0.
+
+    Attributes:
+        weights: Image classifier in transformers' form (hub:owner/name@revision or dir:), with a label that holds "watermark"; None for none.
+        text_weights: PP-OCR text recogniser, ONNX; None reads nothing. Needs `TextArea` to have run; without it nothing is read either.
+    """
+
+    weights: str | None = None
+    text_weights: str | None = "pip:rapidocr==3.10.0:rapidocr/models/PP-OCRv6_rec_small.onnx"
+
+    _reader: Reader | None = field(default=None, init=False, repr=False, compare=False)
+    _classify: Classifier | None = field(default=None, init=False, repr=False, compare=False)
+
+    columns: ClassVar[dict[str, pa.DataType]] = {
+        "watermark": pa.float32(),
+        "watermark_box": pa.list_(pa.float32()),
+        "watermark_text": pa.string(),
+        "watermark_by": pa.string(),
+        "watermark_edges": pa.binary(),
+    }
+    version: ClassVar[int] = 1
+    reads: ClassVar[tuple[str, ...]] = ("text_boxes?", "text_kinds?")
+
+    def setup(self) -> None:
+        """Load what has weights; keep OpenCV to one thread: parallelism is the engine's business."""
+        cv2.setNumThreads(1)
+        self._reader = Reader(self.text_weights) if self.text_weights else None
+        self._classify = load_classifier(self.weights) if self.weights else None
+
+    def __call__(self, clips: list[Clip]) -> list[dict[str, Any]]:
+        """One row per clip: `clip_id` and the five columns."""
+        return [{"clip_id": clip.clip_id, **self._measure(clip)} for clip in clips]
+
+    def _measure(self, clip: Clip) -> dict[str, Any]:
+        frames_THWC = clip.frames_THWC
+        opinions: list[tuple[float, str, list[float] | None]] = [(0.0, "edges", None)]
+        edges_map = None
+        if len(frames_THWC) > 1:
+            greys_THW = np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames_THWC])
+            edges = still_edges(greys_THW, lit_area(greys_THW))
+            edges_map = packed(edges)
+            opinions += [(edge_score(g), "edges", _in_shares(g.box_px, frames_THWC[0].shape)) for g in groups(edges)]
+        score, line, box = self._read(clip, frames_THWC[len(frames_THWC) // 2])
+        opinions.append((score, "text", box))
+        if self._classify:
+            chances = [self._classify(frame) for frame in (clip.first, clip.middle, clip.last)]
+            opinions.append((float(np.mean(chances)), "classifier", None))
+        best, by, box = max(opinions, key=lambda opinion: opinion[0])
+        return {
+            "watermark": best,
+            "watermark_box": box if best >= SPEAKS else None,
+            "watermark_text": line,
+            "watermark_by": by if best >= SPEAKS else None,
+            "watermark_edges": edges_map,
+        }
+
+    def _read(self, clip: Clip, frame_HWC: NDArray[np.uint8]) -> tuple[float, str | None, list[float] | None]:  # noqa: N803
+        boxes, kinds = clip.columns.get("text_boxes"), clip.columns.get("text_kinds")
+        if self._reader is None or boxes is None or kinds is None:
+            return 0.0, None, None
+        size: NDArray[np.float32] = np.array((frame_HWC.shape[1], frame_HWC.shape[0]), dtype=np.float32)
+        corners = [np.asarray(box, dtype=np.float32).reshape(4, 2) * size for box in boxes]
+        lines = [(box, kind) for box, kind in zip(corners, kinds, strict=True) if kind != "scene"]
+        lines.sort(key=lambda line: -float(cv2.contourArea(line[0])))
+        best: tuple[float, str | None, list[float] | None] = (0.0, None, None)
+        for box, kind in lines[:LONGEST_READ]:
+            text, sure = self._reader.read(frame_HWC, box)
+            score = min(sure, 0.98) * (1.0 if kind == "overlay" else 0.9)
+            if score > best[0] and marks_owner(text):
+                best = (score, text, _in_shares((*box.min(axis=0), *box.max(axis=0)), frame_HWC.shape))
+        return best[0], best[1], [float(v) for v in best[2]] if best[2] else None
+
+
+def load_classifier(folder: str) -> Classifier:
+    """An image classifier of transformers as a function of one RGB frame: the probability of its watermark label.
+
+    Raises ValueError when no label, or more than one, stands for a watermark.
+    """
+    import torch
+    from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+    torch.set_num_threads(1)
+    model = AutoModelForImageClassification.from_pretrained(folder).eval()
+    processor = AutoImageProcessor.from_pretrained(folder)
+    labels = {int(index): str(label).lower() for index, label in model.config.id2label.items()}
+    yes = [
+        index
+        for index, label in labels.items()
+        if "watermark" in label and not re.match(r"(no|not|non|without|un)\W?", label)
+    ]
+    if len(yes) != 1:
+        raise ValueError(
+            f"the classifier in {folder} must have one label for a watermark; it has {sorted(labels.values())}"
+        )
+
+    def classify(frame_HWC: NDArray[np.uint8]) -> float:  # noqa: N803
+        with torch.inference_mode():
+            logits = model(**processor(images=frame_HWC, return_tensors="pt")).logits
+            chance = float(logits.float().softmax(dim=-1)[0, yes[0]])
+        if not np.isfinite(chance):
+            raise ValueError("the watermark classifier answered with NaN")
+        return chance
+
+    return classify

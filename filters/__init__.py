@@ -1,7 +1,10 @@
 """One measurement per file: clips in, columns out, thumbnails only."""
 
+from filters.aesthetic import Aesthetic
 from filters.camera_motion import CameraMotion
+from filters.caption_similarity import CaptionSimilarity
 from filters.motion import Motion
+from filters.open_clip import OpenClip
 from filters.quality import Quality
 from filters.source_watermark import SourceWatermark
 from filters.static import Static
@@ -9,8 +12,11 @@ from filters.text_area import TextArea
 from filters.watermark import Watermark
 
 __all__ = [
+    "Aesthetic",
     "CameraMotion",
+    "CaptionSimilarity",
     "Motion",
+    "OpenClip",
     "Quality",
     "SourceWatermark",
     "Static",

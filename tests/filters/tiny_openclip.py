@@ -1,0 +1,32 @@
+"""An open_clip model of ViT-L/14's architecture, small and randomly initialised: no CLIP weights can be had where the tests run."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+TINY = {
+    "embed_dim": 48,
+    "quick_gelu": True,
+    "vision_cfg": {"image_size": 64, "layers": 2, "width": 64, "patch_size": 16},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2},
+}
+
+
+def build(folder: Path, config: dict[str, Any] | None = None) -> tuple[Path, Any]:
+    """Writes a folder as the hub's are (configuration and safetensors), and `<folder>.json`; that file and the model itself."""
+    import open_clip
+    import torch
+    from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+    from safetensors.torch import save_file
+
+    config = config or TINY
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder.with_suffix(".json")
+    file.write_text(json.dumps(config))
+    torch.manual_seed(3)
+    net = open_clip.CLIP(**config).eval()
+    preprocess = {"mean": OPENAI_DATASET_MEAN, "std": OPENAI_DATASET_STD}
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": preprocess}))
+    state = {name: tensor.contiguous() for name, tensor in net.state_dict().items()}
+    save_file(state, folder / "open_clip_model.safetensors")
+    return file, net

@@ -3,7 +3,10 @@
 from filters.aesthetic import Aesthetic
 from filters.camera_motion import CameraMotion
 from filters.caption_similarity import CaptionSimilarity
+from filters.duplicate import Duplicate
+from filters.fingerprint import Fingerprint
 from filters.motion import Motion
+from filters.nsfw import Nsfw
 from filters.open_clip import OpenClip
 from filters.quality import Quality
 from filters.source_watermark import SourceWatermark
@@ -15,7 +18,10 @@ __all__ = [
     "Aesthetic",
     "CameraMotion",
     "CaptionSimilarity",
+    "Duplicate",
+    "Fingerprint",
     "Motion",
+    "Nsfw",
     "OpenClip",
     "Quality",
     "SourceWatermark",

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -108,7 +110,7 @@ def test_whole_path_through_a_small_model(heads, make_clip, textured, tmp_path):
 
     def run(batch):
         rows = encoder(batch)
-        return head([Clip(**{**clip.__dict__, "columns": row}) for clip, row in zip(batch, rows, strict=True)])
+        return head([replace(clip, columns=row) for clip, row in zip(batch, rows, strict=True)])
 
     together = {row["clip_id"]: row for row in run(clips)}
     assert together == {row["clip_id"]: row for clip in reversed(clips) for row in run([clip])}

@@ -1,10 +1,11 @@
 import json
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
 
-from curate.clip import Clip, ThumbnailError
+from curate.clip import ThumbnailError
 from filters import OpenClip
 from filters.open_clip import GPU_FRAMES, config_of, model_picture, unit, vector_type
 from tests.filters import tiny_openclip
@@ -126,7 +127,7 @@ def test_nan_from_the_model_names_the_clip(stage, make_clip, monkeypatch):
 
 
 def test_broken_thumbnail_says_why(stage, clips):
-    broken = Clip(**{**clips[0].__dict__, "jpegs": (b"no picture",)})
+    broken = replace(clips[0], jpegs=(b"no picture",))
     with pytest.raises(ThumbnailError, match="cannot be decoded"):
         stage([broken])
 

@@ -3,6 +3,7 @@
 from filters.aesthetic import Aesthetic
 from filters.camera_motion import CameraMotion
 from filters.caption_similarity import CaptionSimilarity
+from filters.conse import Conse
 from filters.duplicate import Duplicate
 from filters.fingerprint import Fingerprint
 from filters.motion import Motion
@@ -18,6 +19,7 @@ __all__ = [
     "Aesthetic",
     "CameraMotion",
     "CaptionSimilarity",
+    "Conse",
     "Duplicate",
     "Fingerprint",
     "Motion",

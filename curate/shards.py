@@ -34,6 +34,8 @@ SCHEMA_VERSION = 2
 CROP = ("crop_x_px", "crop_y_px", "crop_width_px", "crop_height_px")
 EVIDENCE = {f"{end}_{name}" for end in ("start", "end") for name in ("kind", "confidence", "detector")}
 """Of use for choosing clips, not for reading them."""
+LONGEST_VECTOR = 16
+"""Longer vectors (embeddings) stay in their tables and in the index."""
 PACKAGES = [
     "rushes",
     "av",
@@ -61,7 +63,7 @@ def write(run: Run, clip_ids: Sequence[str], progress: Progress) -> bool:
 
     Raises RunError when the shards cannot be written.
     """
-    wide = run.wide()
+    wide = run.wide(columns=set(schema(run).names))
     wide = wide[wide["clip_id"].isin(set(clip_ids))].drop(columns=["error", *EVIDENCE])
     plan = _plan(run, wide.sort_values(["source_id", "start_s"], ignore_index=True))
     pending = [name for name in plan["shards"] if store.get_json(_receipt_path(run, name)) is None]
@@ -97,8 +99,13 @@ def schema(run: Run) -> pa.Schema:
         if name not in ("error", "skip", "window", "first_frame", "thumbs", "thumb_times_s", *EVIDENCE)
     ]
     names = [name for name in names if not any(step.kind == "embed" and name in step.columns for step in run.steps)]
-    fields = [pa.field(name, types[name]) for name in names]
+    fields = [pa.field(name, types[name]) for name in names if not _is_for_stages(types[name])]
     return pa.schema([*fields, pa.field("mode", pa.string()), pa.field("mp4", pa.large_binary())])
+
+
+def _is_for_stages(kind: pa.DataType) -> bool:
+    """Whether a column holds what other stages and the index work with: packed bytes, long vectors."""
+    return bool(pa.types.is_binary(kind) or (pa.types.is_fixed_size_list(kind) and kind.list_size > LONGEST_VECTOR))
 
 
 def forget_left_out(run: Run) -> None:

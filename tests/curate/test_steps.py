@@ -94,3 +94,20 @@ def test_values_reach_their_clips_and_all_clips_are_looked_at_again_when_one_is_
         if n == 1:
             write_video(tmp_path / "footage" / "two.mp4", moving(150, 4, 90), 25, gop=25)
     assert len(list((tmp_path / "run" / "measures" / "rank").glob("part-*"))) == 1
+
+
+def test_svds_pipeline_is_in_the_papers_order() -> None:
+    file = Path(__file__).resolve().parents[2] / "pipelines" / "svd.yaml"
+    run = Run("nowhere", config.load(file))
+    found = [(step.spec.name, step.kind, step.level) for step in run.steps]
+    assert found == [
+        ("motion", "measure", 0),
+        ("text_area", "measure", 0),
+        ("open_clip", "measure", 0),
+        ("aesthetic", "measure", 1),
+        ("labels", "caption", 0),
+        ("caption_similarity", "review", 0),
+        ("mini_lm", "embed", 0),
+    ]
+    keep = {name: rule.above or rule.below for name, rule in run.pipeline.config.keep.items()}
+    assert keep == {"motion": "p25", "aesthetic": "p25", "text_area": 0.07, "sim_labels": "p50"}

@@ -37,7 +37,7 @@ from curate.clip import Clip
 from filters.camera_step import STANDS, TRACK_SIDE_PX, Similarity, camera_step, evened
 from filters.flow import DIS, DIS_SIDE_PX, MAP_SIDE_PX, flow_map
 from filters.motion import sampled
-from filters.picture import OVERLAY_SIDE_PX, grey, still_pattern, without_bars
+from filters.picture import edges, grey, still_pattern, without_bars
 
 STATIC = 0.1
 """Camera speed below which the camera is static."""
@@ -102,7 +102,7 @@ def subject_step(before_HWC: NDArray[np.uint8], after_HWC: NDArray[np.uint8], mo
         size_px = before_HW.shape[::-1]
         seen_HW = cv2.warpAffine(seen_HW, small, size_px)
         before_HW = np.where(seen_HW > 0, cv2.warpAffine(before_HW, small, size_px), after_HW)
-        mask = still_pattern(grey(before_HWC, OVERLAY_SIDE_PX), grey(after_HWC, OVERLAY_SIDE_PX))
+        mask = still_pattern(edges(before_HWC), edges(after_HWC))
         if mask is not None and displacement(small, *before_HW.shape)[1] > STATIC:
             mask_HW = cv2.resize(cv2.dilate(mask, np.ones((9, 9), np.uint8)), size_px, interpolation=cv2.INTER_NEAREST)
             seen_HW = seen_HW * (1 - mask_HW)

@@ -39,35 +39,33 @@ from numpy.typing import NDArray
 
 from curate.clip import Clip
 from filters.flow import DIS, FARNEBACK, Flow, flow_map, raft
-from filters.picture import OVERLAY_SIDE_PX, filled, grey, still_pattern, without_bars
+from filters.picture import Edges, edges, filled, still_pattern, without_bars
 
 STILL = 0.05
 """Motion below this, in px per step, is none: SVD's Fig. 13 shows a static video at 0.043."""
 ALL_AROUND = 0.85
 
 
-def pair_score(before_HWC: NDArray[np.uint8], after_HWC: NDArray[np.uint8], flow: Flow = FARNEBACK) -> float:  # noqa: N803
-    """Mean flow magnitude between two frames without bars, static overlays left out; px per step at a 16 px short side."""
-    length_hw = _length(before_HWC, after_HWC, flow)
-    plain = float(length_hw.mean(dtype=np.float64))
-    if (length_hw > STILL).mean() < ALL_AROUND / 2:  # far from a picture that moves all around an overlay
-        return plain
-    mask = still_pattern(grey(before_HWC, OVERLAY_SIDE_PX), grey(after_HWC, OVERLAY_SIDE_PX))
-    if mask is None:
-        return plain
-    length_hw = _length(filled(before_HWC, mask), filled(after_HWC, mask), flow)
-    reach = cv2.dilate(mask, np.ones((9, 9), np.uint8)).astype(np.float64)
+def flow_lengths(before: NDArray[np.uint8], after: NDArray[np.uint8], flow: Flow) -> NDArray[np.float32]:
+    """Length of the flow between two prepared pictures, (h, w), px at a 16 px short side."""
+    dx_dy = flow_map(before, after, flow)
+    return np.asarray(np.hypot(dx_dy[..., 0], dx_dy[..., 1]))
+
+
+def around_overlay(
+    before_HWC: NDArray[np.uint8],  # noqa: N803
+    after_HWC: NDArray[np.uint8],  # noqa: N803
+    mask_hw: NDArray[np.uint8],
+    flow: Flow,
+) -> float | None:
+    """Mean flow length outside of what may be an overlay, the overlay filled; None when too little moves around it to be one."""
+    length_hw = flow_lengths(flow.prepare(filled(before_HWC, mask_hw)), flow.prepare(filled(after_HWC, mask_hw)), flow)
+    reach = cv2.dilate(mask_hw, np.ones((9, 9), np.uint8)).astype(np.float64)
     weight_hw = 1 - cv2.resize(reach, length_hw.shape[::-1], interpolation=cv2.INTER_AREA)
     total = float(weight_hw.sum())
     if total <= 0 or float(weight_hw[length_hw > STILL].sum()) < ALL_AROUND * total:
-        return plain
+        return None
     return float((weight_hw * length_hw).sum() / total)
-
-
-def _length(before_HWC: NDArray[np.uint8], after_HWC: NDArray[np.uint8], flow: Flow) -> NDArray[np.float32]:  # noqa: N803
-    """Length of the flow between two frames, (h, w)."""
-    dx_dy = flow_map(flow.prepare(before_HWC), flow.prepare(after_HWC), flow)
-    return np.asarray(np.hypot(dx_dy[..., 0], dx_dy[..., 1]))
 
 
 def motion_score(frames_THWC: NDArray[np.uint8], flow: Flow = FARNEBACK) -> float:  # noqa: N803
@@ -86,7 +84,21 @@ def motion_score(frames_THWC: NDArray[np.uint8], flow: Flow = FARNEBACK) -> floa
     if len(frames_THWC) < 2:
         raise ValueError(f"motion needs at least two frames, got {len(frames_THWC)}")
     frames_THWC = without_bars(frames_THWC)
-    return float(np.mean([pair_score(before, after, flow) for before, after in pairwise(frames_THWC)]))
+    prepared = [flow.prepare(frame) for frame in frames_THWC]
+    found: dict[int, Edges] = {}
+    scores = []
+    for i, (before, after) in enumerate(pairwise(prepared)):
+        length_hw = flow_lengths(before, after, flow)
+        score = float(length_hw.mean(dtype=np.float64))
+        if (length_hw > STILL).mean() >= ALL_AROUND / 2:  # else far from a picture that moves all around an overlay
+            for k in (i, i + 1):
+                if k not in found:
+                    found[k] = edges(frames_THWC[k])
+            mask = still_pattern(found[i], found[i + 1])
+            around = None if mask is None else around_overlay(frames_THWC[i], frames_THWC[i + 1], mask, flow)
+            score = score if around is None else around
+        scores.append(score)
+    return float(np.mean(scores))
 
 
 def nearest_to_grid(times_s: NDArray[np.float64], fps: float) -> NDArray[np.intp]:

@@ -14,6 +14,8 @@ caption bar and a half-transparent word drawn on; the other half is in `benchmar
 T frames, H height, W width, in pixels; C = 3, RGB 0..255. `h`, `w`: a smaller copy.
 """
 
+from typing import NamedTuple
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +30,8 @@ STILL = 0.25
 """Largest change of an edge's gradient, as a share of it, for the edge to be the same one in the same place."""
 TWO_WAYS = 0.03
 """Least l1 l2 / (l1 + l2)^2 of the structure tensor of a pattern: a line that slides along itself looks still, text does not."""
+LEAST_PIXELS = 20
+"""Least edge pixels of a pattern."""
 MOST_STILL = 0.3
 """Largest share of all edges that an overlay can have; above it the picture itself stands still."""
 
@@ -67,26 +71,43 @@ def _inward(lit: NDArray[np.intp], length_px: int) -> tuple[int, int]:
     return first + (first > 0), last - (last < length_px)
 
 
-def still_pattern(before_hw: NDArray[np.uint8], after_hw: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
-    """Where an overlay can be: patterns that two grey frames (180 px short side) share to the pixel, closed to areas.
+class Edges(NamedTuple):
+    """Sobel derivatives of a frame in grey at a 180 px short side, along x and y, and their magnitude; each (h, w)."""
+
+    x_hw: NDArray[np.float32]
+    y_hw: NDArray[np.float32]
+    strength_hw: NDArray[np.float32]
+
+
+def edges(frame_HWC: NDArray[np.uint8]) -> Edges:  # noqa: N803
+    """The edges of one frame."""
+    grey_hw = grey(frame_HWC, OVERLAY_SIDE_PX)
+    x_hw, y_hw = cv2.Sobel(grey_hw, cv2.CV_32F, 1, 0), cv2.Sobel(grey_hw, cv2.CV_32F, 0, 1)
+    return Edges(x_hw, y_hw, cv2.magnitude(x_hw, y_hw))
+
+
+def still_pattern(before: Edges, after: Edges) -> NDArray[np.uint8] | None:
+    """Where an overlay can be: patterns that two frames share to the pixel, closed to areas.
 
     Returns:
         0 or 1, shape (h, w); None when there is no such pattern or most of the picture is one.
     """
-    (ax, ay), (bx, by) = (_gradient(g) for g in (before_hw, after_hw))
-    strength = np.maximum(np.hypot(ax, ay), np.hypot(bx, by))
+    strength = cv2.max(before.strength_hw, after.strength_hw)
+    change = cv2.magnitude(before.x_hw - after.x_hw, before.y_hw - after.y_hw)
     edge = strength > EDGE
-    still = edge & (np.hypot(ax - bx, ay - by) < STILL * strength)
+    still = edge & (change < STILL * strength)
+    if np.count_nonzero(still) < LEAST_PIXELS:
+        return None
     # One pixel in the same place is chance; where it is not, most edges around it stay too.
     near = [cv2.boxFilter(what.astype(np.float32), -1, (9, 9)) for what in (still, edge)]
     still &= near[0] > 0.5 * near[1]
-    if not still.any():
+    if np.count_nonzero(still) < LEAST_PIXELS:
         return None
     joined = cv2.dilate(still.astype(np.uint8), np.ones((7, 7), np.uint8))
     count, label = cv2.connectedComponents(joined)
-    at, gx, gy = label[still], ax[still].astype(np.float64), ay[still].astype(np.float64)
+    at, gx, gy = label[still], before.x_hw[still].astype(np.float64), before.y_hw[still].astype(np.float64)
     xx, yy, xy, n = (np.bincount(at, w, count) for w in (gx * gx, gy * gy, gx * gy, np.ones_like(gx)))
-    pattern = (xx * yy - xy * xy > TWO_WAYS * (xx + yy) ** 2) & (n >= 20)
+    pattern = (xx * yy - xy * xy > TWO_WAYS * (xx + yy) ** 2) & (n >= LEAST_PIXELS)
     pattern[0] = False
     if not 0 < np.count_nonzero(still & pattern[label]) <= MOST_STILL * np.count_nonzero(edge):
         return None
@@ -94,11 +115,6 @@ def still_pattern(before_hw: NDArray[np.uint8], after_hw: NDArray[np.uint8]) -> 
     mask = cv2.copyMakeBorder(pattern[label].astype(np.uint8), wide, wide, wide, wide, cv2.BORDER_CONSTANT)
     mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((wide, wide), np.uint8))
     return np.ascontiguousarray(mask[wide:-wide, wide:-wide])
-
-
-def _gradient(grey_hw: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Sobel derivatives of a grey picture along x and y."""
-    return cv2.Sobel(grey_hw, cv2.CV_32F, 1, 0), cv2.Sobel(grey_hw, cv2.CV_32F, 0, 1)
 
 
 def filled(frame_HWC: NDArray[np.uint8], mask_hw: NDArray[np.uint8]) -> NDArray[np.uint8]:  # noqa: N803

@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from filters.picture import OVERLAY_SIDE_PX, filled, grey, still_pattern, without_bars
+from filters.picture import edges, filled, still_pattern, without_bars
 
 
 def boxed(top=0, bottom=0, left=0, right=0, black=12):
@@ -35,7 +35,7 @@ def test_what_is_lit_in_one_frame_is_no_bar():
 
 
 def still(before, after):
-    return still_pattern(grey(before, OVERLAY_SIDE_PX), grey(after, OVERLAY_SIDE_PX))
+    return still_pattern(edges(before), edges(after))
 
 
 def written(frame):

@@ -4,11 +4,10 @@ What stays within a clip is a mark or a still background (`filters/watermark.py`
 that otherwise look different is a mark. Source: the median over a collection of Dekel et al., CVPR 2017, here over the
 maps that `Watermark` leaves (54 x 96 cells: with still edges, with any edges). Ours, all of what follows.
 
-The score is the product of two numbers. How many cells have still edges in at least `SHARE` of the clips, beyond what
-chance gives for cells that are filled independently (three times the expected number, then 1 - exp(-cells / 8)); and
-how different the clips look outside of these cells: 1 minus the mean overlap (intersection over union) of their edges.
-Clips cut from one tripod shot look the same, so their score is near 0 though everything in them stays: nothing can be
-told there either.
+The score is the product of two numbers. How many cells lie together that have still edges in at least `SHARE` of the
+clips, beyond three times what chance gives there for cells filled independently: 1 - exp(-cells / 8). And how different
+the clips look outside of these cells: 1 minus the mean overlap (intersection over union) of their edges. Clips cut from
+one tripod shot look the same, so their score is near 0 though everything in them stays: nothing can be told there.
 
 Null where there are fewer than `FEWEST` clips with a map. It is a stage over the whole run (`whole = True`): it is
 called once with every clip.
@@ -43,16 +42,19 @@ def common_mark(maps_N2HW: NDArray[np.bool_]) -> tuple[float, list[float] | None
     common = still.mean(axis=0) >= SHARE
     filled = still.reshape(len(still), -1).mean(axis=1)
     least = int(np.ceil(SHARE * len(still)))
-    by_chance = float(np.prod(np.sort(filled)[:least])) * common.size
-    cells = max(0.0, float(common.sum()) - 3 * by_chance)
-    if cells == 0:
+    by_chance = float(np.prod(np.sort(filled)[:least]))
+    count, label, stats, _ = cv2.connectedComponentsWithStats(common.astype(np.uint8))
+    extra = [float(size) - 3 * by_chance * float(width * height) for *_, width, height, size in stats[1:].tolist()]
+    marks = [index + 1 for index in range(count - 1) if extra[index] >= 4]
+    if not marks:
         return 0.0, None
+    cells = sum(extra[index - 1] for index in marks)
     elsewhere = ~cv2.dilate(common.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)
     chosen = np.unique(np.linspace(0, len(edge) - 1, MOST_COMPARED).round().astype(int))
     looks = edge[chosen][:, elsewhere]
     overlaps = [float((a & b).sum() / max(1, int((a | b).sum()))) for a, b in combinations(looks, 2)]
     score = float((1 - np.exp(-cells / 8)) * (1 - np.mean(overlaps)))
-    ys, xs = np.nonzero(common)
+    ys, xs = np.nonzero(np.isin(label, marks))
     rows, columns = MAP_CELLS
     return score, [xs.min() / columns, ys.min() / rows, (xs.max() + 1) / columns, (ys.max() + 1) / rows]
 

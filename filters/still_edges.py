@@ -42,6 +42,8 @@ class Group:
     """Median over the group of median gradient over spread."""
     rest: float
     """Share of the edges outside of it that stay, about [0, 1]: near 1 the camera is still and the group says nothing."""
+    elsewhere: int
+    """Cells of a 54 x 96 map outside of its box that have still edges: a mark is alone, a still background is everywhere."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +56,15 @@ class StillEdges:
     """Median over spread."""
     still: NDArray[np.uint8]
     counts: NDArray[np.uint8]
+    lit_px: tuple[int, int, int, int]
+    """Left, top, right, bottom of what is inside of black bars."""
 
 
 def long_lines(still_HW: NDArray[np.uint8]) -> NDArray[np.uint8]:  # noqa: N803
-    """Straight lines along a side, at least a quarter of it long: the borders of bars and frames, not marks."""
+    """Straight lines along a side, at least a quarter of it long: the borders of bars and frames, not marks.
+
+    A picture that is still and dense with texture is all lines, too, and so has no groups.
+    """
     height_px, width_px = still_HW.shape
     fat = cv2.dilate(still_HW, np.ones((3, 3), np.uint8))
     across = cv2.morphologyEx(fat, cv2.MORPH_OPEN, np.ones((1, max(8, width_px // 4)), np.uint8))
@@ -104,7 +111,17 @@ def still_edges(greys_THW: NDArray[np.uint8], lit: tuple[slice, slice]) -> Still
     counts[rows.start + margin_px : rows.stop - margin_px, columns.start + margin_px : columns.stop - margin_px] = 1
     counts &= 1 - long_lines(((median_HW > LEVELS) & (sure_HW > SURE / 2)).astype(np.uint8))
     still = ((median_HW > LEVELS) & (sure_HW > SURE)).astype(np.uint8) & counts
-    return StillEdges(median_HW, mean_HW, sure_HW, still, counts)
+    lit_px = (columns.start, rows.start, columns.stop, rows.stop)
+    return StillEdges(median_HW, mean_HW, sure_HW, still, counts, lit_px)
+
+
+def _rims(stats_5: NDArray[np.int32], lit_px: tuple[int, int, int, int], short_px: int) -> bool:
+    """Whether a group is a thin piece along the rim of the picture: what is left of a border that is broken in places."""
+    left, top, width, height = (int(v) for v in stats_5[:4])
+    near_px, thin_px = 0.04 * short_px, 0.06 * short_px
+    beside = left - lit_px[0] < near_px or lit_px[2] - left - width < near_px
+    across = top - lit_px[1] < near_px or lit_px[3] - top - height < near_px
+    return (beside and width < thin_px) or (across and height < thin_px)
 
 
 def groups(edges: StillEdges, most: int = 3) -> list[Group]:
@@ -118,9 +135,14 @@ def groups(edges: StillEdges, most: int = 3) -> list[Group]:
     pixels = np.bincount(label, edges.still.ravel(), count)
     kept[0] = 0
     edge_HW = (edges.mean > LEVELS) & (edges.counts > 0)
-    found = []
-    for index in np.argsort(-kept, kind="stable")[:most]:
-        if kept[index] == 0 or pixels[index] < 12:
+    cells = still_cells(edges)
+    found: list[Group] = []
+    for index in np.argsort(-kept, kind="stable"):
+        if len(found) == most or kept[index] == 0:
+            break
+        if pixels[index] < 12:
+            continue
+        if _rims(stats[index], edges.lit_px, short_px):
             continue
         inside_HW = label_HW == index
         rest_HW = edge_HW & ~inside_HW
@@ -132,24 +154,32 @@ def groups(edges: StillEdges, most: int = 3) -> list[Group]:
                 own=float(kept[index] / (edges.mean[inside_HW & (edges.counts > 0)].sum() + 1)),
                 sureness=float(np.median(edges.sure[inside_HW & (edges.still > 0)])),
                 rest=float(edges.median[rest_HW].sum() / (edges.mean[rest_HW].sum() + 1)),
+                elsewhere=int(
+                    cells.sum() - cells[_cells_of((left, top, left + width, top + height), label_HW.shape)].sum()
+                ),
             )
         )
     return found
 
 
-def rest_of(edges: StillEdges) -> float:
-    """Share of all edges that stay, about [0, 1]."""
-    edge_HW = (edges.mean > LEVELS) & (edges.counts > 0)
-    return float(edges.median[edge_HW].sum() / (edges.mean[edge_HW].sum() + 1))
+def still_cells(edges: StillEdges) -> NDArray[np.bool_]:
+    """Cells of a 54 x 96 map with still edges."""
+    return np.asarray(
+        cv2.resize(edges.still.astype(np.float32), MAP_CELLS[::-1], interpolation=cv2.INTER_AREA) > 0.06, dtype=np.bool_
+    )
+
+
+def _cells_of(box_px: tuple[int, int, int, int], shape: tuple[int, ...]) -> tuple[slice, slice]:
+    down, across = MAP_CELLS[0] / shape[0], MAP_CELLS[1] / shape[1]
+    left, top, right, bottom = box_px
+    return slice(int(top * down), int(np.ceil(bottom * down))), slice(int(left * across), int(np.ceil(right * across)))
 
 
 def packed(edges: StillEdges) -> bytes:
     """Two maps of 54 x 96 bits, one after the other: cells with still edges, and cells with edges of any kind."""
-    size = MAP_CELLS[::-1]
-    still = cv2.resize(edges.still.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0.06
     edge_HW = ((edges.mean > 2 * LEVELS) & (edges.counts > 0)).astype(np.float32)
-    edge = cv2.resize(edge_HW, size, interpolation=cv2.INTER_AREA) > 0.15
-    return np.packbits(np.stack([still, edge])).tobytes()
+    edge = cv2.resize(edge_HW, MAP_CELLS[::-1], interpolation=cv2.INTER_AREA) > 0.15
+    return np.packbits(np.stack([still_cells(edges), edge])).tobytes()
 
 
 def unpacked(data: bytes) -> NDArray[np.bool_]:

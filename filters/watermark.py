@@ -1,11 +1,14 @@
 """Watermark: how likely something is laid over the picture to mark its owner, [0, 1]; the larger of up to three
 opinions, and whose it is.
 
-- `edges` (weight-free): a group of edges that stays exactly where it is while the rest of the picture moves (`filters/still_edges.py`; the
-  median gradient of Dekel et al., CVPR 2017). A logistic function of four numbers: how many pixels, the share of the group's edges that stay,
-  how sure they are, and the share of the rest that stays as well.
-- `text`: a line of `TextArea` that is an overlay or cannot be told from one, and that reads like an agency, an address or a handle. The score is
-  the recogniser's confidence, at most 0.98; times 0.9 where the picture is still, because a shop's sign can read like that too.
+- `edges` (weight-free): a group of edges that stays exactly where it is while the rest of the picture moves
+  (`filters/still_edges.py`; the median gradient of Dekel et al., CVPR 2017). A logistic function of five numbers: how
+  many pixels, the share of the group's edges that stay, how sure they are, the share of the rest that stays as well,
+  and how much else is still.
+- `text`: a line that reads like an agency, an address or a handle. Lines are those of `TextArea` that are an overlay or
+  cannot be told from one, and the groups of still edges in the mean picture, where what moves is washed out and a faint
+  mark stands. The score is the recogniser's confidence, at most 0.98; times 0.9 where the picture is still, because a
+  shop's sign can read like that too.
 - `classifier`: an image classifier of your choice, the mean over the first, middle and last thumbnail.
 
 What cannot be told. In a clip without motion everything stays, so `edges` says (nearly) nothing: a logo without words on
@@ -14,7 +17,7 @@ reads `watermark_edges`), or not at all. Whatever is fixed to the camera (a wind
 it exactly looks like a mark. `edges` finds any overlay, subtitles and captions too; `watermark_by` and `overlay_text` of
 `TextArea` tell them apart. Marks that move are not found.
 
-Ours: the four weights, fitted on drawn marks over the tuning half of the footage and photographs (`benchmarks/filters_overlay.py`
+Ours: the six constants, fitted on drawn marks over the tuning half of the footage and photographs (`benchmarks/filters_overlay.py`
 prints what the other half gives, and by which kind of mark).
 """
 
@@ -34,7 +37,8 @@ from filters.quality import lit_area
 from filters.still_edges import Group, groups, packed, still_edges
 from filters.text_reader import Reader
 
-OFFSET, PER_LOG_PIXEL, PER_OWN, PER_LOG_SURENESS, PER_REST = -7.4, 0.86, 0.37, 1.25, -2.33
+OFFSET, PER_LOG_PIXEL, PER_OWN, PER_LOG_SURENESS, PER_REST, PER_LOG_ELSEWHERE = -9.0, 1.12, 1.31, 1.28, -1.17, -0.46
+"""Of a logistic function. The offset is 1.3 lower than fitted: none of the tuning half's clean clips reaches 0.5."""
 AGENCIES = (
     *("shutterstock", "gettyimages", "istock", "alamy", "pond5", "adobestock", "depositphotos", "dreamstime", "123rf"),
     *(
@@ -54,10 +58,12 @@ HANDLE = re.compile(r"@[a-z0-9_.]{3,}")
 OWNER = re.compile(r"[©®]|\(c\)|\bcopyright\b")
 SPEAKS = 0.5
 """At least this: there is a mark, and its box and speaker are given."""
-LONGEST_READ = 6
-"""Lines read per clip, the largest first."""
+MOST_READ = 6
+"""Lines of `TextArea` read per clip, the largest first."""
 
 Classifier = Callable[[NDArray[np.uint8]], float]
+Line = tuple[NDArray[np.uint8], NDArray[np.float32], float]
+"""A frame, four corners in it, and how far a line found there is to be trusted."""
 
 
 def edge_score(group: Group) -> float:
@@ -68,6 +74,7 @@ def edge_score(group: Group) -> float:
         + PER_OWN * group.own
         + PER_LOG_SURENESS * np.log(min(group.sureness, 20.0))
         + PER_REST * group.rest
+        + PER_LOG_ELSEWHERE * np.log1p(group.elsewhere)
     )
     return float(1 / (1 + np.exp(-z)))
 
@@ -88,7 +95,7 @@ def marks_owner(line: str) -> bool:
     return False
 
 
-def _in_shares(box_px: tuple[float, float, float, float], shape: tuple[int, ...]) -> list[float]:
+def _in_shares(box_px: tuple[float, ...], shape: tuple[int, ...]) -> list[float]:
     height_px, width_px = shape[:2]
     left, top, right, bottom = box_px
     return [
@@ -110,7 +117,8 @@ class Watermark:
 
     Attributes:
         weights: Image classifier in transformers' form (hub:owner/name@revision or dir:), with a label that holds "watermark"; None for none.
-        text_weights: PP-OCR text recogniser, ONNX; None reads nothing. Needs `TextArea` to have run; without it nothing is read either.
+        text_weights: PP-OCR text recogniser, ONNX; None reads nothing. Where `TextArea` has not run, only
+            groups of still edges are read.
     """
 
     weights: str | None = None
@@ -141,14 +149,15 @@ class Watermark:
 
     def _measure(self, clip: Clip) -> dict[str, Any]:
         frames_THWC = clip.frames_THWC
+        shape = frames_THWC.shape[1:3]
         opinions: list[tuple[float, str, list[float] | None]] = [(0.0, "edges", None)]
-        edges_map = None
+        edges_map, found = None, []
         if len(frames_THWC) > 1:
             greys_THW = np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames_THWC])
             edges = still_edges(greys_THW, lit_area(greys_THW))
-            edges_map = packed(edges)
-            opinions += [(edge_score(g), "edges", _in_shares(g.box_px, frames_THWC[0].shape)) for g in groups(edges)]
-        score, line, box = self._read(clip, frames_THWC[len(frames_THWC) // 2])
+            edges_map, found = packed(edges), groups(edges)
+            opinions += [(edge_score(group), "edges", _in_shares(group.box_px, shape)) for group in found]
+        score, line, box = self._read(clip, frames_THWC, found)
         opinions.append((score, "text", box))
         if self._classify:
             chances = [self._classify(frame) for frame in (clip.first, clip.middle, clip.last)]
@@ -162,21 +171,53 @@ class Watermark:
             "watermark_edges": edges_map,
         }
 
-    def _read(self, clip: Clip, frame_HWC: NDArray[np.uint8]) -> tuple[float, str | None, list[float] | None]:  # noqa: N803
-        boxes, kinds = clip.columns.get("text_boxes"), clip.columns.get("text_kinds")
-        if self._reader is None or boxes is None or kinds is None:
-            return 0.0, None, None
-        size: NDArray[np.float32] = np.array((frame_HWC.shape[1], frame_HWC.shape[0]), dtype=np.float32)
-        corners = [np.asarray(box, dtype=np.float32).reshape(4, 2) * size for box in boxes]
-        lines = [(box, kind) for box, kind in zip(corners, kinds, strict=True) if kind != "scene"]
-        lines.sort(key=lambda line: -float(cv2.contourArea(line[0])))
+    def _read(
+        self,
+        clip: Clip,
+        frames_THWC: NDArray[np.uint8],  # noqa: N803
+        found: list[Group],
+    ) -> tuple[float, str | None, list[float] | None]:
+        """The best line that reads like an owner's: its score, what it reads, its box."""
         best: tuple[float, str | None, list[float] | None] = (0.0, None, None)
-        for box, kind in lines[:LONGEST_READ]:
-            text, sure = self._reader.read(frame_HWC, box)
-            score = min(sure, 0.98) * (1.0 if kind == "overlay" else 0.9)
+        if self._reader is None:
+            return best
+        for frame, box, trust in [*self._lines(clip, frames_THWC), *still_lines(frames_THWC, found)]:
+            text, sure = self._reader.read(frame, box)
+            score = min(sure, 0.98) * trust
             if score > best[0] and marks_owner(text):
-                best = (score, text, _in_shares((*box.min(axis=0), *box.max(axis=0)), frame_HWC.shape))
-        return best[0], best[1], [float(v) for v in best[2]] if best[2] else None
+                best = (score, text, _in_shares((*box.min(axis=0), *box.max(axis=0)), frame.shape))
+        return best
+
+    def _lines(self, clip: Clip, frames_THWC: NDArray[np.uint8]) -> list[Line]:  # noqa: N803
+        boxes, kinds = clip.columns.get("text_boxes"), clip.columns.get("text_kinds")
+        if boxes is None or kinds is None:
+            return []
+        middle = frames_THWC[len(frames_THWC) // 2]
+        size: NDArray[np.float32] = np.array((middle.shape[1], middle.shape[0]), dtype=np.float32)
+        corners = [np.asarray(box, dtype=np.float32).reshape(4, 2) * size for box in boxes]
+        trust = {"overlay": 1.0, "still": 0.9}
+        lines = [(middle, box, trust[kind]) for box, kind in zip(corners, kinds, strict=True) if kind in trust]
+        return sorted(lines, key=lambda line: -float(cv2.contourArea(line[1])))[:MOST_READ]
+
+
+def still_lines(frames_THWC: NDArray[np.uint8], found: list[Group]) -> list[Line]:  # noqa: N803
+    """The groups that are wider than tall, as lines in the mean picture, each with its contrast stretched."""
+    lines: list[Line] = []
+    for group in found:
+        left, top, right, bottom = group.box_px
+        if right - left < 1.5 * (bottom - top) or bottom - top < 6:
+            continue
+        mean = frames_THWC[:, top:bottom, left:right].mean(axis=(0, 3), dtype=np.float32)
+        low, high = np.percentile(mean, (2, 98))
+        grey = ((mean - low) * (255 / max(1.0, float(high - low)))).clip(0, 255).astype(np.uint8)
+        picture = np.zeros(frames_THWC.shape[1:], dtype=np.uint8)
+        picture[top:bottom, left:right] = grey[..., None]
+        box: NDArray[np.float32] = np.array(
+            [(left, top), (right, top), (right, bottom), (left, bottom)], dtype=np.float32
+        )
+        box += np.array([(2, 2), (-2, 2), (-2, -2), (2, -2)], dtype=np.float32)
+        lines.append((picture, box, 1.0 if group.rest < 0.5 else 0.9))
+    return lines
 
 
 def load_classifier(folder: str) -> Classifier:

@@ -5,8 +5,10 @@ import cv2
 import numpy as np
 import pytest
 
+from curate.clip import ThumbnailError
 from filters import TextArea
-from filters.text_area import credible, network_input, text_area
+from filters.overlay import coherence, gradients
+from filters.text_area import credible, network_input, shares, text_area
 
 # Photographs of coco_mini without a word on them.
 CLEAN_PHOTOS = (
@@ -115,7 +117,7 @@ def test_words_cut_from_real_pictures_are_found_where_they_are(stage, shared_dir
     assert (boxes.mean(axis=1) < (60 + word.shape[1], 150)).all()
 
 
-def test_four_columns_and_their_maximum(stage, make_clip):
+def test_columns_and_the_maximum(stage, make_clip):
     grey = np.full((360, 640, 3), 90, np.uint8)
     small, _ = write(grey, "one line", 0.8)
     large, _ = write(small, "and a second line of text", 1.2, at=(10, 300))
@@ -123,6 +125,82 @@ def test_four_columns_and_their_maximum(stage, make_clip):
     assert set(row) == {"clip_id", *TextArea.columns}
     assert row["text_area_first"] == 0.0
     assert 0 < row["text_area_middle"] < row["text_area_last"] == row["text_area"] <= 1
+
+
+def camera(picture, path, size_px=(480, 270)):
+    """Frames of a window that follows `path` (x, y in pixels) over a picture."""
+    return [np.ascontiguousarray(picture[y : y + size_px[1], x : x + size_px[0]]) for x, y in path]
+
+
+PAN = [(10 * i, 6 * i) for i in range(6)]
+TRIPOD = [(20, 20)] * 6
+
+
+@pytest.mark.parametrize("name", ["000000062554", "000000234748", "000000403353"])
+@pytest.mark.parametrize(
+    ("where", "path", "kind"),
+    [
+        ("overlay", PAN, "overlay"),
+        ("ticker", PAN, "overlay"),
+        ("scene", PAN, "scene"),
+        ("overlay", TRIPOD, "still"),
+        ("scene", TRIPOD, "still"),
+    ],
+    ids=["overlay", "ticker", "scene", "overlay_on_a_tripod", "scene_on_a_tripod"],
+)
+def test_overlay_and_scene_text_are_told_apart_where_the_picture_moves(
+    stage, photo, make_clip, name, where, path, kind
+):
+    picture = cv2.resize(photo(name), (640, 480))
+    if where == "scene":
+        frames = camera(write(picture, "Market Street 12", 0.9, at=(150, 180))[0], path)
+    else:
+        left = (lambda t: 60) if where == "overlay" else (lambda t: 120 - 30 * t)
+        line = "Read this line" if where == "overlay" else "breaking news tonight - more at nine"
+        frames = [write(f, line, 0.9, at=(left(t), 240))[0] for t, f in enumerate(camera(picture, path))]
+    (row,) = stage([make_clip(frames)])
+    areas = {each: row[f"{each}_text"] for each in ("overlay", "scene", "still")}
+    assert max(areas, key=areas.get) == kind
+    if where != "ticker":  # at the ends of a clip only a piece of it is left in the picture
+        assert areas[kind] > 3 * (sum(areas.values()) - areas[kind])
+    assert kind in row["text_kinds"]
+    assert len(row["text_kinds"]) == len(row["text_boxes"])
+
+
+def test_a_subtitle_that_changes_is_still_an_overlay(stage, photo, make_clip):
+    frames = camera(cv2.resize(photo("000000062554"), (640, 480)), [(10 * i, 6 * i) for i in range(8)])
+    lines = ["Where are we going"] * 3 + ["THE NEXT DAY"] * 3 + ["Nobody knows that"] * 2
+    (row,) = stage([make_clip([write(f, line, 0.9, at=(60, 240))[0] for f, line in zip(frames, lines, strict=True)])])
+    assert row["overlay_text"] > 0.02
+    assert row["scene_text"] < 0.01
+
+
+def test_boxes_are_shares_of_the_picture(stage, make_clip):
+    drawn, _ = write(np.full((360, 640, 3), 90, np.uint8), "one line", 1.0, at=(320, 180))
+    (row,) = stage([make_clip([drawn] * 3)])
+    (box,) = row["text_boxes"]
+    assert len(box) == 8
+    assert box[0] == pytest.approx(0.5, abs=0.02)
+    assert box[5] == pytest.approx(0.5, abs=0.03)
+
+
+def test_shares_stay_inside():
+    assert shares(np.array([box(-9, -9, 300, 50)]), 100, 200) == [[0, 0, 1, 0, 1, 0.5, 0, 0.5]]
+
+
+def test_coherence_of_the_same_shifted_and_empty_frames(textured):
+    here, there = gradients(textured[:90, :160, 0]), gradients(textured[9:99, 7:167, 0])
+    assert coherence(here, here) == pytest.approx(1)
+    assert abs(coherence(here, there)) < 0.3
+    assert coherence(here * 0, here * 0) == 1
+
+
+def test_corrupt_thumbnail_between_the_three_says_why(stage, make_clip):
+    drawn, _ = write(np.full((360, 640, 3), 90, np.uint8), "one line", 1.0)
+    clip = make_clip([drawn] * 5, clip_id="bad")
+    jpegs = (clip.jpegs[0], b"no picture", *clip.jpegs[2:])
+    with pytest.raises(ThumbnailError, match="bad"):
+        stage([type(clip)(**{**clip.__dict__, "jpegs": jpegs})])
 
 
 @pytest.mark.parametrize(("count", "runs"), [(1, 1), (2, 2), (3, 3), (9, 3)])

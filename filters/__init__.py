@@ -10,6 +10,7 @@ from filters.motion import Motion
 from filters.nsfw import Nsfw
 from filters.open_clip import OpenClip
 from filters.quality import Quality
+from filters.screen_content import ScreenContent
 from filters.source_watermark import SourceWatermark
 from filters.static import Static
 from filters.text_area import TextArea
@@ -26,6 +27,7 @@ __all__ = [
     "Nsfw",
     "OpenClip",
     "Quality",
+    "ScreenContent",
     "SourceWatermark",
     "Static",
     "TextArea",

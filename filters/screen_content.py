@@ -10,13 +10,14 @@
 
 It says "drawn, not filmed": windows, slides and code, but also titles and flat cartoons. Ours; 40 drawn screens (code,
 text, slides, pages with photographs, light and dark) against 51 photographs and 66 real shots: AUC 0.99; most photographs
-lie below 0.5, most drawn screens above 0.8. No real screen recordings were at hand, so what it does on them is not known.
+lie below 0.5, most drawn screens above 0.8; a dark hall with a lit spot comes closest (0.8). No real screen recordings
+were at hand: what it does on them is not known.
 
 `is_talking_head`, [0, 1]: score x size of the surest face, the lowest of the three thumbnails, x steadiness. Size is the
 face's height over 0.3 of the frame's, steadiness 1 less its way between thumbnails in face heights, both at most 1. It
 cannot know whether the person speaks. Null without a face detector (`weights: null`). The detector is nudenet's (its two
-face classes, see `filters.nsfw`). Of 67 windows of real videos a car
-phone call gets the most, 0.65, then 0.52 and 0.26 (people at work near the camera), and most of the others nothing.
+face classes, see `filters.nsfw`). Of 67 windows of real videos a car phone call gets the most, 0.65, then 0.52 and 0.26
+for someone who talks while her hair is done.
 
 H height, W width, in pixels.
 """

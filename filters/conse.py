@@ -26,6 +26,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from curate.clip import Clip
+from filters.open_clip import distinct_frames
 
 SIDE_PX = 224
 WIDEST = 4 / 3
@@ -149,4 +150,4 @@ class Conse:
 
     def __call__(self, clips: list[Clip]) -> list[dict[str, Any]]:
         """One row per clip: `clip_id`, `conse`."""
-        return [{"clip_id": clip.clip_id, "conse": self.embed([clip.first, clip.middle, clip.last])} for clip in clips]
+        return [{"clip_id": clip.clip_id, "conse": self.embed(distinct_frames(clip))} for clip in clips]

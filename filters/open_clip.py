@@ -233,13 +233,13 @@ class OpenClip:
             return self._on_gpu(encoder, clips)
         rows = []
         for clip in clips:
-            pictures = [encoder.picture(frame) for frame in _frames(clip)]
+            pictures = [encoder.picture(frame) for frame in distinct_frames(clip)]
             rows.append(_row(clip, encoder.encode_images(np.stack(pictures)).numpy()))
         return rows
 
     def _on_gpu(self, encoder: Encoder, clips: list[Clip]) -> list[dict[str, Any]]:
         """Passes of one fixed size; while one runs, the pictures of the next are cut and resized."""
-        frames = [frame for clip in clips for frame in _frames(clip)]
+        frames = [frame for clip in clips for frame in distinct_frames(clip)]
         parts = []
         for start in range(0, len(frames), GPU_FRAMES):
             some = frames[start : start + GPU_FRAMES]
@@ -251,7 +251,7 @@ class OpenClip:
         return [_row(clip, np.stack([next(vectors) for _ in range(min(3, len(clip.jpegs)))])) for clip in clips]
 
 
-def _frames(clip: Clip) -> list[NDArray[np.uint8]]:
+def distinct_frames(clip: Clip) -> list[NDArray[np.uint8]]:
     """First, middle and last thumbnail, each frame once: three, or as many as there are."""
     return (
         [clip.first, clip.middle, clip.last] if len(clip.jpegs) > 2 else [clip.first, clip.last][: len(clip.jpegs) or 1]

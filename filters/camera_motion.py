@@ -102,8 +102,9 @@ def subject_step(before_HWC: NDArray[np.uint8], after_HWC: NDArray[np.uint8], mo
         size_px = before_HW.shape[::-1]
         seen_HW = cv2.warpAffine(seen_HW, small, size_px)
         before_HW = np.where(seen_HW > 0, cv2.warpAffine(before_HW, small, size_px), after_HW)
-        mask = still_pattern(edges(before_HWC), edges(after_HWC))
-        if mask is not None and displacement(small, *before_HW.shape)[1] > STATIC:
+        travels = displacement(small, *before_HW.shape)[1] > STATIC
+        mask = still_pattern(edges(before_HWC), edges(after_HWC)) if travels else None
+        if mask is not None:
             mask_HW = cv2.resize(cv2.dilate(mask, np.ones((9, 9), np.uint8)), size_px, interpolation=cv2.INTER_NEAREST)
             seen_HW = seen_HW * (1 - mask_HW)
             before_HW = np.where(mask_HW > 0, after_HW, before_HW)

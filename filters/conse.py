@@ -43,8 +43,7 @@ def network_input(frame_HWC: NDArray[np.uint8]) -> NDArray[np.float32]:  # noqa:
     small_HWC = cv2.resize(
         middle_HWC, (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     )
-    scaled_CHW = (np.moveaxis(small_HWC, -1, 0).astype(np.float32) - np.float32(127)) / np.float32(128)
-    return np.ascontiguousarray(scaled_CHW)
+    return np.asarray(cv2.dnn.blobFromImage(small_HWC, 1 / 128, mean=(127, 127, 127))[0], dtype=np.float32)
 
 
 def conse(

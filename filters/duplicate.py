@@ -28,6 +28,7 @@ import math
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations
 from typing import Any, ClassVar
 
@@ -45,6 +46,8 @@ OWN: dict[str, Callable[[Clip], float]] = {
 """What `best` may name besides columns of earlier stages."""
 INDEX_FROM = 20_000
 QUERIES = 256
+SHOTS = 50_000
+"""How many fingerprints are kept ready to be compared: about 6 kB each."""
 EMBEDDINGS = ("openclip", "conse")
 
 
@@ -167,26 +170,26 @@ class Duplicate:
     def _near(self, best_first: list[Clip]) -> dict[str, tuple[str, float]]:
         """Near copies among clips of different content: clip id to (id of the one that stays, similarity)."""
         kept = sorted(best_first, key=lambda clip: clip.clip_id)
-        shots = [_shot(clip) for clip in kept]
+        shot = lru_cache(maxsize=SHOTS)(lambda i: _shot(kept[i]))
         alike: dict[int, dict[int, float]] = {}
-        for a, b in self._pairs(kept, shots):
-            if (value := min(1.0, similarity(shots[a], shots[b]))) >= self.similarity:
+        for a, b in self._pairs(kept, shot):
+            if (value := min(1.0, similarity(shot(a), shot(b)))) >= self.similarity:
                 alike.setdefault(a, {})[b] = value
                 alike.setdefault(b, {})[a] = value
 
         def compare(a: int, b: int) -> float:
             known = alike.get(a, {}).get(b)
-            return min(1.0, similarity(shots[min(a, b)], shots[max(a, b)])) if known is None else known
+            return min(1.0, similarity(shot(min(a, b)), shot(max(a, b)))) if known is None else known
 
         place = {clip.clip_id: i for i, clip in enumerate(kept)}
         found = stars([place[clip.clip_id] for clip in best_first], alike, compare, self.similarity)
         return {kept[i].clip_id: (kept[best].clip_id, value) for i, (best, value) in found.items()}
 
-    def _pairs(self, kept: list[Clip], shots: list[Shot]) -> Iterable[tuple[int, int]]:
+    def _pairs(self, kept: list[Clip], shot: Callable[[int], Shot]) -> Iterable[tuple[int, int]]:
         """The pairs worth comparing, each once."""
         if not kept:
             return
-        codes = [nearest_pairs(np.stack([shot.vector for shot in shots]), self.candidates)]
+        codes = [nearest_pairs(np.stack([shot(i).vector for i in range(len(kept))]), self.candidates)]
         for name in EMBEDDINGS:
             have = [i for i, clip in enumerate(kept) if clip.columns.get(name) is not None]
             if have:

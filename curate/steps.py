@@ -68,6 +68,7 @@ def steps(pipeline: Pipeline, root: str) -> list[Step]:
             elif required:
                 told = f"{spec.use} reads the column '{wanted}', which no earlier stage makes"
                 raise ConfigError(f"{spec.where}: {told}{nearest(wanted, owner)}")
+        _same_model(spec, built, [step for step in made if step.spec.name in {table for table, _ in reads.values()}])
         for name in names.values():
             if name in owner:
                 told = f"{spec.use} makes the column '{name}', which {owner[name][0]} makes already"
@@ -84,6 +85,17 @@ def steps(pipeline: Pipeline, root: str) -> list[Step]:
         if rule not in owner:
             raise ConfigError(f"keep: there is no column '{rule}'{nearest(rule, owner)}")
     return made
+
+
+def _same_model(spec: StageSpec, built: Any, read: Sequence[Step]) -> None:
+    """A stage with a model that reads the vectors of another stage's must have the same: nothing else would notice."""
+    own = stage.options(built)
+    for step in read:
+        theirs = stage.options(step.stage)
+        for name in ("model", "weights"):
+            if {"model", "weights"} <= own.keys() & theirs.keys() and own[name] != theirs[name]:
+                told = f"{spec.use} has {name} {own[name]}, and reads the vectors of {step.spec.use}, which has"
+                raise ConfigError(f"{spec.where}: {told} {theirs[name]}: they must be the same")
 
 
 def _in_order(pipeline: Pipeline) -> list[tuple[str, StageSpec, Any]]:

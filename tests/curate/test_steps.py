@@ -96,6 +96,16 @@ def test_values_reach_their_clips_and_all_clips_are_looked_at_again_when_one_is_
     assert len(list((tmp_path / "run" / "measures" / "rank").glob("part-*"))) == 1
 
 
+def test_vectors_are_compared_with_those_of_the_same_model_alone(tmp_path: Path) -> None:
+    measures = f"  - use: {STAGES}.Brightness\n  - {{use: filters.OpenClip, model: ViT-B-32}}\n  - use: filters.CaptionSimilarity\n"
+    text = f"run: run\nsources: x\nmeasure:\n{measures}caption:\n  - use: {STAGES}.Says\n"
+    with pytest.raises(
+        ConfigError, match=r"has model ViT-L-14, and reads the vectors of filters\.OpenClip, which has ViT-B-32"
+    ):
+        _ = made(tmp_path, text).steps
+    assert made(tmp_path, text.replace("CaptionSimilarity", "CaptionSimilarity\n    model: ViT-B-32")).steps
+
+
 def test_svds_pipeline_is_in_the_papers_order() -> None:
     file = Path(__file__).resolve().parents[2] / "pipelines" / "svd.yaml"
     run = Run("nowhere", config.load(file))

@@ -1,6 +1,6 @@
 """What TextArea, Watermark, SourceWatermark and Quality find of what was drawn on real footage, and what they cost.
 
-    python benchmarks/filters_overlay.py [--part report|tune]
+    python benchmarks/filters_overlay.py [--part report|tune] [--only qualities|texts|watermarks|sources|costs]
 
 The worlds. Real clips: the project's raw footage through our own scan, the sources of `TUNE` for tuning and the others for the report; sources
 that carry real overlays (`MARKED`) are left out. Camera moves: every second photograph of coco_mini (tuning: the first, third, ...) under a
@@ -406,7 +406,7 @@ def cpu_s(work: Callable[[], Any]) -> float:
 
 
 def costs(part: str, text: TextArea, stage: Watermark, quality: Quality) -> None:
-    clips = [clip_of(frames) for _, frames in list(real_clips(part))[:8]]
+    clips = [clip_of(frames) for _, frames in list(real_clips(part))[::6]]
     columns = {id(clip): text([clip])[0] for clip in clips}
     decode = cpu_s(lambda: [replace(clip).frames_THWC for clip in clips])
     network = cpu_s(
@@ -429,14 +429,21 @@ def costs(part: str, text: TextArea, stage: Watermark, quality: Quality) -> None
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--part", choices=["report", "tune"], default="report")
-    part = parser.parse_args().part
+    parser.add_argument("--only", choices=["qualities", "texts", "watermarks", "sources", "costs"], default=None)
+    asked = parser.parse_args()
+    part = asked.part
     cv2.setNumThreads(1)
     text, stage = ready(TextArea(), "weights"), ready(Watermark(), "text_weights")
-    qualities(part)
-    texts(part, text)
-    watermarks(part, text, stage)
-    sources(part, stage)
-    costs(part, text, stage, ready(Quality()))
+    sections: dict[str, Callable[[], None]] = {
+        "qualities": lambda: qualities(part),
+        "texts": lambda: texts(part, text),
+        "watermarks": lambda: watermarks(part, text, stage),
+        "sources": lambda: sources(part, stage),
+        "costs": lambda: costs(part, text, stage, ready(Quality())),
+    }
+    for name_, run in sections.items():
+        if asked.only in (None, name_):
+            run()
     print("Peers' watermark classifiers: not run (their weights cannot be had here)")
 
 

@@ -103,27 +103,20 @@ def moves_with(one: Field, other: Field, rows: slice, columns: slice, dx_px: int
 
 
 class Sight:
-    """The grey thumbnails of one clip and what was computed from them, each gradient field once."""
+    """The grey thumbnails of one clip, and their gradient fields, each computed once and only when asked for."""
 
-    def __init__(self, frames_THWC: NDArray[np.uint8], lit: tuple[slice, slice]) -> None:  # noqa: N803
-        """Frames RGB 0..255, and the rows and columns inside of black bars."""
-        self.frames_THWC = frames_THWC
-        self.inside_HW = np.zeros(frames_THWC.shape[1:3], dtype=bool)
+    def __init__(self, greys_THW: NDArray[np.uint8], lit: tuple[slice, slice]) -> None:  # noqa: N803
+        """Grey frames, and the rows and columns inside of black bars."""
+        self.greys_THW = greys_THW
+        self.inside_HW = np.zeros(greys_THW.shape[1:], dtype=bool)
         rows, columns = lit
         self.inside_HW[rows.start + 3 : rows.stop - 3, columns.start + 3 : columns.stop - 3] = True
-        self._greys: dict[int, NDArray[np.uint8]] = {}
         self._fields: dict[int, Field] = {}
-
-    def grey(self, index: int) -> NDArray[np.uint8]:
-        """One frame in grey, (H, W)."""
-        if index not in self._greys:
-            self._greys[index] = cv2.cvtColor(self.frames_THWC[index], cv2.COLOR_RGB2GRAY)
-        return self._greys[index]
 
     def field(self, index: int) -> Field:
         """Gradient field of one frame."""
         if index not in self._fields:
-            self._fields[index] = gradients(self.grey(index))
+            self._fields[index] = gradients(self.greys_THW[index])
         return self._fields[index]
 
     def kinds(self, index: int, boxes_N42: NDArray[np.float32]) -> list[Kind]:  # noqa: N803
@@ -144,13 +137,13 @@ class Sight:
         return [self._kind(index, span, moved) for span in spans]
 
     def _span(self, box_42: NDArray[np.float32]) -> tuple[slice, slice]:
-        height_px, width_px = self.frames_THWC.shape[1:3]
+        height_px, width_px = self.greys_THW.shape[1:]
         low, high = np.floor(box_42.min(axis=0)).astype(int) - 2, np.ceil(box_42.max(axis=0)).astype(int) + 3
         return slice(max(0, low[1]), min(height_px, high[1])), slice(max(0, low[0]), min(width_px, high[0]))
 
     def _moved(self, index: int, side: int, rest_HW: NDArray[np.bool_]) -> int | None:  # noqa: N803
         """The nearest frame on one side at which the rest of the picture has moved."""
-        last = -1 if side < 0 else len(self.frames_THWC)
+        last = -1 if side < 0 else len(self.greys_THW)
         for other in range(index + side, last, side):
             if coherence(self.field(index), self.field(other), rest_HW) < MOVED:
                 return other

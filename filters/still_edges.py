@@ -98,12 +98,12 @@ def still_edges(greys_THW: NDArray[np.uint8], lit: tuple[slice, slice]) -> Still
         lit: Rows and columns inside of black bars.
     """
     chosen = np.unique(np.linspace(0, len(greys_THW) - 1, MOST_FRAMES).round().astype(int))
-    scaled = np.stack([np.rint(gradients(greys_THW[index], blur_px=0.8) * 64) for index in chosen]).astype(np.int16)
+    fields = [gradients(greys_THW[index], blur_px=0.8) for index in chosen]
+    mean_HW: Plane = np.mean([cv2.magnitude(*field) for field in fields], axis=0, dtype=np.float32)
+    scaled = np.stack([np.rint(field * 64).astype(np.int16) for field in fields])
     middle = median_over_time(scaled)
     spread = median_over_time(np.abs(scaled - np.rint(middle).astype(np.int16))) / 64
-    median_HW, spread_HW = np.hypot(*(middle / 64)), np.hypot(*spread)
-    fields = scaled.astype(np.float32) / 64
-    mean_HW = np.hypot(fields[:, 0], fields[:, 1]).mean(axis=0)
+    median_HW, spread_HW = cv2.magnitude(*(middle / 64)), cv2.magnitude(*spread)
     sure_HW = median_HW / (spread_HW + 0.5)
     counts = np.zeros(median_HW.shape, dtype=np.uint8)
     margin_px = max(3, min(counts.shape) // 60)

@@ -203,6 +203,6 @@ class TextArea:
     def _kinds(self, clip: Clip, boxes: dict[int, NDArray[np.float32]]) -> dict[int, list[Kind]]:
         if not any(len(found) for found in boxes.values()):  # most clips: the other thumbnails need not be looked at
             return {index: [] for index in boxes}
-        frames_THWC = clip.frames_THWC
-        sight = Sight(frames_THWC, lit_area(frames_THWC.max(axis=3)))
+        greys_THW = np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in clip.frames_THWC])
+        sight = Sight(greys_THW, lit_area(greys_THW))
         return {index: sight.kinds(index, found) for index, found in boxes.items()}

@@ -27,10 +27,12 @@ venv: $(VENV)/.installed
 ifdef SOURCES
 RUN := runs/mine
 demo: venv
+	$(BIN)/rushes weights pull pipeline.yaml
 	$(BIN)/rushes run pipeline.yaml --sources '$(SOURCES)' --run $(RUN)
 else
 demo: venv
 	$(BIN)/rushes footage footage
+	$(BIN)/rushes weights pull pipeline.yaml
 	$(BIN)/rushes run pipeline.yaml --run $(RUN)
 endif
 	$(BIN)/rushes train --recipe tiny --shards $(RUN)/shards --out $(TRAIN)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("motion", "overlay", "models")
 
 
@@ -20,7 +21,7 @@ def main() -> None:
     ask.add_argument("parts", nargs="*", choices=[*PARTS, []], default=[])
     for part in ask.parse_args().parts or PARTS:
         print(f"\n== {part}", flush=True)
-        subprocess.run([sys.executable, str(Path(__file__).with_name(f"filters_{part}.py"))], check=True)
+        subprocess.run([sys.executable, "-m", f"benchmarks.filters_{part}"], cwd=ROOT, check=True)
 
 
 if __name__ == "__main__":

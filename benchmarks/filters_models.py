@@ -1,6 +1,6 @@
 """Model-based filters and duplicates: what they reach against known truth, and what they cost.
 
-    python benchmarks/filters_models.py [--only PART ...]
+    python -m benchmarks.filters_models [--only PART ...]
 
 Prints one line for each claim: value, wanted, met or NOT MET. Costs are ratios: CPU per clip to the JPEG decode of the
 clip's thumbnails, and the stage's throughput to the bare model's in a tight loop with the same batch, on one thread.

@@ -1,6 +1,6 @@
 """What TextArea, Watermark, SourceWatermark and Quality find of what was drawn on real footage, and what they cost.
 
-    python benchmarks/filters_overlay.py [--part report|tune] [--only qualities|texts|watermarks|sources|costs]
+    python -m benchmarks.filters_overlay [--part report|tune] [--only qualities|texts|watermarks|sources|costs]
 
 The worlds. Real clips: the project's raw footage through our own scan, the sources of `TUNE` for tuning and the others for the report; sources
 that carry real overlays (`MARKED`) are left out. Camera moves: every second photograph of coco_mini (tuning: the first, third, ...) under a

@@ -3,9 +3,10 @@
     python benchmarks/scan.py [REEL.mp4 ...] [--made N] [--no-peers] [--memory]
 
 Each reel has its truth beside it (REEL.json, made by shared/tools/make_reel.py); the default are the project's three. `--made N` makes N more
-from a part of the shared footage that nothing was tuned on (needs ffmpeg). CPU seconds of one thread (`resource.getrusage`), the median of the
-runs, taken in turns; only ratios are printed. Peers are PySceneDetect as its documentation shows it and TransNetV2 on every frame; they find
-cuts and nothing else, while the scan makes thumbnails, boxes, fingerprints and clip rows too. `--memory` measures the peak of a worker.
+from a part of the shared footage that nothing was tuned on (needs ffmpeg). CPU seconds of one thread (`resource.getrusage`) over those of the
+plain decode in the same turn, the median of the turns; only ratios are printed. Peers are PySceneDetect as its documentation shows it and
+TransNetV2 on every frame; they find cuts and nothing else, while the scan makes thumbnails, boxes, fingerprints and clip rows too. `--memory`
+measures the peak of a worker.
 """
 
 import os
@@ -38,7 +39,7 @@ from curate.scan import find_cuts, scan_window
 from curate.stage import StageSpec
 from curate.transnet import WEIGHTS, TransNetV2
 
-RUNS = 5
+RUNS = 7
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 REPORTED_ON = [
     *("intel__car-detection.mp4", "intel__walk.mkv", "dj__video2.mp4", "dj__video4.mp4", "opencvdoc__vtest.avi"),
@@ -270,12 +271,12 @@ def compare(reels: list[Path], peers: bool) -> None:
                         hard = cuts_alone if hard is None else hard + cuts_alone
                         wrong += [f"{reel.stem}: missed {kind} {a}..{b}" for kind, a, b in one.missed]
                         wrong += [f"{reel.stem}: false alarm {b.kind} {b.start}..{b.end}" for b in one.false_alarms]
-        base = statistics.median(seconds["plain decode (PyAV)"])
+        base = seconds["plain decode (PyAV)"]
         for name in contenders:
-            costs[name][reel.stem] = statistics.median(seconds[name]) / base
+            costs[name][reel.stem] = statistics.median(s / b for s, b in zip(seconds[name], base, strict=True))
         if peers and with_net:
             taken_s, found = cpu_s(transnetv2, reel)
-            costs.setdefault(ONCE, {})[reel.stem] = taken_s / base
+            costs.setdefault(ONCE, {})[reel.stem] = taken_s / statistics.median(base)
             one = boundary.score(found, truth)
             scores[ONCE] = scores[ONCE] + one if ONCE in scores else one
     print(f"{'':34s} {'CPU over a plain decode':34s} F1     prec.  recall found / made")

@@ -40,6 +40,10 @@ class ProbeJob:
         """Begins the sandbox."""
         self._sandbox = Sandbox(self.memory_mb)
 
+    def close(self) -> None:
+        """Ends the sandbox."""
+        self._sandbox.close()
+
     def work(self, unit: dict[str, Any]) -> dict[str, Any]:
         """Reads the headers of some files."""
         rows = [self._probe(uri, manifest) for uri, manifest in unit["files"]]
@@ -71,6 +75,10 @@ class ScanJob:
     def setup(self) -> None:
         """Begins the sandbox."""
         self._sandbox = Sandbox(self.config.memory_mb)
+
+    def close(self) -> None:
+        """Ends the sandbox."""
+        self._sandbox.close()
 
     def work(self, unit: dict[str, Any]) -> dict[str, Any]:
         """Decodes some windows."""

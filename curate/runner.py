@@ -1,7 +1,8 @@
 """Ray, behind one function: `run_units(job, units, ...)` does units of work in a pool of actors and yields their receipts.
 
 A job is a picklable object with `setup()` and `work(unit) -> receipt`. Units and receipts are small JSON-like dicts: workers read and write
-tables themselves, so neither pixels nor rows travel through the object store. A unit either leaves its whole part behind or nothing.
+tables themselves, so neither pixels nor rows travel through the object store. A unit either leaves its whole part behind or nothing. On one
+machine a step of a single unit is done in this process, without Ray.
 """
 
 import json
@@ -37,6 +38,8 @@ class Job(Protocol):
     def work(self, unit: dict[str, Any]) -> dict[str, Any]:
         """Does one unit and says what came of it."""
 
+    # close(), where there is one, ends what setup began; a Ray worker simply ends.
+
 
 @dataclass(frozen=True)
 class Resources:
@@ -56,10 +59,11 @@ class _Actor:
         self.is_set_up = False
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
-        receipts = [self._one(json.loads(unit)) for unit in batch["unit"]]
+        receipts = [self.one(json.loads(unit)) for unit in batch["unit"]]
         return {"receipt": [json.dumps(receipt) for receipt in receipts]}
 
-    def _one(self, unit: dict[str, Any]) -> dict[str, Any]:
+    def one(self, unit: dict[str, Any]) -> dict[str, Any]:
+        """Does one unit; what went wrong is in the receipt."""
         try:
             if not self.is_set_up:
                 self.job.setup()
@@ -75,6 +79,9 @@ def run_units(job: Job, units: Sequence[dict[str, Any]], resources: Resources) -
     Raises RunError when a unit could not be done for a reason that is not the data's (a full disk, a broken stage set-up).
     """
     if not units:
+        return
+    if len(units) == 1 and not resources.gpus and not _has_cluster():
+        yield _here(job, units[0])
         return
     import ray
 
@@ -104,6 +111,25 @@ def run_units(job: Job, units: Sequence[dict[str, Any]], resources: Resources) -
             yield receipt
     except ray.exceptions.RayError as error:
         raise RunError(f"Ray could not go on: {one_sentence(error)}") from error
+
+
+def _has_cluster() -> bool:
+    """Whether this process belongs to a Ray cluster, or has begun one."""
+    return bool(os.environ.get("RAY_ADDRESS")) or ("ray" in sys.modules and sys.modules["ray"].is_initialized())
+
+
+def _here(job: Job, unit: dict[str, Any]) -> dict[str, Any]:
+    """One unit alone is done in this process: Ray takes longer to start than a short video to curate."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # as Ray does for its workers: sums come out the same to the bit
+    actor = _Actor(job)
+    try:
+        receipt = actor.one(unit)
+    finally:
+        if actor.is_set_up and (close := getattr(job, "close", None)) is not None:
+            close()
+    if "fatal" in receipt:
+        raise RunError(receipt["fatal"])
+    return receipt
 
 
 def start() -> None:

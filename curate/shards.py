@@ -219,6 +219,10 @@ class ShardJob:
         """Begins the sandbox."""
         self._sandbox = Sandbox(self.memory_mb)
 
+    def close(self) -> None:
+        """Ends the sandbox."""
+        self._sandbox.close()
+
     def work(self, unit: dict[str, Any]) -> dict[str, Any]:
         """Writes the shard, then its receipt."""
         written: list[dict[str, Any]] = []

@@ -81,18 +81,5 @@ def test_the_readmes_links_lead_somewhere_and_its_commands_exist(rushes: Rushes)
         assert f"{target}:" in makefile
 
 
-def test_every_stage_has_a_row_in_the_readme() -> None:
-    import annotate
-    import filters
-
-    text = (ROOT / "README.md").read_text()
-    for module in (filters, annotate):
-        for name in module.__all__:
-            assert f"`{module.__name__}.{name}`" in text
-            for column in getattr(module, name).columns:
-                stem = column if column in text else column.rsplit("_", 1)[0]
-                assert stem in text, column
-
-
 def test_the_readmes_table_of_stages_is_what_the_code_says() -> None:
     assert readme.README.read_text() == readme.page(), "write it anew: python -m tests.readme"

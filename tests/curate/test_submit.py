@@ -39,9 +39,15 @@ class Head:
     address: str
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            command, cwd=self.directory, env=self.env, capture_output=True, text=True, timeout=240, check=False
-        )
+        """Runs a command; once more when the head has only just come up and has no agent for jobs yet."""
+        deadline = time.monotonic() + 60
+        while True:
+            done = subprocess.run(
+                command, cwd=self.directory, env=self.env, capture_output=True, text=True, timeout=240, check=False
+            )
+            if "No available agent" not in done.stderr or time.monotonic() > deadline:
+                return done
+            time.sleep(1)
 
 
 def free_port() -> int:

@@ -261,9 +261,10 @@ def test_a_long_source_is_scanned_in_windows_and_adds_up(project: Path, rushes: 
 def test_an_unfinished_run_can_be_looked_at(copy: Path, rushes: Rushes, tmp_path: Path) -> None:
     for gone in ("shards", "index.lance", "captions", "measures/motion", "report"):
         shutil.rmtree(copy / gone)
-        for command in (["status"], ["funnel"], ["errors"], ["report"], ["table", "--to", tmp_path / "x.csv"]):
-            done = rushes(command[0], copy, *command[1:])
-            assert done.code == 0, (gone, command, done.err)
+        assert rushes("status", copy).code == 0, gone
+    for command in (["funnel"], ["errors"], ["report"], ["table", "--to", tmp_path / "x.csv"]):
+        done = rushes(command[0], copy, *command[1:])
+        assert done.code == 0, (command, done.err)
     assert "not finished" in rushes("status", copy).out
     assert rushes("search", copy, "x").code == 2
 

@@ -66,6 +66,17 @@ def network_input(frame_HWC: NDArray[np.uint8]) -> NDArray[np.float32]:  # noqa:
     return np.ascontiguousarray(((square.astype(np.float32) - 127.0) / 128.0).transpose(2, 0, 1))
 
 
+def load_classifier(weights: str) -> tuple[Any, list[str]]:
+    """EfficientNet-lite0 from a PyTorch state dict, and the names of its 1,000 classes."""
+    import torch
+    from efficientnet_lite_pytorch import EfficientNet
+    from torchvision.models import EfficientNet_B0_Weights
+
+    model = EfficientNet.from_name("efficientnet-lite0")
+    model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+    return model.eval(), list(EfficientNet_B0_Weights.DEFAULT.meta["categories"])
+
+
 def top_labels(
     probabilities: NDArray[np.float32], names: list[str], least: float, most: int
 ) -> list[tuple[str, float]]:
@@ -124,15 +135,8 @@ class Labels:
 
     def setup(self) -> None:
         """Load the classifier and the class names; nothing is fetched."""
-        import torch
-        from efficientnet_lite_pytorch import EfficientNet
-        from torchvision.models import EfficientNet_B0_Weights
-
         cv2.setNumThreads(1)
-        self._names = list(EfficientNet_B0_Weights.DEFAULT.meta["categories"])
-        self._model = EfficientNet.from_name("efficientnet-lite0")
-        self._model.load_state_dict(torch.load(self.weights, map_location="cpu", weights_only=True))
-        self._model.eval()
+        self._model, self._names = load_classifier(self.weights)
 
     def classify(self, frames: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Mean class probabilities over frames.

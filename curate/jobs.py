@@ -139,12 +139,8 @@ def _values(column: pa.ChunkedArray) -> list[Any]:
     kind = column.type
     listed = pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind)
     if listed and (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type)):
-        return [None if value is None else value.values.to_numpy(zero_copy_only=False) for value in _scalars(column)]
+        return [value.values.to_numpy(zero_copy_only=False) if value.is_valid else None for value in column]
     return list(column.to_pylist())
-
-
-def _scalars(column: pa.ChunkedArray) -> Iterator[Any]:
-    return (value if value.is_valid else None for value in column)
 
 
 @dataclass

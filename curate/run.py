@@ -6,7 +6,7 @@ runs/demo/
     shards/ index.lance/ report/                                                what is made from them
 """
 
-from collections.abc import Container
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -107,7 +107,7 @@ class Run:
         good = pc.and_(pc.is_null(spans.column("skip")), pc.is_null(spans.column("error")))
         return cast(list[str], spans.filter(good).column("clip_id").to_pylist())
 
-    def wide(self, kinds: tuple[str, ...] = SCORED, columns: Container[str] | None = None) -> pd.DataFrame:
+    def wide(self, kinds: tuple[str, ...] = SCORED, columns: Iterable[str] | None = None) -> pd.DataFrame:
         """One row per clip: where it lies, every measure and caption made so far, and the first error met on it.
 
         `columns` limits which columns of the steps are read from disk.
@@ -127,24 +127,23 @@ class Run:
         clips = clips[list(CLIP_FACTS)]
         errors = pd.Series(None, index=clips.index, dtype=object)
         for step in (s for s in self.steps if s.kind in kinds):
-            names = [name for name in step.columns if columns is None or name in columns]
+            caption = step.names.get("caption") if step.kind == "caption" else None
+            wanted = {step.names.get(name, name) for name in columns or ()}  # `caption`: the first captioner's words
+            names = [name for name in step.columns if columns is None or name in wanted]
             rows = step.table.read([*names, "error"]).to_pandas().set_index("clip_id").reindex(clips["clip_id"])
             for name in names:
                 clips[name] = rows[name].to_numpy() if rows[name].dtype == object else rows[name].array
             said = rows["error"].reset_index(drop=True)
             errors = errors.where(errors.notna() | said.isna(), step.spec.name + ": " + said.astype(str))
-            if step.kind == "caption" and step.names.get("caption") in clips and "caption" not in clips:
-                clips["caption"] = clips[step.names["caption"]]
+            if caption in names and "caption" not in clips:
+                clips["caption"] = clips[caption]
         clips["error"] = errors.astype("string")
         return clips
 
     def selection(self, kinds: tuple[str, ...] = SCORED) -> Selection:
         """What `keep:` keeps. With `kinds=("measure",)` the rules on captions wait: that is what gets captioned."""
         keep = self.pipeline.config.keep
-        first_caption = [
-            step.names["caption"] for step in self.steps if step.kind == "caption" and "caption" in step.names
-        ]
-        wide = self.wide(kinds, {*keep, *(first_caption[:1] if "caption" in keep else ())})
+        wide = self.wide(kinds, keep)
         return select(wide, {name: rule for name, rule in keep.items() if name in wide.columns or kinds == SCORED})
 
     def ledger(self) -> Ledger:

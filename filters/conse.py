@@ -5,8 +5,8 @@ higher fits better. It knows what 1,000 ImageNet classes can say: animals and th
 no CLIP, its cosines are higher and lie closer together, and thresholds made for CLIP mean nothing here.
 
 Source: ConSE (Norouzi et al. 2013, arXiv 1312.5650): the mean of the class names' vectors, weighted by the probabilities
-of the likeliest classes. Classes by EfficientNet-lite0 (Tan & Le 2019), 224 px, x = (rgb - 127) / 128, as in
-`annotate.Labels`; names from torchvision's public metadata, as "a photo of a <class>"; vectors by all-MiniLM-L6-v2 (Wang
+of the likeliest classes. Classes by EfficientNet-lite0 (Tan & Le 2019), 224 px, x = (rgb - 127) / 128, the one
+of `annotate.Labels`; names from torchvision's public metadata, as "a photo of a <class>"; vectors by all-MiniLM-L6-v2 (Wang
 et al. 2020, arXiv 2002.10957). Ours: a temperature of 2 and the 20 likeliest classes, the probabilities meaned over the
 first, middle and last thumbnail before they are chosen. Measured elsewhere on 159 photographs of COCO with these two
 settings: text to image R@10 81 %, matched against mismatched AUC 0.96 (chance 6 % and 0.5).
@@ -25,25 +25,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from annotate.labels import load_classifier, network_input
+from annotate.minilm import MiniLM
 from curate.clip import Clip
 from filters.open_clip import distinct_frames
 
-SIDE_PX = 224
-WIDEST = 4 / 3
 DIM = 384
-TEXTS_AT_ONCE = 50
-
-
-def network_input(frame_HWC: NDArray[np.uint8]) -> NDArray[np.float32]:  # noqa: N803
-    """The middle of the frame, 4:3 at most, squeezed to 224 x 224 and scaled as in training, shape (3, 224, 224)."""
-    most_px = round(WIDEST * min(frame_HWC.shape[:2]))
-    (top, height_px), (left, width_px) = ((max(0, n - most_px) // 2, min(n, most_px)) for n in frame_HWC.shape[:2])
-    middle_HWC = frame_HWC[top : top + height_px, left : left + width_px]
-    shrinks = min(height_px, width_px) >= SIDE_PX
-    small_HWC = cv2.resize(
-        middle_HWC, (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    )
-    return np.asarray(cv2.dnn.blobFromImage(small_HWC, 1 / 128, mean=(127, 127, 127))[0], dtype=np.float32)
 
 
 def conse(
@@ -55,29 +42,6 @@ def conse(
     likeliest = np.argsort(-probabilities_K, kind="stable")[:classes]
     mean_D = probabilities_K[likeliest] @ names_KD[likeliest]
     return np.asarray(mean_D / np.linalg.norm(mean_D), dtype=np.float32)
-
-
-def sentence_vectors(texts: list[str], folder: str) -> NDArray[np.float32]:
-    """MiniLM vectors of short texts, of length 1, shape (N, 384); the model is loaded for this and let go."""
-    import torch
-    from transformers import AutoModel, AutoTokenizer
-    from transformers.utils import logging
-
-    showed_bar = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        model = AutoModel.from_pretrained(folder, local_files_only=True, dtype="float32").eval()
-    finally:
-        if showed_bar:
-            logging.enable_progress_bar()
-    parts = []
-    for start in range(0, len(texts), TEXTS_AT_ONCE):
-        tokens = tokenizer(texts[start : start + TEXTS_AT_ONCE], padding=True, return_tensors="pt")
-        with torch.inference_mode():
-            seen_NLD = model(**tokens).last_hidden_state * tokens["attention_mask"][:, :, None]
-        parts.append(torch.nn.functional.normalize(seen_NLD.sum(dim=1), dim=1).numpy())
-    return np.concatenate(parts)
 
 
 @dataclass
@@ -116,15 +80,13 @@ class Conse:
     def setup(self) -> None:
         """Load the classifier and embed the names of its classes; nothing is fetched."""
         import torch
-        from efficientnet_lite_pytorch import EfficientNet
-        from torchvision.models import EfficientNet_B0_Weights
 
         cv2.setNumThreads(1)
-        names = EfficientNet_B0_Weights.DEFAULT.meta["categories"]
-        self._name_vectors = sentence_vectors([f"a photo of a {name}" for name in names], self.text_weights)
-        self._model = EfficientNet.from_name("efficientnet-lite0")
-        self._model.load_state_dict(torch.load(self.weights, map_location="cpu", weights_only=True))
-        self._model.eval().to(memory_format=torch.channels_last)
+        model, names = load_classifier(self.weights)
+        self._model = model.to(memory_format=torch.channels_last)
+        sentences = MiniLM(weights=self.text_weights)  # needed for this alone, and let go
+        sentences.setup()
+        self._name_vectors = sentences.embed_texts([f"a photo of a {name}" for name in names])
 
     def embed(self, frames: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Embedding of frames of one clip, RGB 0..255, each (H, W, 3), of any size; shape (384,), unit norm.

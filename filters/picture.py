@@ -1,9 +1,10 @@
 """Picture: the part of a frame that the camera saw, without black bars and without what was laid over it.
 
-Plain functions for filters that measure motion; no stage of its own.
+Plain functions for filters that measure motion, text and quality; no stage of its own.
 
 - A bar is a run of rows or columns at the edge that is black (no colour above 24 of 255) in every frame of the clip: the
-  rule of `curate/letterbox.py`. White bars, blurred ones and bars with a subtitle in them are picture to it.
+  rule of `curate/letterbox.py`. White bars, blurred ones and bars with a subtitle in them are picture to it. `lit_area`
+  lets 1 % of a line be brighter (JPEG rings beside a bar), for filters that look at edges.
 - An overlay is an edge pattern that stays to the pixel from one frame to the next while almost all around it moves: a
   logo, a subtitle, a caption bar. A still background is none, as most of the picture is still then. What is still
   *and* small *and* moved around counts as one, whatever it is: the frame of a car's window is laid over the street.
@@ -63,6 +64,18 @@ def without_bars(frames_THWC: NDArray[np.uint8]) -> NDArray[np.uint8]:  # noqa: 
         return frames_THWC
     (top, bottom), (left, right) = _inward(rows, height_px), _inward(columns, width_px)
     return frames_THWC[:, top:bottom, left:right]
+
+
+def lit_area(lumas_THW: NDArray[np.generic]) -> tuple[slice, slice]:  # noqa: N803
+    """Rows and columns inside of black bars; the whole picture when all of it is dark."""
+    brightest_HW = np.asarray(lumas_THW).max(axis=0)
+    spans = []
+    for axis in (1, 0):
+        lit = np.flatnonzero(np.percentile(brightest_HW, 99, axis=axis) > BLACK)
+        spans.append(slice(int(lit[0]), int(lit[-1]) + 1) if len(lit) else slice(0, 0))
+    if min(span.stop - span.start for span in spans) < 16:
+        return slice(0, brightest_HW.shape[0]), slice(0, brightest_HW.shape[1])
+    return spans[0], spans[1]
 
 
 def _inward(lit: NDArray[np.intp], length_px: int) -> tuple[int, int]:

@@ -15,7 +15,8 @@ none), and flicker (a fade is a straight line and counts nothing; at 2 thumbnail
 that of the source: on a thumbnail it has 8 px times the scale, and below 4 px it cannot be seen any more and the column is null. The
 thumbnail's own JPEG blocks (quality 90) are the floor of the column.
 
-Bars at the edges don't count: rows and columns that stay at black (`BAR_LUMA`) in every thumbnail are cut off first, unless nothing is left.
+Bars at the edges don't count: rows and columns that stay at black in every thumbnail are cut off first, unless nothing is left
+(`filters.picture.lit_area`).
 Every value is the median of up to five thumbnails spread over the clip, `exposure` and `flicker` look at all, `brisque` at the middle one.
 
 T frames, H height, W width, in pixels; luma is 0..255.
@@ -31,25 +32,12 @@ from numpy.typing import NDArray
 
 from curate.clip import Clip
 from filters.brisque import Brisque
+from filters.picture import lit_area
 
-BAR_LUMA = 24
-"""A row or column whose 99th percentile stays at or below this is black. Ours: 16 is video black, JPEG rings a few levels around it."""
 GRID_PX = 8
 FRAMES = 5
 
 Luma = NDArray[np.float32]
-
-
-def lit_area(lumas_THW: NDArray[np.generic]) -> tuple[slice, slice]:  # noqa: N803
-    """Rows and columns inside of black bars; the whole picture when all of it is dark."""
-    brightest_HW = np.asarray(lumas_THW).max(axis=0)
-    spans = []
-    for axis in (1, 0):
-        lit = np.flatnonzero(np.percentile(brightest_HW, 99, axis=axis) > BAR_LUMA)
-        spans.append(slice(int(lit[0]), int(lit[-1]) + 1) if len(lit) else slice(0, 0))
-    if min(span.stop - span.start for span in spans) < 16:
-        return slice(0, brightest_HW.shape[0]), slice(0, brightest_HW.shape[1])
-    return spans[0], spans[1]
 
 
 def sharpness(luma_HW: Luma) -> float:  # noqa: N803

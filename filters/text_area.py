@@ -42,7 +42,7 @@ from numpy.typing import NDArray
 
 from curate.clip import Clip
 from filters.overlay import Kind, Sight
-from filters.quality import lit_area
+from filters.picture import lit_area
 
 NETWORK_SIDE_PX = 480
 SCORE = 0.7

@@ -18,8 +18,8 @@ it exactly looks like a mark. `edges` finds any overlay, subtitles and captions 
 `TextArea` tell them apart. Marks that move are not found.
 
 Ours: the six constants, fitted on drawn marks (15 to 60 % opaque) over the tuning half of the footage and photographs.
-On the other half AUC was 0.92 over all, 0.94 where the picture moves, and recall at 2 % false alarms 0.8 for words, 0.85 for
-tiles, under 0.5 for logos without words (`benchmarks/filters_overlay.py`).
+On the other half AUC was 0.95 over all, 0.97 where the picture moves, and recall at 2 % false alarms 0.91 for words, 0.88 for
+tiles, 0.49 for logos without words (`benchmarks/filters_overlay.py`, `benchmarks/results/filters.md`).
 """
 
 import re
@@ -34,7 +34,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from curate.clip import Clip
-from filters.quality import lit_area
+from filters.picture import lit_area
 from filters.still_edges import Group, groups, packed, still_edges
 from filters.text_reader import Reader
 

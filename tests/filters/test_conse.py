@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from annotate import MiniLM
-from annotate.labels import network_input as input_of_labels
 from filters import Conse
-from filters.conse import conse, network_input, sentence_vectors
+from filters.conse import conse
 
 
 def located(address):
@@ -47,17 +46,6 @@ def test_text_to_image_recall_on_photographs(stage, minilm, photos):
     rank = (cosines > cosines[np.arange(len(texts)), own][:, None]).sum(axis=1)
     assert (rank < 10).mean() >= 0.75
     assert (rank < 1).mean() >= 0.3
-
-
-@pytest.mark.parametrize("shape", [(360, 640), (640, 360), (360, 480), (100, 1000), (3, 5)])
-def test_the_picture_is_prepared_as_the_captioner_does(textured, shape):
-    frame = np.ascontiguousarray(textured[: shape[0], : shape[1]])
-    assert np.array_equal(network_input(frame), input_of_labels(frame))
-
-
-def test_texts_are_embedded_as_the_captioner_does(minilm):
-    texts = ["a photo of a dog", "a photo of a trolleybus", "a photo of a studio couch"] * 20
-    assert np.allclose(sentence_vectors(texts, minilm.weights), minilm.embed_texts(texts), atol=1e-5)
 
 
 @pytest.mark.parametrize(

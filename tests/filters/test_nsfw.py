@@ -1,4 +1,3 @@
-import os
 from dataclasses import replace
 
 import cv2
@@ -6,8 +5,6 @@ import numpy as np
 import pytest
 
 from curate.clip import ThumbnailError
-from curate.errors import WeightsError
-from curate.weights import fetch_wheel
 from filters import Nsfw
 from filters.nsfw import EXPOSED, Detector, load_detector, network_input
 
@@ -16,14 +13,8 @@ FACES = ("000000000790", "000000256353", "000000229358")
 
 
 @pytest.fixture(scope="session")
-def nudenet():
-    package, version, inside = Nsfw().weights.removeprefix("pip:").replace("==", ":").split(":")
-    try:
-        return str(fetch_wheel(package, version) / inside)
-    except WeightsError as error:
-        if os.environ.get("CI") == "true":
-            pytest.fail(str(error))
-        pytest.skip(f"needs {package}=={version} from the package index")
+def nudenet(fetched):
+    return str(fetched(Nsfw().weights))
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,3 @@
-import os
 import pickle
 from itertools import pairwise
 
@@ -7,23 +6,17 @@ import numpy as np
 import pytest
 
 from curate.clip import ThumbnailError
-from curate.errors import WeightsError
-from curate.weights import fetch_wheel
 from filters import Quality
 from filters.brisque import Brisque, features
-from filters.quality import blockiness, contrast, flicker, lit_area, noise, sharpness
+from filters.picture import lit_area
+from filters.quality import blockiness, contrast, flicker, noise, sharpness
 
 PHOTOS = ("000000000790", "000000084284", "000000160012", "000000234748", "000000403353", "000000516008")
 
 
 @pytest.fixture(scope="module")
-def model():
-    try:
-        return str(fetch_wheel("brisque", "0.2.0") / "brisque/models")
-    except WeightsError as error:
-        if os.environ.get("CI") == "true":
-            pytest.fail(str(error))
-        pytest.skip("needs brisque==0.2.0 from the package index")
+def model(fetched):
+    return str(fetched("pip:brisque==0.2.0:brisque/models"))
 
 
 @pytest.fixture(scope="module")

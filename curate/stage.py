@@ -9,6 +9,8 @@
         weights: str = "pip:package==1.0:path"                  # optional: an address, replaced by a local path before setup()
         captions: tuple[str, ...] = ()                          # optional: names of captioners; left empty, all of the run
         whole: ClassVar[bool] = False                           # optional: called once with every clip of the run, without thumbnails
+        batch_size: ClassVar[int] = 16                          # optional: clips per call where the pipeline does not say
+        def check(self) -> None: ...                            # optional: once before the run, not on a worker; a ValueError stops it
         def setup(self) -> None: ...                            # heavy imports and weights, once per worker
         def __call__(self, clips: list[Clip]) -> list[dict]: ...
 
@@ -33,6 +35,9 @@ from curate import weights
 from curate.clip import Clip
 from curate.errors import ConfigError, UsageError, nearest
 
+BATCH_SIZE = 16
+"""Clips per call of a stage that does not say. Ours."""
+
 
 class Stage(Protocol):
     """What the engine asks of a filter or an annotator."""
@@ -54,7 +59,8 @@ class StageSpec:
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
     workers: int | None = None
-    batch_size: int = 16
+    batch_size: int | None = None
+    """Clips per call; None: what the stage says, or 16 (see `sized`)."""
     cpus: float = 1.0
     gpus: float = 0.0
     memory_gb: float | None = None
@@ -88,6 +94,11 @@ def load_class(use: str, where: str = "") -> type:
             f"{prefix}there is no stage '{use}'{nearest(use, [f'{module_name}.{name}' for name in classes])}"
         )
     return found
+
+
+def sized(spec: StageSpec, built: Any) -> StageSpec:
+    """The spec with the batch size that the pipeline, the stage or the default gives."""
+    return dataclasses.replace(spec, batch_size=spec.batch_size or int(getattr(built, "batch_size", BATCH_SIZE)))
 
 
 def options_of(cls: type) -> dict[str, Any]:
@@ -144,10 +155,14 @@ def ready(spec: StageSpec) -> Any:
     return stage
 
 
+OF_CAPTIONER = ("caption", "prompt_tokens", "output_tokens", "finish_reason", "frames", "seconds", "tagged_frames")
+"""Columns that every captioner may have: in its table they carry its name."""
+
+
 def column_names(stage: Any, spec: StageSpec, kind: str) -> dict[str, str]:
-    """Names in the stage's rows to names in the table: a captioner's `caption` becomes `caption_<name>`."""
-    renamed = {"caption": f"caption_{spec.name}"} if kind == "caption" else {}
-    return {name: renamed.get(name, name) for name in stage.columns}
+    """Names in the stage's rows to names in the table: a captioner's `caption` becomes `caption_<name>`, see OF_CAPTIONER."""
+    own = OF_CAPTIONER if kind == "caption" else ()
+    return {name: f"{name}_{spec.name}" if name in own else name for name in stage.columns}
 
 
 def table_schema(stage: Any, names: Mapping[str, str]) -> pa.Schema:

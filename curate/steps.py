@@ -58,7 +58,8 @@ def steps(pipeline: Pipeline, root: str) -> list[Step]:
     owner = dict.fromkeys(CLIP_FACTS, ("clips", ""))
     levels: dict[str, int] = {}
     made: list[Step] = []
-    for kind, spec, built in _in_order(pipeline):
+    for kind, given, built in _in_order(pipeline):
+        spec = stage.sized(given, built)
         names = stage.column_names(built, spec, kind)
         reads: dict[str, tuple[str, str]] = {}
         for wanted, required in stage.wanted_columns(built).items():

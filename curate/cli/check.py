@@ -6,6 +6,7 @@ from curate import sources as listing
 from curate import stage, weights
 from curate.cli.common import PipelineArgument, RunOption, SetOption, SourcesOption, console, fail, grid, load
 from curate.errors import WeightsError
+from curate.pipeline import check_stages
 
 
 def command(
@@ -33,5 +34,6 @@ def command(
     out.print(table)
     if missing:
         fail(missing[0], WeightsError.exit_code)
+    check_stages(opened)
     files = listing.discover(loaded.config.sources, loaded.home)
     out.print(f"{len(files)} source files; run directory {opened.root}", highlight=False, soft_wrap=True)

@@ -1,0 +1,28 @@
+"""Which thumbnails a captioner looks at: evenly spread over the clip, or one every so many seconds.
+
+T thumbnails, their times in seconds.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def spread(n_thumbnails: int, n_frames: int) -> list[int]:
+    """Indices of `n_frames` thumbnails (fewer where there are fewer), each the middle one of an equal share of the clip."""
+    n_frames = min(n_frames, n_thumbnails)
+    return [int((i + 0.5) * n_thumbnails / n_frames) for i in range(n_frames)]
+
+
+def every(times_s: Sequence[float], step_s: float) -> list[int]:
+    """Indices of the first thumbnail and then of the nearest to every further `step_s`, each once. (CogVideoX: 2 s)"""
+    times = np.asarray(times_s, dtype=np.float64)
+    if not len(times):
+        return []
+    wanted = np.arange(times[0], times[-1] + 1e-6, step_s)
+    return list(dict.fromkeys(int(np.abs(times - at).argmin()) for at in wanted))
+
+
+def fewer(indices: Sequence[int], most: int) -> list[int]:
+    """At most `most` of the indices, still evenly spread."""
+    return [indices[i] for i in spread(len(indices), most)] if len(indices) > most else list(indices)

@@ -101,6 +101,11 @@ class ShardsConfig(Strict):
     crf: int = Field(18, ge=0, le=51)
     target_mb: float = Field(256.0, gt=0)
     """Aimed-at size of one shard, estimated from the bitrate of the sources."""
+    caption: dict[str, Annotated[float, Field(gt=0)]] = {}
+    """The mix for training: captioner to share, as in `{coca: 0.5, vlm: 0.25, summary: 0.25}` (SVD). Empty: the first captioner alone."""
+    suffix: dict[str, dict[str, Rule]] = {}
+    """Measured facts in the training caption: text to rules as under `keep`, all of which must hold, as in
+    `{", with watermark": {watermark: {above: 0.5}}}`. Like the mix it is applied when training reads the shards."""
     workers: int | None = Field(None, ge=1)
 
 

@@ -91,6 +91,14 @@ def select(wide: pd.DataFrame, keep: Mapping[str, Rule]) -> Selection:
     )
 
 
+def resolve(wide: pd.DataFrame, rule: Rule, column: str) -> dict[str, Any]:
+    """A rule as plain values, each percentile the number that it comes to in this run."""
+    good = wide["error"].isna().to_numpy()
+    _, found = _passes(wide[column], rule, good)
+    values = rule.model_dump(by_alias=True, exclude_none=True)
+    return {key: found.get(f"{column} {value}", value) for key, value in values.items()}
+
+
 def _passes(column: pd.Series, rule: Rule, good: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], dict[str, float]]:
     passes = column.notna().to_numpy(copy=True)
     thresholds: dict[str, float] = {}

@@ -26,6 +26,7 @@ from curate.progress import Progress
 from curate.run import ROW_GROUP_ROWS, Run, arrow_types, plain_rows
 from curate.runner import Resources
 from curate.sandbox import Sandbox, SandboxError
+from curate.select import resolve
 from curate.sources import identify
 from curate.stage import one_sentence
 from curate.table import digest, encode
@@ -68,8 +69,12 @@ def write(run: Run, clip_ids: Sequence[str], progress: Progress) -> bool:
     plan = _plan(run, wide.sort_values(["source_id", "start_s"], ignore_index=True))
     pending = [name for name in plan["shards"] if store.get_json(_receipt_path(run, name)) is None]
     finished = run.index()
+    captions = _captions(run)
     if finished is not None and not pending and finished["plan"] == digest(plan):
-        return False
+        if finished.get("captions") == captions:
+            return False
+        store.put_json(run.path("shards", "index.json"), {**finished, "captions": captions})
+        return True
     store.remove(run.path("shards", "index.json"))
     store.sweep(run.path("shards"))
     rows = {row["clip_id"]: row for row in plain_rows(wide)}
@@ -86,7 +91,7 @@ def write(run: Run, clip_ids: Sequence[str], progress: Progress) -> bool:
     with progress.step("shards", total, total - sum(len(unit["rows"]) for unit in units)) as step:
         for receipt in runner.run_units(job, units, Resources(options.workers)):
             step.advance(receipt["rows"], receipt["errors"])
-    _write_index(run, plan)
+    _write_index(run, plan, captions)
     return True
 
 
@@ -121,7 +126,7 @@ def _plan(run: Run, wide: pd.DataFrame) -> dict[str, Any]:
     options = run.pipeline.config.shards
     embeddings = {step.spec.name for step in run.steps if step.kind == "embed"}  # in the index, not in the shards
     claims = {name: claim for name, claim in run.claims.items() if name not in embeddings}
-    made_from = digest([claims, options.model_dump(exclude={"workers"}), SCHEMA_VERSION])
+    made_from = digest([claims, options.model_dump(exclude={"workers", "caption", "suffix"}), SCHEMA_VERSION])
     chosen = wide["clip_id"].tolist()
     old = store.get_json(run.path("shards", "plan.json")) or {"made_from": None, "shards": {}}
     keep: dict[str, list[str]] = {}
@@ -178,7 +183,18 @@ def _remove_shard(run: Run, name: str) -> None:
     store.remove(run.path("shards", f"{name}.parquet"))
 
 
-def _write_index(run: Run, plan: Mapping[str, Any]) -> None:
+def _captions(run: Run) -> dict[str, Any]:
+    """How training makes its captions of the columns: the mix, and facts to add where rules hold (train_hooks/captions.py)."""
+    options = run.pipeline.config.shards
+    wide = run.wide(columns={column for rules in options.suffix.values() for column in rules})
+    suffix = [
+        {"add": text, "when": {column: resolve(wide, rule, column) for column, rule in rules.items()}}
+        for text, rules in options.suffix.items()
+    ]
+    return {"mix": dict(options.caption), "suffix": suffix}
+
+
+def _write_index(run: Run, plan: Mapping[str, Any], captions: Mapping[str, Any]) -> None:
     receipts = [store.get_json(_receipt_path(run, name)) for name in plan["shards"]]
     versions = {}
     for package in PACKAGES:
@@ -197,6 +213,7 @@ def _write_index(run: Run, plan: Mapping[str, Any]) -> None:
             "shards": [shard for shard in listed if shard["clips"]],
             "left_out": [item for receipt in receipts for item in receipt["left_out"]],
             "columns": {field.name: str(field.type) for field in schema(run)},
+            "captions": dict(captions),
             "config": dict(run.pipeline.resolved),
             "claims": run.claims,
             "versions": versions,

@@ -82,9 +82,15 @@ def steps(pipeline: Pipeline, root: str) -> list[Step]:
         levels[spec.name] = level
         table = Table(store.join(root, DIRECTORIES[kind], spec.name), stage.table_schema(built, names))
         made.append(Step(kind, spec, built, names, table, reads, level))
-    for rule in pipeline.config.keep:
-        if rule not in owner:
-            raise ConfigError(f"keep: there is no column '{rule}'{nearest(rule, owner)}")
+    asked = {"keep": set(pipeline.config.keep)}
+    asked |= {f"shards: suffix '{text}'": set(rules) for text, rules in pipeline.config.shards.suffix.items()}
+    for key, columns in asked.items():
+        for column in sorted(columns - owner.keys()):
+            raise ConfigError(f"{key}: there is no column '{column}'{nearest(column, owner)}")
+    captioners = [step.spec.name for step in made if step.kind == "caption" and "caption" in step.names]
+    for name in pipeline.config.shards.caption:
+        if name not in captioners:
+            raise ConfigError(f"shards: caption: there is no captioner '{name}'{nearest(name, captioners)}")
     return made
 
 

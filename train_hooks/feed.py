@@ -20,10 +20,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from train_hooks.captions import CaptionPolicy, Choices, pick
 from train_hooks.decode import DecodeError, decode_frames
 from train_hooks.errors import TrainError
 
-COLUMNS = ("clip_id", "fps", "n_frames", "caption", "mp4")
+COLUMNS = ("clip_id", "fps", "n_frames", "mp4")
+_CAPTION = 1  # a stream of draws of its own
 MAX_HELDOUT = 4  # clips kept for the loss grid; ours
 _CACHE_BYTES = 256 * 2**20  # decoded, resized frames kept in memory; beyond it a window is decoded again. Ours
 
@@ -41,12 +43,17 @@ class ShardClip:
     row: int
     fps: float
     n_frames: int
-    caption: str
+    captions: Choices = ()
+
+    @property
+    def caption(self) -> str:
+        """The caption with the largest share, the first of equals; empty when it has none."""
+        return max(self.captions, key=lambda choice: choice[1])[0] if self.captions else ""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One window of one clip: `video_CTHW` float in -1..1, and the clip's caption (empty when it has none)."""
+    """One window of one clip: `video_CTHW` float in -1..1, and one of the clip's captions (empty when it has none)."""
 
     clip_id: str
     caption: str
@@ -66,12 +73,14 @@ def read_index(shards: Path) -> tuple[list[ShardClip], str]:
         )
     raw = index_path.read_bytes()
     try:
-        names = [str(shard["file"]) for shard in json.loads(raw)["shards"]]
+        index = json.loads(raw)
+        names = [str(shard["file"]) for shard in index["shards"]]
     except (ValueError, KeyError, TypeError):
         raise TrainError(f"{index_path} cannot be read as a shards index; write the shards again") from None
+    policy = CaptionPolicy.of(index)
     clips: list[ShardClip] = []
     for name in names:
-        clips += _clips_of(shards / name)
+        clips += _clips_of(shards / name, policy)
     if not clips:
         raise TrainError(
             f"there is nothing to train on: {shards} holds no clips; `rushes funnel` shows which rule drops them"
@@ -79,21 +88,21 @@ def read_index(shards: Path) -> tuple[list[ShardClip], str]:
     return clips, hashlib.sha256(raw).hexdigest()
 
 
-def _clips_of(path: Path) -> list[ShardClip]:
+def _clips_of(path: Path, policy: CaptionPolicy) -> list[ShardClip]:
     if not path.is_file():
         raise TrainError(f"{path.parent / 'index.json'} names {path.name}, which is not there; write the shards again")
     clips: list[ShardClip] = []
     try:
         file = pq.ParquetFile(path)
-        lacking = [column for column in COLUMNS if column not in file.schema_arrow.names]
+        columns = list(dict.fromkeys([*COLUMNS, *policy.columns]))
+        lacking = [column for column in columns if column not in file.schema_arrow.names]
         if lacking:
             raise TrainError(f"{path} has no column {', '.join(lacking)}; write the shards again")
         for group in range(file.num_row_groups):
-            rows = file.read_row_group(group, columns=["clip_id", "fps", "n_frames", "caption"]).to_pylist()
+            rows = file.read_row_group(group, columns=[name for name in columns if name != "mp4"]).to_pylist()
             for i, row in enumerate(rows):
-                clips.append(
-                    ShardClip(row["clip_id"], path.name, group, i, row["fps"], row["n_frames"], row["caption"] or "")
-                )
+                captions = policy.choices(row)
+                clips.append(ShardClip(row["clip_id"], path.name, group, i, row["fps"], row["n_frames"], captions))
     except (pa.ArrowException, OSError) as error:
         raise TrainError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
     return clips
@@ -204,7 +213,7 @@ class Feed:
         }
 
     def read(self, clip: ShardClip, epoch: int) -> Sample:
-        """Decodes the window of a clip that belongs to an epoch.
+        """Decodes the window of a clip that belongs to an epoch, and draws the epoch's caption.
 
         Raises TrainError, naming the clip, when it cannot be decoded.
         """
@@ -221,7 +230,8 @@ class Feed:
             if self._cached_bytes + frames_TCHW.numel() <= _CACHE_BYTES:
                 self._cache[clip.clip_id, window] = frames_TCHW
                 self._cached_bytes += frames_TCHW.numel()
-        return Sample(clip.clip_id, clip.caption, frames_TCHW.transpose(0, 1).float() / 127.5 - 1.0)
+        caption = pick(clip.captions, np.random.default_rng([self._hash(clip.clip_id), epoch, _CAPTION]).random())
+        return Sample(clip.clip_id, caption, frames_TCHW.transpose(0, 1).float() / 127.5 - 1.0)
 
     def _mp4(self, clip: ShardClip) -> bytes:
         if clip.file not in self._files:

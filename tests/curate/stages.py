@@ -156,3 +156,16 @@ class Weighed(Brightness):
 
     weights: str = "pip:nosuch==1.0:x.onnx"
     columns: ClassVar[dict[str, pa.DataType]] = {"weighed": pa.float32()}
+
+
+@dataclass
+class Needy(Brightness):
+    """Needs a server."""
+
+    server: str = "here"
+    batch_size: ClassVar[int] = 5
+    columns: ClassVar[dict[str, pa.DataType]] = {"needy": pa.float32()}
+
+    def check(self) -> None:
+        if self.server == "nowhere":
+            raise ValueError(f"no server answers at {self.server}")

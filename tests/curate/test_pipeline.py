@@ -16,6 +16,7 @@ import pytest
 from curate.run import Run
 from curate.status import counts
 from tests.project import ROOT, Rushes, environment
+from train_hooks.feed import read_index
 
 
 def read_shards(run: Path) -> pd.DataFrame:
@@ -147,6 +148,26 @@ def test_moving_a_threshold_decodes_nothing_and_tops_the_shards_up(copy: Path, p
     assert done.code == 0, done.err
     kept = read_shards(copy)
     assert set(kept["clip_id"]) == set(Run.open(copy).selection().clip_ids)
+
+
+def test_another_mix_of_captions_rewrites_the_index_alone(copy: Path, project: Path, rushes: Rushes) -> None:
+    shard = copy / "shards" / "shard-00000.parquet"
+    before = shard.stat().st_mtime_ns
+    settings = ["--set", "shards.caption={says: 1}", "--set", "shards.suffix={', dark': {brightness: {below: p50}}}"]
+    done = rushes("run", "--run", copy, *settings, cwd=project)
+    assert done.code == 0, done.err
+    assert shard.stat().st_mtime_ns == before
+    run = Run.open(copy)
+    middle = float(run.wide()["brightness"].astype(float).median())
+    assert run.index()["captions"] == {  # type: ignore[index]
+        "mix": {"says": 1.0},
+        "suffix": [{"add": ", dark", "when": {"brightness": {"below": pytest.approx(middle)}}}],
+    }
+    clips, _ = read_index(copy / "shards")
+    said = run.wide().set_index("clip_id")
+    for clip in clips:
+        dark = ", dark" if said.loc[clip.clip_id, "brightness"] <= middle else ""
+        assert clip.caption == said.loc[clip.clip_id, "caption_says"] + dark
 
 
 def test_a_keep_that_keeps_nothing_warns_and_shows_the_funnel(copy: Path, project: Path, rushes: Rushes) -> None:

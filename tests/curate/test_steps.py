@@ -1,5 +1,6 @@
 """In which order stages run, what they are given to read, and stages that look at all clips at once."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 from curate import config
 from curate.errors import ConfigError
+from curate.pipeline import _grouped
 from curate.run import Run
 from tests.curate.stages import vector_of
 from tests.curate.videos import write_video
@@ -69,6 +71,53 @@ def test_a_stage_for_captions_takes_all_of_the_run_or_those_it_names(tmp_path: P
 def test_what_a_stage_reads_must_be_there(tmp_path: Path, old: str, new: str, told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         _ = made(tmp_path, PIPELINE.replace(old, new)).steps
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("caption: {sais: 1}", "shards: caption: there is no captioner 'sais'; did you mean 'says'"),
+        ("caption: {says: 0}", "shards.caption.says: Input should be greater than 0"),
+        (
+            "suffix: {', dark': {brightnes: {below: 9}}}",
+            "suffix ', dark': there is no column 'brightnes'; did you mean",
+        ),
+        ("suffix: {', dark': {brightness: {under: 9}}}", "unknown key 'shards.suffix., dark.brightness.under'"),
+    ],
+)
+def test_a_training_caption_is_made_of_what_is_there(tmp_path: Path, line: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        _ = made(tmp_path, f"{PIPELINE}shards:\n  {line}\n").steps
+
+
+def test_a_stage_that_finds_something_missing_stops_the_run_before_it_begins(tmp_path: Path, rushes: Rushes) -> None:
+    (tmp_path / "footage").mkdir()
+    write_video(tmp_path / "footage" / "one.mp4", moving(60, 1, 20), 25, gop=25)
+    made(tmp_path, f"run: run\nsources: footage\nmeasure:\n  - {{use: {STAGES}.Needy, server: nowhere}}\n")
+    for command in ("run", "check"):
+        done = rushes(command, cwd=tmp_path)
+        assert (done.code, done.err) == (2, f"rushes: pipeline.yaml:4: {STAGES}.Needy: no server answers at nowhere\n")
+    assert not (tmp_path / "run").exists()
+
+
+def test_parts_are_put_together_until_they_make_a_batch(tmp_path: Path) -> None:
+    run = made(tmp_path)
+    run.clips_table.begin({})
+    for part in range(5):
+        rows = [dict.fromkeys(run.clips_table.schema.names) | {"clip_id": f"{part}{i}"} for i in range(10)]
+        run.clips_table.write(rows)
+    wanted = {f"{part}{i}" for part in (0, 1, 2, 4) for i in range(10)}
+    groups = list(_grouped(run, wanted, 16))
+    assert sorted(len(ids) for group in groups for ids in group.values()) == [10] * 4
+    assert [sum(map(len, group.values())) for group in groups] == [20, 20]
+    assert {i for group in groups for ids in group.values() for i in ids} == wanted
+
+
+def test_the_pipeline_decides_the_batch_size_then_the_stage_then_the_default(tmp_path: Path) -> None:
+    text = f"run: run\nsources: x\nmeasure:\n  - use: {STAGES}.Needy\n  - use: {STAGES}.Vector\n"
+    assert [step.spec.batch_size for step in made(tmp_path, text).steps] == [5, 16]
+    text = text.replace("Needy", "Needy\n    batch_size: 7")
+    assert made(tmp_path, text).steps[0].spec.batch_size == 7
 
 
 def test_values_reach_their_clips_and_all_clips_are_looked_at_again_when_one_is_new(

@@ -71,7 +71,7 @@ def test_frames_are_even_in_time(fps, at_fps, frames, expected):
 
 
 def test_exactly_long_enough_is_used():
-    clip = ShardClip("c", "f", 0, 0, fps=24.0, n_frames=10, caption="")
+    clip = ShardClip("c", "f", 0, 0, fps=24.0, n_frames=10)
     assert too_short(clip, 4, 8.0) is None
     assert "10 frames" not in (too_short(clip, 4, 8.0) or "")
     assert "too short: 9 frames at 24 fps, and 4 at 8 fps need 10" in str(too_short(replace(clip, n_frames=9), 4, 8.0))

@@ -61,15 +61,20 @@ def clip_row(clip_id: str, mp4: bytes | None, n_frames: int, caption: str | None
     }  # fmt: skip
 
 
-def write_shards(folder: Path, rows: list[dict[str, Any]], rows_per_file: int = 16) -> Path:
+def write_shards(
+    folder: Path, rows: list[dict[str, Any]], rows_per_file: int = 16, index: dict[str, Any] | None = None
+) -> Path:
+    more = (
+        [pa.field(name, pa.array([rows[0][name]]).type) for name in rows[0] if name not in SCHEMA.names] if rows else []
+    )
     folder.mkdir(parents=True, exist_ok=True)
     entries = []
     for number, first in enumerate(range(0, len(rows), rows_per_file)):
         part, name = rows[first : first + rows_per_file], f"shard-{number:05d}.parquet"
-        pq.write_table(pa.Table.from_pylist(part, schema=SCHEMA), folder / name, row_group_size=3)
+        pq.write_table(pa.Table.from_pylist(part, schema=pa.schema([*SCHEMA, *more])), folder / name, row_group_size=3)
         raw = (folder / name).read_bytes()
         digest = hashlib.sha256(raw).hexdigest()
         entries.append({"file": name, "clips": len(part), "bytes": len(raw), "sha256": digest})
-    index = {"schema_version": 1, "clips": len(rows), "seconds": 1.0, "bytes": 1, "shards": entries}
-    (folder / "index.json").write_text(json.dumps(index))
+    whole = {"schema_version": 1, "clips": len(rows), "seconds": 1.0, "bytes": 1, "shards": entries}
+    (folder / "index.json").write_text(json.dumps(whole | (index or {})))
     return folder

@@ -168,7 +168,7 @@ class StageJob:
         for (_, _, task), made in zip(self._ready, rows, strict=True):
             task.table.write(made)
         per_stage = {
-            task.spec.name: receipt(made, busy_s=s)
+            task.spec.name: receipt(made, busy_s=s, **_tokens(made, task))
             for (_, _, task), made, s in zip(self._ready, rows, seconds, strict=True)
         }
         clips = sum(len(ids) for ids in unit["parts"].values())
@@ -221,6 +221,12 @@ class WholeJob:
         rows = stage.apply_whole(self._built, clips, self._names)
         self.task.table.write(rows)
         return receipt(rows)
+
+
+def _tokens(rows: Sequence[Mapping[str, Any]], task: StageTask) -> dict[str, int]:
+    """How many tokens a captioner read and wrote."""
+    kinds = ("prompt_tokens", "output_tokens")
+    return {kind: sum(row.get(f"{kind}_{task.spec.name}") or 0 for row in rows) for kind in kinds}
 
 
 def _ready(task: StageTask) -> tuple[Any, dict[str, str], StageTask]:

@@ -231,9 +231,9 @@ def _do(
         for name in names:
             errors = tables[name].read(["error"]).column("error")
             counts[name] = [len(errors), len(errors) - errors.null_count]
-    with progress.step(", ".join(names), total, done) as step:
+    with progress.step(", ".join(names), total, done, resources.gpus) as step:
         for receipt in runner.run_units(job, units, resources):
-            step.advance(receipt.get("done", receipt["rows"]), receipt["errors"])
+            step.advance(receipt)
             for name in names:
                 heard = receipt.get("stages", {}).get(name, receipt)
                 counts[name][0] += heard["rows"]

@@ -13,6 +13,7 @@ import shlex
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -63,12 +64,15 @@ class _Actor:
         return {"receipt": [json.dumps(receipt) for receipt in receipts]}
 
     def one(self, unit: dict[str, Any]) -> dict[str, Any]:
-        """Does one unit; what went wrong is in the receipt."""
+        """Does one unit; what went wrong is in the receipt, and how long it took."""
+        began = time.perf_counter()
         try:
             if not self.is_set_up:
                 self.job.setup()
                 self.is_set_up = True
-            return self.job.work(unit)
+            ready = time.perf_counter()
+            receipt = self.job.work(unit)
+            return {**receipt, "setup_s": ready - began, "busy_s": time.perf_counter() - ready}
         except Exception as error:
             return {"fatal": str(error) if isinstance(error, RushesError) else one_sentence(error)}
 
@@ -195,6 +199,16 @@ def stop() -> None:
     for name in _own_environment:
         os.environ.pop(name, None)
     _own_environment.clear()
+
+
+def workers_for(resources: Resources, n_units: int) -> int:
+    """How many workers `run_units` would give that many units; starts Ray where it would."""
+    if n_units <= 1 and not resources.gpus and not _has_cluster():
+        return 1
+    import ray
+
+    start()
+    return _pool_size(ray, resources, n_units)
 
 
 def _pool_size(ray: Any, resources: Resources, n_units: int) -> int:

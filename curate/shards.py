@@ -90,7 +90,7 @@ def write(run: Run, clip_ids: Sequence[str], progress: Progress) -> bool:
     total = sum(len(clip_ids) for clip_ids in plan["shards"].values())
     with progress.step("shards", total, total - sum(len(unit["rows"]) for unit in units)) as step:
         for receipt in runner.run_units(job, units, Resources(options.workers)):
-            step.advance(receipt["rows"], receipt["errors"])
+            step.advance(receipt)
     _write_index(run, plan, captions)
     return True
 

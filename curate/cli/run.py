@@ -6,10 +6,13 @@ from typing import Annotated
 
 import typer
 
+from curate import estimate as guess
 from curate import pipeline as walk
 from curate import runner
 from curate.cli.common import PipelineArgument, RunOption, SetOption, SourcesOption, console, load, warn
+from curate.cli.estimate import show as show_estimate
 from curate.cli.funnel import show
+from curate.cost import Prices
 from curate.progress import Progress
 from curate.status import counts as counts_of
 
@@ -23,11 +26,29 @@ def command(
         list[str] | None, typer.Option(help="Drops this table and all that is made from it first; repeatable.")
     ] = None,
     retry_errors: Annotated[bool, typer.Option("--retry-errors", help="Tries again what failed before.")] = False,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Runs a sample alone and prints what the whole run will take.")
+    ] = False,
+    sample_s: Annotated[
+        float, typer.Option("--sample-s", min=1, help="With --estimate: seconds of footage to try.")
+    ] = 180.0,
+    gpu_hour: Annotated[float | None, typer.Option("--gpu-hour", help="Price of an hour of one GPU.")] = None,
+    million_tokens: Annotated[
+        str | None,
+        typer.Option("--million-tokens", metavar="IN/OUT", help="Prices of a million tokens read and written."),
+    ] = None,
 ) -> None:
     """Runs a pipeline, or goes on with it: what is done already is not done again."""
     out = console()
+    prices = Prices.parse(gpu_hour, million_tokens)
     _, opened = load(pipeline, sources, run, settings)
-    progress = Progress(out)
+    progress = Progress(out, prices)
+    if estimate:
+        try:
+            show_estimate(guess.estimate(opened, sample_s, prices, progress), out)
+        finally:
+            runner.stop()
+        return
     try:
         walk.execute(opened, progress, recompute or [], retry_errors)
     finally:

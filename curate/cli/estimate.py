@@ -1,0 +1,49 @@
+"""What `rushes run --estimate` prints."""
+
+from rich.console import Console
+
+from curate.cli.common import grid
+from curate.estimate import Estimate
+
+
+def show(found: Estimate, out: Console) -> None:
+    """One line per step, then the sum."""
+    table = grid(
+        "step",
+        "rows",
+        "rows/s a worker",
+        "workers",
+        "tokens",
+        "tokens/s a worker",
+        "time",
+        "cost",
+        right=(1, 2, 3, 4, 5, 6, 7),
+    )
+    for line in found.lines:
+        tokens = line.prompt_tokens + line.output_tokens
+        table.add_row(
+            f"  {line.name}" if line.part_of else line.name,
+            f"{line.rows}",
+            f"{line.rows_per_s:.3g}",
+            f"{line.workers}",
+            f"{tokens:.3g}" if tokens else "",
+            f"{line.tokens_per_s:.0f}" if tokens else "",
+            duration(line.wall_s),
+            f"{line.money:.2f}" if line.money else "",
+        )
+    out.print(table)
+    cost = f", {found.money:.2f}" if found.money else ""
+    out.print(
+        f"{found.sources} sources of {duration(found.footage_s)} in all: about {duration(found.wall_s)}{cost} "
+        f"(measured on {duration(found.sampled_s)} of them, on this machine or cluster)",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def duration(seconds: float) -> str:
+    """Seconds as one reads them: 45 s, 12 min, 3.4 h, 2.1 days."""
+    for limit, unit, name in ((90, 1, "s"), (90 * 60, 60, "min"), (48 * 3600, 3600, "h")):
+        if seconds < limit:
+            return f"{seconds / unit:.1f} {name}" if seconds / unit < 10 else f"{seconds / unit:.0f} {name}"
+    return f"{seconds / 86400:.1f} days"

@@ -2,5 +2,6 @@
 
 from annotate.labels import Labels
 from annotate.minilm import MiniLM
+from annotate.vlm import Vlm
 
-__all__ = ["Labels", "MiniLM"]
+__all__ = ["Labels", "MiniLM", "Vlm"]

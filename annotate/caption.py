@@ -19,6 +19,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from curate.clip import Clip
+
 COLUMNS: dict[str, pa.DataType] = {
     "caption": pa.string(),
     "prompt_tokens": pa.int32(),
@@ -27,6 +29,8 @@ COLUMNS: dict[str, pa.DataType] = {
     "frames": pa.int16(),
     "seconds": pa.float32(),
 }
+TAGGED_FRAMES = pa.list_(pa.struct({"frame_index": pa.int32(), "prompt": pa.string()}))
+"""Frames with prompts of their own, as in ZeroScope's data: the number of the frame from the clip's first, and what is seen."""
 LONGEST = 10_000
 """Characters kept of one caption. Ours: far more than any prompt asks for, and a model that never stops stays small."""
 
@@ -54,6 +58,12 @@ class Answer:
             "seconds": self.seconds,
             **more,
         }
+
+
+def tagged(clip: Clip, thumbnail: int, text: str) -> dict[str, Any]:
+    """What a captioner said of one thumbnail, with the frame of the clip that it is."""
+    frame = round((clip.jpeg_times_s[thumbnail] - clip.start_s) * clip.fps)
+    return {"frame_index": min(max(frame, 0), max(clip.n_frames - 1, 0)), "prompt": clean(text)}
 
 
 def clean(text: str) -> str:

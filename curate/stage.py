@@ -15,7 +15,8 @@
         def __call__(self, clips: list[Clip]) -> list[dict]: ...
 
 `columns` and `reads` may be properties where they depend on an option. Any option whose name ends in `weights` holds an address. Stages are
-found by dotted name, without a registry, and results are keyed by clip id, never by position.
+found by dotted name, without a registry, and results are keyed by clip id, never by position. A row may be `{"clip_id": ..., "error": "one
+sentence"}`: that clip failed. (A stage that raises instead is called again, one clip at a time.)
 """
 
 import dataclasses
@@ -214,6 +215,9 @@ def _checked(rows: list[dict[str, Any]], clips: Sequence[Clip], names: Mapping[s
     checked = []
     for clip in clips:
         row = by_id[clip.clip_id]
+        if row.get("error") is not None:
+            checked.append(failed(clip.clip_id, str(row["error"]), names.values()))
+            continue
         values = {new: row[old] for old, new in names.items()}
         bad = [name for name, value in values.items() if isinstance(value, float) and not math.isfinite(value)]
         checked.append(

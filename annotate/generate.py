@@ -1,0 +1,155 @@
+"""Writing with a transformers model, a batch at a time: what a row says does not depend on its neighbours.
+
+Greedy at temperature 0. Above it a token is drawn from softmax(logits / temperature), cut to the smallest set of tokens
+that holds `top_p` of the probability (Holtzman et al. 2020, arXiv 1904.09751), and each draw is a function of (seed, key of
+the row, position) alone: Gumbel noise is added to the logits and the largest wins, which is the same distribution
+(Gumbel 1954). So a clip has the same caption whatever batch it is in and wherever a run was stopped, up to the last bits of
+the logits, which padding moves by about 1e-6 in float32 (more in bf16): where two tokens are that close, either may win.
+
+Prompts are padded on the left. N rows, L tokens, V tokens of the vocabulary.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+Precision = Literal["auto", "fp32", "fp16", "bf16"]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How tokens are chosen: at most `max_tokens` of them; `temperature` [0, inf), 0 is greedy; `top_p` (0, 1]."""
+
+    max_tokens: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        if self.max_tokens < 1:
+            raise ValueError(f"max_tokens is {self.max_tokens}; it must be at least 1")
+        if not self.temperature >= 0:
+            raise ValueError(f"temperature is {self.temperature}; it must be 0 (greedy) or more")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p is {self.top_p}; it must be above 0 and at most 1")
+
+
+@dataclass(frozen=True)
+class Written:
+    """What the model wrote in one row: token ids without the one that ends it, and why it ended."""
+
+    tokens: list[int]
+    prompt_tokens: int
+    finish_reason: Literal["stop", "length"]
+
+
+def seed_of(seed: int, key: str) -> int:
+    """A number of 63 bits from a seed and a key, the same on every machine."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{key}".encode()).digest()[:8], "big") >> 1
+
+
+class SeededChoice:
+    """A logits processor after which the largest logit is the token drawn."""
+
+    def __init__(self, decoding: Decoding, keys: Sequence[str]) -> None:
+        import torch
+
+        self.decoding = decoding
+        self.draws = [torch.Generator().manual_seed(seed_of(decoding.seed, key)) for key in keys]
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        """Scores (N, V) with noise, those outside `top_p` at minus infinity."""
+        import torch
+
+        scores_NV = scores.float() / self.decoding.temperature
+        if self.decoding.top_p < 1:
+            sorted_NV, order_NV = torch.sort(scores_NV, descending=True)
+            share_NV = sorted_NV.softmax(-1)
+            beyond_NV = share_NV.cumsum(-1) - share_NV >= self.decoding.top_p
+            scores_NV = scores_NV.masked_fill(beyond_NV.scatter(1, order_NV, beyond_NV), -torch.inf)
+        uniform_NV = torch.stack([torch.rand(scores_NV.shape[1], generator=draw) for draw in self.draws])
+        return scores_NV - torch.log(-torch.log(uniform_NV.clamp(1e-20, 1 - 1e-7))).to(scores_NV.device)
+
+
+def write(net: Any, inputs: Mapping[str, Any], keys: Sequence[str], decoding: Decoding, pad: int) -> list[Written]:
+    """Lets the model go on from prompts.
+
+    Args:
+        net: a model with transformers' `generate`.
+        inputs: what its processor made, on its device: `input_ids` and `attention_mask` (N, L) padded on the left, and pictures.
+        keys: of the rows, such as clip ids; they decide the draws.
+        decoding: how tokens are chosen.
+        pad: id of the padding token.
+
+    Returns:
+        One per row, in order.
+    """
+    import torch
+
+    more = {} if decoding.temperature == 0 else {"logits_processor": [SeededChoice(decoding, keys)]}
+    with torch.inference_mode():
+        made_NL = net.generate(
+            **inputs, max_new_tokens=decoding.max_tokens, do_sample=False, num_beams=1, pad_token_id=pad, **more
+        )
+    ends = ending(net)
+    lengths = inputs["attention_mask"].sum(dim=1).tolist()
+    rows = made_NL[:, inputs["input_ids"].shape[1] :].tolist()
+    return [_until(row, length, ends) for row, length in zip(rows, lengths, strict=True)]
+
+
+def ending(net: Any) -> set[int]:
+    """Ids of the tokens that end an answer."""
+    found = net.generation_config.eos_token_id
+    return set(found) if isinstance(found, Iterable) else {found}
+
+
+def _until(row: list[int], prompt_tokens: int, ends: set[int]) -> Written:
+    for i, token in enumerate(row):
+        if token in ends:
+            return Written(row[:i], int(prompt_tokens), "stop")
+    return Written(row, int(prompt_tokens), "length")
+
+
+def where(device: str, precision: Precision) -> tuple[str, Any]:
+    """The device and dtype meant: `auto` is the GPU where there is one, and there bf16, else fp16; fp32 on the CPU."""
+    import torch
+
+    found = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    if precision == "auto":
+        on_gpu: Precision = "bf16" if found.startswith("cuda") and torch.cuda.is_bf16_supported() else "fp16"
+        precision = "fp32" if found == "cpu" else on_gpu
+    return found, {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+
+
+class Halving:
+    """Work in passes of a size that fits the GPU: when one runs out of memory it is halved, and the size is remembered.
+
+    An item that does not fit alone has `None` for a result.
+    """
+
+    def __init__(self) -> None:
+        self.most: int | None = None
+
+    def run(self, items: Sequence[Item], work: Callable[[Sequence[Item]], list[Result]]) -> list[Result | None]:
+        """Results of all items, in order."""
+        import torch
+
+        done: list[Result | None] = []
+        while len(done) < len(items):
+            some = items[len(done) : len(done) + (self.most or len(items))]
+            try:
+                done += work(some)
+            except torch.OutOfMemoryError:
+                torch.cuda.empty_cache()
+                if len(some) == 1:
+                    done.append(None)
+                else:
+                    self.most = len(some) // 2
+        return done
+
+
+TOO_LARGE = "the model ran out of GPU memory on this clip alone"

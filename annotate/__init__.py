@@ -1,7 +1,8 @@
 """One captioner per file: clips in, a caption and what is known about it out."""
 
+from annotate.coca import Coca
 from annotate.labels import Labels
 from annotate.minilm import MiniLM
 from annotate.vlm import Vlm
 
-__all__ = ["Labels", "MiniLM", "Vlm"]
+__all__ = ["Coca", "Labels", "MiniLM", "Vlm"]

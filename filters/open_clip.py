@@ -125,15 +125,20 @@ class Encoder:
         """The frame as this model sees it before scaling."""
         return model_picture(frame_HWC, self.size_px, interpolation=self.interpolation, mode=self.mode)
 
+    def pixels(self, pictures_NHWC: NDArray[np.uint8]) -> Any:  # noqa: N803
+        """Pictures of the model's own size as it takes them, on its device, shape (N, 3, H, W)."""
+        import torch
+
+        pixels_NCHW = torch.from_numpy(pictures_NHWC).to(self.device, non_blocking=True).permute(0, 3, 1, 2).float()
+        mean, std = (torch.tensor(v, device=self.device).view(1, 3, 1, 1) for v in (self.mean, self.std))
+        return ((pixels_NCHW / 255.0 - mean) / std).to(self.dtype, memory_format=torch.contiguous_format)
+
     def encode_images(self, pictures_NHWC: NDArray[np.uint8]) -> Any:  # noqa: N803
         """Model's answer for pictures of its own size, still on its device, shape (N, D), not scaled to length 1."""
         import torch
 
         with torch.inference_mode():
-            pixels = torch.from_numpy(pictures_NHWC).to(self.device, non_blocking=True).permute(0, 3, 1, 2).float()
-            mean, std = (torch.tensor(v, device=self.device).view(1, 3, 1, 1) for v in (self.mean, self.std))
-            scaled_NCHW = (pixels / 255.0 - mean) / std
-            return self.net.encode_image(scaled_NCHW.to(self.dtype, memory_format=torch.contiguous_format)).float()
+            return self.net.encode_image(self.pixels(pictures_NHWC)).float()
 
     def encode_texts(self, texts: Sequence[str]) -> Any:
         """Model's answer for texts, still on its device, shape (N, D), not scaled to length 1."""

@@ -165,3 +165,25 @@ def shake(net: Any) -> None:
         for parameter in net.parameters():
             if parameter.dim() > 1:
                 parameter.normal_(0.0, 2.0 * parameter[0].numel() ** -0.5)
+
+
+COCA = {
+    "embed_dim": 48,
+    "custom_text": True,
+    "multimodal_cfg": {"context_length": 76, "vocab_size": 49408, "width": 48, "heads": 2, "layers": 2},
+    "vision_cfg": {
+        "image_size": 64, "layers": 2, "width": 64, "patch_size": 16, "attentional_pool": True, "attn_pooler_heads": 2,
+        "output_tokens": True,
+    },
+    "text_cfg": {
+        "context_length": 76, "vocab_size": 49408, "width": 48, "heads": 2, "layers": 2, "embed_cls": True, "output_tokens": True,
+    },
+}  # fmt: skip
+
+
+def build_coca(folder: Path) -> Path:
+    """A CoCa of 2 layers; `<folder>.json` is its configuration."""
+    from tests.filters import tiny_openclip
+
+    tiny_openclip.build(folder, COCA, shake)
+    return folder

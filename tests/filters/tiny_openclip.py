@@ -1,6 +1,7 @@
 """An open_clip model of ViT-L/14's architecture, small and randomly initialised: no CLIP weights can be had where the tests run."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ TINY = {
 }
 
 
-def build(folder: Path, config: dict[str, Any] | None = None) -> tuple[Path, Any]:
+def build(
+    folder: Path, config: dict[str, Any] | None = None, change: Callable[[Any], None] = lambda net: None
+) -> tuple[Path, Any]:
     """Writes a folder as the hub's are (configuration and safetensors), and `<folder>.json`; that file and the model itself."""
     import open_clip
     import torch
@@ -24,7 +27,9 @@ def build(folder: Path, config: dict[str, Any] | None = None) -> tuple[Path, Any
     file = folder.with_suffix(".json")
     file.write_text(json.dumps(config))
     torch.manual_seed(3)
-    net = open_clip.CLIP(**config).eval()
+    kind = open_clip.CoCa if "multimodal_cfg" in config else open_clip.CLIP
+    net = kind(**{name: value for name, value in config.items() if name != "custom_text"}).eval()
+    change(net)
     preprocess = {"mean": OPENAI_DATASET_MEAN, "std": OPENAI_DATASET_STD}
     (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": preprocess}))
     state = {name: tensor.contiguous() for name, tensor in net.state_dict().items()}

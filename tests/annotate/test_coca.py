@@ -1,0 +1,153 @@
+"""Coca on a small randomly initialised CoCa, and its beam search against trying every text."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+
+from annotate import Coca
+from annotate.caption import COLUMNS
+from annotate.coca import END, START, beam_search
+from annotate.generate import TOO_LARGE
+from filters import OpenClip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    from tests.annotate.tiny_models import build_coca
+
+    return build_coca(tmp_path_factory.mktemp("coca") / "tiny")
+
+
+def ready(folder, **options):
+    stage = Coca(model=str(folder.with_suffix(".json")), weights=str(folder), device="cpu", max_tokens=8, **options)
+    stage.setup()
+    return stage
+
+
+@pytest.fixture(scope="module")
+def clips(make_clip):
+    rng = np.random.default_rng(1)
+    return [
+        make_clip([rng.integers(0, 255, (48, 80, 3), np.uint8) // (1 + i % 3) for _ in range(1 + i)], f"clip{i}")
+        for i in range(5)
+    ]
+
+
+def told(rows):
+    return {row["clip_id"]: {k: v for k, v in row.items() if k != "seconds"} for row in rows}
+
+
+def test_neither_order_nor_batch_changes_a_caption(folder, clips):
+    stage = ready(folder)
+    together = told(stage(clips))
+    assert told(stage(clips[::-1])) == together
+    assert {clip.clip_id: told(stage([clip]))[clip.clip_id] for clip in clips} == together
+    assert set(together["clip0"]) == {"clip_id", *COLUMNS} - {"seconds"}
+    assert len({row["caption"] for row in together.values()}) >= 3
+    assert all(row["frames"] == 1 and 0 < row["output_tokens"] <= 8 for row in together.values())
+
+
+def test_many_at_once_are_what_each_is_alone(folder, clips):
+    """The GPU's path, on the CPU."""
+    stage = ready(folder)
+    frames = [clip.middle for clip in clips]
+    assert [a.text for a in stage._write(frames)] == [a.text for frame in frames for a in stage._write([frame])]
+
+
+def test_it_writes_what_the_net_finds_likeliest(folder, clips):
+    """One beam takes the likeliest token each time, by the net's own forward pass."""
+    stage = ready(folder, beams=1)
+    encoder = stage._encoder
+    pixels = encoder.pixels(np.stack([encoder.picture(clips[2].middle)]))
+    ids = [START]
+    with torch.inference_mode():
+        for length in range(1, 9):
+            logits = encoder.net(pixels, torch.tensor([ids]), output_labels=False)["logits"][0, -1]
+            if length < 5:
+                logits[END] = -torch.inf
+            ids.append(int(logits.argmax()))
+            if ids[-1] == END:
+                break
+    found = stage([clips[2]])[0]
+    assert found["caption"] == " ".join(encoder.tokenize.decode([i for i in ids[1:] if i != END]).split())
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_beam_search_finds_the_likeliest_text(seed):
+    """Over five words and at most four tokens, with beams for all beginnings: against trying every text."""
+    words, most = [*range(4), END], 5
+    rng = np.random.default_rng(seed)
+    table = {}
+
+    def next_word(ids):
+        if tuple(ids) not in table:
+            table[tuple(ids)] = np.log(rng.dirichlet(np.full(len(words), 0.5)) + 1e-12)
+        return table[tuple(ids)]
+
+    def likelihood(ids):
+        out = torch.full((len(ids), END + 1), -torch.inf)
+        for row, beginning in zip(out, ids.tolist(), strict=True):
+            row[words] = torch.tensor(next_word(beginning), dtype=torch.float32)
+        return out
+
+    (found,) = beam_search(likelihood, 1, beams=300, least=1, most=most)
+    texts = {}
+    for length in range(1, most):
+        for text in product(words[:-1], repeat=length - 1):
+            for last in words if length == most - 1 else [END]:
+                whole = [*text, last]
+                score = sum(next_word([START, *whole[:i]])[words.index(word)] for i, word in enumerate(whole))
+                texts[tuple(whole)] = score / (len(whole) + (last != END))
+    best = max(texts, key=texts.__getitem__)
+    assert found.tokens == [word for word in best if word != END]
+    assert found.finish_reason == ("stop" if best[-1] == END else "length")
+
+
+def test_tagged_frames(folder, clips):
+    row = ready(folder, tag_frames=3)(clips)[4]
+    assert [tag["frame_index"] for tag in row["tagged_frames"]] == [0, 23, 23]
+    assert row["tagged_frames"][1]["prompt"] == row["caption"]
+
+
+def test_a_clip_too_large_for_the_gpu_costs_itself(folder, clips, monkeypatch):
+    stage = ready(folder)
+    wanted, real = told(stage(clips)), Coca._write
+
+    def small_gpu(self, frames):
+        if len(frames) > 1 or np.array_equal(frames[0], clips[3].middle):
+            raise torch.OutOfMemoryError("no room")
+        return real(self, frames)
+
+    monkeypatch.setattr(Coca, "_write", small_gpu)
+    monkeypatch.setattr("filters.open_clip.Encoder.on_cpu", False)
+    assert told(stage(clips)) == {**wanted, "clip3": {"clip_id": "clip3", "error": TOO_LARGE}}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"beams": 0}, "beams"),
+        ({"max_tokens": 5}, "max_tokens"),
+        ({"max_tokens": 77}, "max_tokens"),
+        ({"tag_frames": -1}, "tag_frames"),
+    ],
+)
+def test_options_that_make_no_sense(options, message):
+    with pytest.raises(ValueError, match=message):
+        Coca(**options)
+
+
+def test_another_open_clip_model_is_refused(tmp_path):
+    from tests.filters import tiny_openclip
+
+    file, _ = tiny_openclip.build(tmp_path / "clip")
+    with pytest.raises(ValueError, match="no text decoder"):
+        Coca(model=str(file), weights=str(tmp_path / "clip"), device="cpu").setup()
+    assert OpenClip(model=str(file), weights=str(tmp_path / "clip")).columns
+
+
+def test_before_setup(clips):
+    with pytest.raises(RuntimeError, match="setup"):
+        Coca()(clips)

@@ -3,6 +3,7 @@
 from annotate.coca import Coca
 from annotate.labels import Labels
 from annotate.minilm import MiniLM
+from annotate.summary import Summary
 from annotate.vlm import Vlm
 
-__all__ = ["Coca", "Labels", "MiniLM", "Vlm"]
+__all__ = ["Coca", "Labels", "MiniLM", "Summary", "Vlm"]

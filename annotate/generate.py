@@ -134,7 +134,7 @@ class Halving:
     def __init__(self) -> None:
         self.most: int | None = None
 
-    def run(self, items: Sequence[Item], work: Callable[[Sequence[Item]], list[Result]]) -> list[Result | None]:
+    def run(self, items: Sequence[Item], work: Callable[[Sequence[Item]], Sequence[Result]]) -> list[Result | None]:
         """Results of all items, in order."""
         import torch
 

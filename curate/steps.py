@@ -107,10 +107,15 @@ def _same_model(spec: StageSpec, built: Any, read: Sequence[Step]) -> None:
 
 def _in_order(pipeline: Pipeline) -> list[tuple[str, StageSpec, Any]]:
     """(kind, spec, stage) of every stage, in the order in which they run: a measure that reads captions comes after them."""
-    captions = [(spec, stage.build(spec)) for spec in pipeline.caption]
-    names = [stage.column_names(built, spec, "caption") for spec, built in captions]
-    later = {"caption", *(name for columns in names for name in columns.values())} if captions else set()
-    captioners = tuple(spec.name for (spec, _), columns in zip(captions, names, strict=True) if "caption" in columns)
+    captions: list[tuple[StageSpec, Any]] = []
+    captioners: tuple[str, ...] = ()
+    later: set[str] = set()
+    for given in pipeline.caption:
+        spec, built = _for_captioners(given, captioners)
+        columns = stage.column_names(built, spec, "caption")
+        captions.append((spec, built))
+        captioners += (spec.name,) if "caption" in columns else ()
+        later |= {"caption", *columns.values()}
     measures, reviews = [], []
     for spec in pipeline.measure:
         spec, built = _for_captioners(spec, captioners)
@@ -124,12 +129,12 @@ def _in_order(pipeline: Pipeline) -> list[tuple[str, StageSpec, Any]]:
 
 
 def _for_captioners(spec: StageSpec, captioners: tuple[str, ...]) -> tuple[StageSpec, Any]:
-    """A stage with an option `captions` that is not set looks at all captioners of the run."""
+    """A stage with an option `captions` that is not set looks at all captioners of the run; a captioner, at those before it."""
     built = stage.build(spec)
     if getattr(built, "captions", None) != () or "captions" not in stage.options(built):
         return spec, built
     if not captioners:
-        raise ConfigError(f"{spec.where}: {spec.use} compares captions, and the pipeline has no captioner")
+        raise ConfigError(f"{spec.where}: {spec.use} reads captions, and no captioner comes before it")
     spec = replace(spec, options={**spec.options, "captions": captioners})
     return spec, stage.build(spec)
 

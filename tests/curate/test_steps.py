@@ -64,7 +64,11 @@ def test_a_stage_for_captions_takes_all_of_the_run_or_those_it_names(tmp_path: P
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
-        (PIPELINE[PIPELINE.index("caption:") : PIPELINE.index("keep:")], "", "the pipeline has no captioner"),
+        (
+            PIPELINE[PIPELINE.index("caption:") : PIPELINE.index("keep:")],
+            "",
+            "reads captions, and no captioner comes before it",
+        ),
         (f"  - use: {STAGES}.Vector\n", "", "reads the column 'vector', which no earlier stage makes"),
     ],
 )

@@ -1,9 +1,10 @@
 """One captioner per file: clips in, a caption and what is known about it out."""
 
+from annotate.caption_check import CaptionCheck
 from annotate.coca import Coca
 from annotate.labels import Labels
 from annotate.minilm import MiniLM
 from annotate.summary import Summary
 from annotate.vlm import Vlm
 
-__all__ = ["Coca", "Labels", "MiniLM", "Summary", "Vlm"]
+__all__ = ["CaptionCheck", "Coca", "Labels", "MiniLM", "Summary", "Vlm"]

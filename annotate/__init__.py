@@ -2,9 +2,10 @@
 
 from annotate.caption_check import CaptionCheck
 from annotate.coca import Coca
+from annotate.existing import Existing
 from annotate.labels import Labels
 from annotate.minilm import MiniLM
 from annotate.summary import Summary
 from annotate.vlm import Vlm
 
-__all__ = ["CaptionCheck", "Coca", "Labels", "MiniLM", "Summary", "Vlm"]
+__all__ = ["CaptionCheck", "Coca", "Existing", "Labels", "MiniLM", "Summary", "Vlm"]

@@ -133,6 +133,16 @@ class Reading:
                 if clip_id in wanted:
                     into.setdefault(clip_id, {}).update({name: column[i] for name, column in values.items()})
 
+    def by_source(self) -> Columns:
+        """The values of every readable source, by its id; of the same bytes under two paths, those of the first."""
+        rows = self.table.read(["source_id", "error", *self.names.values()]).to_pylist()
+        rows.sort(key=lambda row: str(row["uri"]), reverse=True)
+        return {
+            row["source_id"]: {name: row[column] for name, column in self.names.items()}
+            for row in rows
+            if row["error"] is None
+        }
+
 
 def _values(column: pa.ChunkedArray) -> list[Any]:
     """Plain values; a list of numbers is an array, which holds a vector of a thousand in a tenth of the memory."""
@@ -150,11 +160,14 @@ class StageJob:
     clips: Table
     tasks: list[StageTask]
     reads: dict[str, Reading]
+    sources: Reading | None = None
+    """Columns of the sources table that the stages read, if any."""
     _ready: list[tuple[Any, dict[str, str], StageTask]] = field(default_factory=list, repr=False)
 
     def setup(self) -> None:
         """Builds the stages and loads their weights."""
         self._ready = [_ready(task) for task in self.tasks]
+        self._facts = self.sources.by_source() if self.sources else {}
 
     def work(self, unit: dict[str, Any]) -> dict[str, Any]:
         """Applies every stage to the clips of some parts."""
@@ -183,7 +196,7 @@ class StageJob:
         for row in self._rows(unit["parts"]):
             if row["clip_id"] in wanted:
                 wanted.discard(row["clip_id"])
-                waiting.append(_clip(row, columns.get(row["clip_id"], {})))
+                waiting.append(_clip(row, self._facts.get(row["source_id"], {}) | columns.get(row["clip_id"], {})))
                 if len(waiting) == self.tasks[0].spec.batch_size:
                     yield waiting
                     waiting = []
@@ -214,13 +227,15 @@ class WholeJob:
         """Applies the stage to all clips, in the order of their ids."""
         wanted = set(self.ids)
         columns: Columns = {}
-        for reading in self.reads.values():
-            reading.read(None, wanted, columns)
-        facts = self.clips.read(CLIP_FIELDS).to_pylist()
-        clips = [_clip(row, columns.get(row["clip_id"], {})) for row in facts if row["clip_id"] in wanted]
-        rows = stage.apply_whole(self._built, clips, self._names)
-        self.task.table.write(rows)
-        return receipt(rows)
+        sources = self.reads["sources"].by_source() if "sources" in self.reads else {}
+        for name, reading in self.reads.items():
+            if name != "sources":
+                reading.read(None, wanted, columns)
+        rows = [row for row in self.clips.read(CLIP_FIELDS).to_pylist() if row["clip_id"] in wanted]
+        clips = [_clip(row, sources.get(row["source_id"], {}) | columns.get(row["clip_id"], {})) for row in rows]
+        made = stage.apply_whole(self._built, clips, self._names)
+        self.task.table.write(made)
+        return receipt(made)
 
 
 def _tokens(rows: Sequence[Mapping[str, Any]], task: StageTask) -> dict[str, int]:

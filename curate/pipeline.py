@@ -161,6 +161,7 @@ def _apply_all(run: Run, kind: str, chosen: Callable[[], list[str]], progress: P
 def _apply(run: Run, steps: list[Step], clip_ids: Sequence[str], progress: Progress, total: int) -> None:
     wanted = set(clip_ids)
     reads = _reads(run, steps)
+    facts = reads.pop("sources", None)
     parts: dict[str, dict[str, list[str]]] = {name: {} for name in reads}
     if wanted:
         for name, reading in reads.items():
@@ -174,7 +175,7 @@ def _apply(run: Run, steps: list[Step], clip_ids: Sequence[str], progress: Progr
         ids = [clip_id for group in some.values() for clip_id in group]
         where = {name: sorted({p for i in ids for p in found.get(i, [])}) for name, found in parts.items()}
         units.append({"parts": some, "reads": where})
-    job = StageJob(run.clips_table, [StageTask(step.spec, step.kind, step.table) for step in steps], reads)
+    job = StageJob(run.clips_table, [StageTask(step.spec, step.kind, step.table) for step in steps], reads, facts)
     resources = Resources(spec.workers, spec.cpus, spec.gpus, spec.memory_gb)
     _do(run, [step.spec.name for step in steps], job, units, resources, progress, total, total - len(wanted))
 

@@ -19,6 +19,8 @@ CLIP_FACTS = (
     *("first_hash", "last_hash", "crop_x_px", "crop_y_px", "crop_width_px", "crop_height_px"),
 )
 """Columns of the wide view before any measure."""
+SOURCE_FACTS = ("uri", "manifest")
+"""What a stage may read of a clip's source: its path, and the manifest's other columns as JSON (null without a manifest)."""
 LIMITS = {"workers", "timeout_floor_s", "timeout_factor", "memory_mb"}
 """Options of the scan that change how long it may take, not what comes out."""
 
@@ -55,7 +57,7 @@ class Step:
 
 def steps(pipeline: Pipeline, root: str) -> list[Step]:
     """Builds and checks every stage. Raises ConfigError for a stage, an option or a column that is not there, or made twice."""
-    owner = dict.fromkeys(CLIP_FACTS, ("clips", ""))
+    owner = dict.fromkeys(CLIP_FACTS, ("clips", "")) | dict.fromkeys(SOURCE_FACTS, ("sources", ""))
     levels: dict[str, int] = {}
     made: list[Step] = []
     for kind, given, built in _in_order(pipeline):

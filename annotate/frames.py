@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 
 
-def spread(n_thumbnails: int, n_frames: int) -> list[int]:
+def spread(n_thumbnails: int, n_frames: int | None) -> list[int]:
     """Indices of `n_frames` thumbnails (fewer where there are fewer), each the middle one of an equal share of the clip."""
-    n_frames = min(n_frames, n_thumbnails)
+    n_frames = min(n_frames or 0, n_thumbnails)
     return [int((i + 0.5) * n_thumbnails / n_frames) for i in range(n_frames)]
 
 
@@ -21,6 +21,11 @@ def every(times_s: Sequence[float], step_s: float) -> list[int]:
         return []
     wanted = np.arange(times[0], times[-1] + 1e-6, step_s)
     return list(dict.fromkeys(int(np.abs(times - at).argmin()) for at in wanted))
+
+
+def chosen(times_s: Sequence[float], n_frames: int | None, step_s: float | None) -> list[int]:
+    """`n_frames` of them, evenly spread, or one every `step_s`, whichever is given."""
+    return spread(len(times_s), n_frames) if step_s is None else every(times_s, step_s)
 
 
 def fewer(indices: Sequence[int], most: int) -> list[int]:

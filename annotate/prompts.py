@@ -60,6 +60,25 @@ PRESETS: dict[str, Preset] = {
 }
 
 
+def question(
+    preset: PresetName, prompt: str | None, frames: int | None, every_s: float | None, max_tokens: int | None
+) -> Preset:
+    """A preset with what was given in its place. Raises ValueError where that makes no sense."""
+    if frames is not None and every_s is not None:
+        raise ValueError("frames and every_s are two ways to say the same; give one")
+    if every_s is not None and not every_s > 0:
+        raise ValueError(f"every_s is {every_s}; it must be above 0")
+    base = PRESETS[preset]
+    made = Preset(
+        base.prompt if prompt is None else prompt,
+        base.frames if frames is None and every_s is None else frames,
+        base.every_s if frames is None and every_s is None else every_s,
+        base.max_tokens if max_tokens is None else max_tokens,
+    )
+    placeholders(made.prompt)
+    return made
+
+
 def placeholders(prompt: str) -> tuple[str, ...]:
     """The columns that a prompt names, in order, each once. Raises ValueError where its braces do not match."""
     try:

@@ -85,7 +85,7 @@ class Summary:
     @property
     def reads(self) -> tuple[str, ...]:
         """The captions, and the columns that the prompt names."""
-        named = [f"{name}?" for name in placeholders(self.prompt) if name != "captions"]
+        named = [name for name in placeholders(self.prompt) if name != "captions"]
         return (*(f"caption_{name}" for name in self.captions), *named)
 
     def setup(self) -> None:

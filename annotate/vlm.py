@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from annotate import frames as sampling
 from annotate.caption import COLUMNS, TAGGED_FRAMES, Answer, tagged
 from annotate.generate import TOO_LARGE, Decoding, Halving, Precision, where, write
-from annotate.prompts import PRESETS, PresetName, fill, placeholders
+from annotate.prompts import Preset, PresetName, fill, placeholders, question
 from curate.clip import Clip
 
 
@@ -97,26 +97,22 @@ class Vlm:
 
     def __post_init__(self) -> None:
         """Check the options."""
-        if self.frames is not None and self.every_s is not None:
-            raise ValueError("frames and every_s are two ways to say the same; give one")
-        for name in ("frames", "every_s", "max_context"):
+        for name in ("frames", "max_context"):
             if (value := getattr(self, name)) is not None and not value > 0:
                 raise ValueError(f"{name} of Vlm is {value}; it must be above 0")
         if self.tag_frames < 0:
             raise ValueError(f"tag_frames of Vlm is {self.tag_frames}; it must be 0 or more")
-        placeholders(self.asked)
         self.decoding  # noqa: B018  checks its values
 
     @property
-    def asked(self) -> str:
-        """The prompt as it was given, columns still in braces."""
-        return PRESETS[self.preset].prompt if self.prompt is None else self.prompt
+    def question(self) -> Preset:
+        """What is asked, of which frames."""
+        return question(self.preset, self.prompt, self.frames, self.every_s, self.max_tokens)
 
     @property
     def decoding(self) -> Decoding:
         """How tokens are chosen."""
-        most = PRESETS[self.preset].max_tokens if self.max_tokens is None else self.max_tokens
-        return Decoding(most, self.temperature, self.top_p, self.seed)
+        return Decoding(self.question.max_tokens, self.temperature, self.top_p, self.seed)
 
     @property
     def columns(self) -> dict[str, pa.DataType]:
@@ -126,7 +122,7 @@ class Vlm:
     @property
     def reads(self) -> tuple[str, ...]:
         """The columns that the prompt names."""
-        return tuple(f"{name}?" for name in placeholders(self.asked))
+        return placeholders(self.question.prompt)
 
     def setup(self) -> None:
         """Load model, processor and tokenizer from their folder; nothing is fetched."""
@@ -155,16 +151,12 @@ class Vlm:
         return [self._row(clip, found) for clip in clips]
 
     def _ask(self, clip: Clip) -> Ask:
-        wanted = PRESETS[self.preset]
-        n_frames, every_s = wanted.frames, wanted.every_s
-        if self.frames is not None or self.every_s is not None:
-            n_frames, every_s = self.frames, self.every_s
-        times_s = clip.jpeg_times_s
-        indices = sampling.spread(len(times_s), n_frames) if n_frames else sampling.every(times_s, every_s or 2.0)
-        return Ask(clip.clip_id, fill(self.asked, clip.columns), clip, indices)
+        asked = self.question
+        indices = sampling.chosen(clip.jpeg_times_s, asked.frames, asked.every_s)
+        return Ask(clip.clip_id, fill(asked.prompt, clip.columns), clip, indices)
 
     def _tags(self, clip: Clip) -> list[Ask]:
-        prompt = fill(self.asked, clip.columns)
+        prompt = fill(self.question.prompt, clip.columns)
         indices = sampling.spread(len(clip.jpegs), self.tag_frames)
         return [Ask(f"{clip.clip_id} {i}", prompt, clip, [i]) for i in indices]
 

@@ -45,7 +45,7 @@ def test_neither_order_nor_batch_changes_a_summary(tiny_text, clips, temperature
 
 def test_the_prompt_holds_the_words_and_the_facts_of_its_own_clip(clips):
     summary = Summary(captions=("coca", "vlm"), prompt="{captions}|{camera}")
-    assert summary.reads == ("caption_coca", "caption_vlm", "camera?")
+    assert summary.reads == ("caption_coca", "caption_vlm", "camera")
     assert [summary.ask(clip) for clip in clips[:3]] == [
         "- a dog\n- a dog runs|static", "- two cats|static", "- rain on a street|static",
     ]  # fmt: skip

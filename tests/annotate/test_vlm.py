@@ -66,7 +66,7 @@ def test_a_small_context_shows_fewer_frames(tiny_vlm, clips):
 
 def test_a_prompt_holds_each_clips_own_value(tiny_vlm, clips):
     stage = ready(tiny_vlm, prompt="Motion {motion}.")
-    assert stage.reads == ("motion?",)
+    assert stage.reads == ("motion",)
     assert [stage._ask(clip).prompt for clip in clips[:3]] == ["Motion 0.", "Motion 0.5.", "Motion 1."]
     with pytest.raises(ValueError, match="braces"):
         Vlm(prompt="{")

@@ -1,0 +1,235 @@
+"""OpenAIServer against a real server on loopback that misbehaves: no caption is lost without a word, none moves to another clip."""
+
+import random
+from pathlib import Path
+
+import pytest
+
+from annotate import OpenAIServer
+from annotate.chat_client import ChatClient, _seconds
+from curate import stage
+from curate.run import Run
+from tests.annotate import chat_server
+from tests.annotate.chat_server import chance, drawn
+from tests.curate.videos import write_video
+from tests.project import Rushes
+
+KEY = "sk-very-secret-0123456789"
+
+
+@pytest.fixture
+def server():
+    yield from chat_server.running()
+
+
+def asking(server, **options):
+    values = {"model": "codes", "base_url": server.url, "backoff_s": 0.01, "timeout_s": 5.0, "frames": 2}
+    return OpenAIServer(**(values | options))
+
+
+def test_two_hundred_clips_keep_their_own_captions(server, make_clip):
+    """Shuffled, with random latencies, faults and 16 at a time: every caption is the function of its own clip's pixels."""
+    server.script, server.latency_s = chance(7), lambda: random.uniform(0, 0.03)
+    clips = [make_clip([drawn(17 * i % 4096)] * 2, f"clip{i}") for i in range(200)]
+    wanted = {clip.clip_id: f"code {17 * i % 4096}" for i, clip in enumerate(clips)}
+    random.Random(0).shuffle(clips)
+    rows = stage.apply(asking(server, retries=20), clips, {name: name for name in OpenAIServer.columns})
+    assert {row["clip_id"]: row["caption"] for row in rows} == wanted
+    assert all(row["error"] is None for row in rows)
+    assert sum(server.attempts.values()) > 250  # faults there were
+
+
+@pytest.mark.parametrize("how", ["429", "500", "503", "half", "nothing", "closed", "hung up", "no choices", "slow"])
+def test_what_may_pass_is_tried_again(server, make_clip, how):
+    server.script = lambda key, attempt: how if attempt <= 2 else "ok"
+    row = asking(server, timeout_s=0.3)([make_clip([drawn(5)], "a")])[0]
+    assert row["caption"] == "code 5"
+    assert server.attempts["a"] == 3
+
+
+@pytest.mark.parametrize(
+    ("how", "attempts", "told"),
+    [
+        ("500", 3, "the server gave no answer in 3 attempts; the last time: status 500"),
+        ("half", 3, "the last time: an answer that is no chat completion"),
+        ("hung up", 3, "the last time: ServerDisconnectedError"),
+        ("slow", 3, "the last time: no answer in time"),
+        ("400", 1, "the server refused with status 400: no luck for Bearer ***"),
+        ("404", 1, "the server refused with status 404"),
+    ],
+)
+def test_what_does_not_pass_costs_that_clip_alone(server, make_clip, monkeypatch, how, attempts, told):
+    monkeypatch.setenv("RUSHES_TEST_KEY", KEY)
+    server.script = lambda key, attempt: how if key == "bad" else "ok"
+    asks = asking(server, retries=2, timeout_s=0.3, api_key_env="RUSHES_TEST_KEY")
+    clips = [make_clip([drawn(1)], "good"), make_clip([drawn(2)], "bad"), make_clip([drawn(3)], "fine")]
+    rows = {row["clip_id"]: row for row in stage.apply(asks, clips, {name: name for name in asks.columns})}
+    assert told in rows["bad"]["error"]
+    assert rows["bad"]["caption"] is None
+    assert (rows["good"]["caption"], rows["fine"]["caption"]) == ("code 1", "code 3")
+    assert server.attempts == {"good": 1, "bad": attempts, "fine": 1}  # nobody pays twice
+
+
+@pytest.mark.parametrize(
+    ("how", "caption", "finish"),
+    [
+        ("empty", "", "stop"),
+        ("control", "code 9[0m", "stop"),
+        ("not utf-8", "code\ufffd\ufffd 9", "stop"),
+        ("raw control", "code 9", "stop"),
+        ("length", "code 9", "length"),
+        ("no usage", "code 9", "stop"),
+    ],
+)
+def test_odd_answers_are_stored_cleaned(server, make_clip, how, caption, finish):
+    server.script = lambda key, attempt: how
+    row = asking(server)([make_clip([drawn(9)], "a")])[0]
+    assert (row["caption"], row["finish_reason"], row["frames"]) == (caption, finish, 1)
+    assert row["prompt_tokens"] == (None if how == "no usage" else 100)
+
+
+def test_two_thousand_repeated_tokens(server, make_clip):
+    server.script = lambda key, attempt: "repeated"
+    row = asking(server)([make_clip([drawn(9)], "a")])[0]
+    assert row["output_tokens"] == 2000
+    assert len(row["caption"]) < 10_000
+
+
+def test_what_is_sent(server, make_clip):
+    clip = make_clip([drawn(i) for i in range(8)], "a", {"motion": 0.5, "caption_coca": "a dog"})
+    asking(server, prompt="Motion {motion}.", temperature=0.5, top_p=0.9, extra={"max_tokens": None, "top_k": 5})(
+        [clip]
+    )
+    sent = server.bodies[0]
+    assert sent["messages"][0]["content"][-1]["text"] == "Motion 0.5."
+    assert {"max_tokens", "stream"} & sent.keys() == set()
+    assert (sent["temperature"], sent["top_p"], sent["top_k"], sent["model"]) == (0.5, 0.9, 5, "codes")
+    assert 0 <= sent["seed"] < 2**31
+    assert [
+        chat_server.number_in(chat_server.Handler.picture(p["image_url"]["url"]))
+        for p in sent["messages"][0]["content"][:-1]
+    ] == [2, 6]
+    assert "Authorization" not in server.headers_seen[0]
+    text = asking(server, prompt="Merge: {caption_coca}", frames=0)
+    assert text.reads == ("caption_coca",)
+    assert text([clip])[0]["caption"] == "Merge: a dog"
+
+
+def test_no_more_than_allowed_are_in_flight(server, make_clip):
+    server.latency_s = lambda: 0.02
+    asking(server, concurrency=4)([make_clip([drawn(i)], f"{i}") for i in range(20)])
+    now, most = 0, 0
+    for _, change in sorted(server.events):
+        now += change
+        most = max(most, now)
+    assert most == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda s: setattr(s, "models", ["code", "other"]), "has no model 'codes'; did you mean 'code'?"),
+        (lambda s: setattr(s, "models", ["x", "y"]), "has no model 'codes'; it has: x, y"),
+        (lambda s: setattr(s, "key", "another"), "refuses a request without a key; set api_key_env"),
+    ],
+)
+def test_what_is_missing_is_told_before_the_run(server, change, told):
+    asking(server).check()
+    change(server)
+    with pytest.raises(ValueError, match="the server at http://127") as caught:
+        asking(server).check()
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_server_that_lists_no_models_is_believed(server):
+    server.models = None
+    asking(server).check()
+
+
+def test_a_key_that_is_not_set_or_not_taken(server, monkeypatch):
+    monkeypatch.delenv("RUSHES_TEST_KEY", raising=False)
+    asks = asking(server, api_key_env="RUSHES_TEST_KEY")
+    with pytest.raises(ValueError, match="RUSHES_TEST_KEY, which should hold the API key, is not set"):
+        asks.check()
+    monkeypatch.setenv("RUSHES_TEST_KEY", KEY)
+    server.key = "another"
+    with pytest.raises(ValueError, match="refuses the key in RUSHES_TEST_KEY") as caught:
+        asks.check()
+    assert KEY not in str(caught.value)
+
+
+def test_nobody_there():
+    with pytest.raises(ValueError, match=r"no server answers at http://127\.0\.0\.1:9/v1"):
+        OpenAIServer(model="m", base_url="http://127.0.0.1:9/v1").check()
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"base_url": "127.0.0.1:8000"}, "is no http address"),
+        ({"base_url": "http://me:secret@host/v1"}, "holds a password"),
+        ({"concurrency": 0}, "concurrency is 0"),
+        ({"retries": -1}, "retries"),
+        ({"timeout_s": 0}, "timeout_s"),
+        ({"frames": -1}, "frames"),
+        ({"frames": 1, "every_s": 2.0}, "give one"),
+    ],
+)
+def test_options_that_make_no_sense(options, told):
+    with pytest.raises(ValueError, match=told) as caught:
+        OpenAIServer(model="m", **options)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("header", "seconds"), [(None, None), ("1.5", 1.5), ("soon", None)])
+def test_retry_after(header, seconds):
+    assert _seconds(header) == seconds
+    assert _seconds("Wed, 21 Oct 2015 07:28:00 GMT") < 0
+
+
+def test_loopback_goes_round_proxies(server, make_clip, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    assert asking(server)([make_clip([drawn(5)], "a")])[0]["caption"] == "code 5"
+    assert ChatClient(server.url).ask({}) == {}
+
+
+def test_through_a_run_the_key_is_nowhere(server, tmp_path: Path, rushes: Rushes, monkeypatch) -> None:
+    """Captions on their clips, tokens counted, and the key in no file and no line of output."""
+    server.key = KEY
+    monkeypatch.setenv("RUSHES_TEST_KEY", KEY)
+    server.script = lambda key, attempt: "400" if attempt == 1 and int(key[0], 16) % 3 == 0 else "ok"
+    for number in (3, 300, 3000):
+        write_video(tmp_path / f"{number}.mp4", [drawn(number).repeat(2, axis=0).repeat(2, axis=1)] * 50, 25, gop=25)
+    options = f"model: codes, base_url: '{server.url}', api_key_env: RUSHES_TEST_KEY, frames: 2, backoff_s: 0.01"
+    (tmp_path / "pipeline.yaml").write_text(
+        "run: run\nsources: '*.mp4'\nscan: {min_clip_s: 1.0, max_clip_s: 4.0, thumb_short_side_px: 48}\n"
+        f"caption:\n  - {{use: annotate.OpenAIServer, name: vlm, {options}}}\n"
+    )
+    done = rushes("run", cwd=tmp_path)
+    assert done.code == 0, done.err
+    wide = Run.open(tmp_path / "run").wide()
+    for row in wide.itertuples():
+        assert row.caption_vlm == f"code {Path(row.uri).stem}" or "no luck for Bearer ***" in row.error
+    assert " tokens/s" in done.out
+    told = done.out + done.err + rushes("errors", tmp_path / "run").out
+    assert KEY not in told
+    for file in (tmp_path / "run").rglob("*"):
+        assert not file.is_file() or KEY.encode() not in file.read_bytes(), file
+
+
+def test_a_wrong_server_ends_the_command_before_the_run(server, tmp_path: Path, rushes: Rushes) -> None:
+    write_video(tmp_path / "a.mp4", [drawn(1)] * 50, 25, gop=25)
+    for url, model, told in (
+        ("http://127.0.0.1:9/v1", "codes", "no server answers at http://127.0.0.1:9/v1"),
+        (server.url, "cods", "did you mean 'codes'?"),
+    ):
+        (tmp_path / "pipeline.yaml").write_text(
+            f"run: run\nsources: '*.mp4'\ncaption:\n  - {{use: annotate.OpenAIServer, model: {model}, base_url: '{url}'}}\n"
+        )
+        done = rushes("run", cwd=tmp_path)
+        assert done.code == 2
+        assert told in done.err
+        assert "pipeline.yaml:4: annotate.OpenAIServer: " in done.err
+        assert len(done.err.splitlines()) == 1
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,68 @@
+"""VllmBatch against a stand-in for the documented surface of vLLM: no GPU, no vllm here."""
+
+import sys
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+from annotate import VllmBatch
+from annotate.caption import COLUMNS
+from tests.annotate.chat_server import Handler, drawn, number_in
+
+
+class LLM:
+    """Answers each conversation with the numbers drawn into its pictures, in the order asked, as vLLM does."""
+
+    def __init__(self, model, limit_mm_per_prompt, **engine):
+        self.model, self.most, self.engine = model, limit_mm_per_prompt["image"], engine
+        self.drop = 0
+
+    def chat(self, messages, sampling_params, use_tqdm):
+        assert len(messages) == len(sampling_params)
+        return [self.one(talk, params) for talk, params in zip(messages, sampling_params, strict=True)][self.drop :]
+
+    def one(self, talk, params):
+        pictures = [part["image_url"]["url"] for part in talk[0]["content"] if part["type"] == "image_url"]
+        assert len(pictures) <= self.most
+        text = f"code {number_in(Handler.picture(pictures[0]))} seed {params.seed}"
+        best = SimpleNamespace(text=text, token_ids=[1] * params.max_tokens, finish_reason="length")
+        return SimpleNamespace(prompt_token_ids=[0] * 9, outputs=[best])
+
+
+@pytest.fixture
+def vllm(monkeypatch):
+    module = ModuleType("vllm")
+    module.LLM, module.SamplingParams = LLM, lambda **values: SimpleNamespace(**values)
+    monkeypatch.setitem(sys.modules, "vllm", module)
+
+
+@pytest.mark.usefixtures("vllm")
+def test_captions_are_those_of_their_clips_whatever_the_order(make_clip):
+    stage = VllmBatch(weights="here", max_tokens=5, engine={"max_model_len": 99})
+    stage.setup()
+    assert stage._llm.engine == {"max_model_len": 99}
+    clips = [make_clip([drawn(i)] * 20, f"clip{i}") for i in range(6)]
+    rows = {row["clip_id"]: row | {"seconds": 0} for row in stage(clips)}
+    assert {row["clip_id"]: row | {"seconds": 0} for row in stage(clips[::-1])} == rows
+    assert all(row["caption"].startswith(f"code {clip_id[4:]} seed ") for clip_id, row in rows.items())
+    assert len({row["caption"].split()[-1] for row in rows.values()}) == 6
+    assert set(rows["clip0"]) == {"clip_id", *COLUMNS}
+    assert (rows["clip0"]["output_tokens"], rows["clip0"]["finish_reason"], rows["clip0"]["frames"]) == (5, "length", 8)
+
+
+@pytest.mark.usefixtures("vllm")
+def test_an_answer_too_few_is_no_caption_on_another_clip(make_clip):
+    stage = VllmBatch(weights="here")
+    stage.setup()
+    stage._llm.drop = 1
+    with pytest.raises(RuntimeError, match="asked for 2 captions and gave 1"):
+        stage([make_clip([drawn(i)], f"clip{i}") for i in range(2)])
+
+
+def test_what_is_missing_is_told_before_the_run():
+    with pytest.raises(ValueError, match="the package vllm is not installed"):
+        VllmBatch().check()
+    with pytest.raises(RuntimeError, match="setup"):
+        VllmBatch()([])
+    with pytest.raises(ValueError, match="most_frames"):
+        VllmBatch(most_frames=0)

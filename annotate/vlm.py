@@ -239,9 +239,10 @@ class Vlm:
             how |= {"do_sample_frames": False, "video_metadata": [[ask.metadata] for ask in asks]}
         conversations = []
         for ask in asks:
-            shown: list[dict[str, Any]] = [{"type": "image", "image": _image(picture)} for picture in ask.pictures]
             if as_video:
-                shown = [{"type": "video", "video": np.stack(ask.pictures)}]
+                shown: list[dict[str, Any]] = [{"type": "video", "video": np.stack(ask.pictures)}]
+            else:
+                shown = [{"type": "image", "image": _image(picture)} for picture in ask.pictures]
             conversations.append([{"role": "user", "content": [*shown, {"type": "text", "text": ask.prompt}]}])
         made = self._processor.apply_chat_template(
             conversations,

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
+import pyarrow as pa
+
 from curate import stage, store, weights
 from curate.config import Pipeline
 from curate.errors import ConfigError, nearest
@@ -71,7 +73,10 @@ def steps(pipeline: Pipeline, root: str) -> list[Step]:
             elif required:
                 told = f"{spec.use} reads the column '{wanted}', which no earlier stage makes"
                 raise ConfigError(f"{spec.where}: {told}{nearest(wanted, owner)}")
-        _same_model(spec, built, [step for step in made if step.spec.name in {table for table, _ in reads.values()}])
+        read = set(reads.values())
+        _same_model(
+            spec, built, [step for step in made if any((step.spec.name, name) in read for name in _vectors(step))]
+        )
         for name in names.values():
             if name in owner:
                 told = f"{spec.use} makes the column '{name}', which {owner[name][0]} makes already"
@@ -94,6 +99,11 @@ def steps(pipeline: Pipeline, root: str) -> list[Step]:
         if name not in captioners:
             raise ConfigError(f"shards: caption: there is no captioner '{name}'{nearest(name, captioners)}")
     return made
+
+
+def _vectors(step: Step) -> list[str]:
+    """The step's columns that hold vectors of one length: embeddings."""
+    return [field.name for field in step.table.schema if pa.types.is_fixed_size_list(field.type)]
 
 
 def _same_model(spec: StageSpec, built: Any, read: Sequence[Step]) -> None:

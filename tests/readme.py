@@ -5,6 +5,8 @@ import inspect
 import re
 from pathlib import Path
 
+from curate.stage import OF_CAPTIONER
+
 README = Path(__file__).resolve().parents[1] / "README.md"
 BEGIN = "<!-- written by `python -m tests.readme` -->\n"
 END = "<!-- end -->\n"
@@ -18,8 +20,12 @@ def table() -> str:
         module = importlib.import_module(package)
         for name in module.__all__:
             cls = getattr(module, name)
-            captioned = {"captions": (CAPTIONER,)} if "captions" in inspect.signature(cls).parameters else {}
-            columns = ["caption_<name>" if c == "caption" else c for c in cls(**captioned).columns]
+            parameters = inspect.signature(cls).parameters
+            given = {key: "x" for key, value in parameters.items() if value.default is inspect.Parameter.empty}
+            captioned = {"captions": (CAPTIONER,)} if "captions" in parameters else {}
+            columns = list(cls(**given, **captioned).columns)
+            if "caption" in columns:
+                columns = [f"{column}_{CAPTIONER}" if column in OF_CAPTIONER else column for column in columns]
             lines.append(f"| `{package}.{name}` | {_short(columns)} | {_first_sentence(cls)} |")
     return "\n".join(lines) + "\n"
 

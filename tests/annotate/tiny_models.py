@@ -35,7 +35,7 @@ def byte_tokenizer(special: tuple[str, ...], eos: str, pad: str, **more: Any) ->
     )
 
 
-def build_text(folder: Path) -> Path:
+def build_text(folder: Path, width: int = 32, layers: int = 2) -> Path:
     """A Llama of 2 layers with a chat template."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -44,7 +44,7 @@ def build_text(folder: Path) -> Path:
     tokenizer.chat_template = TEXT_CHAT
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        vocab_size=len(tokenizer), hidden_size=width, intermediate_size=2 * width, num_hidden_layers=layers, num_attention_heads=4,
         num_key_value_heads=2, max_position_embeddings=2048, eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id, bos_token_id=None, initializer_range=0.5,
     )  # fmt: skip
@@ -53,8 +53,8 @@ def build_text(folder: Path) -> Path:
     return folder
 
 
-def build_vlm(folder: Path, max_positions: int = 4096) -> Path:
-    """A Qwen2.5-VL of 2 layers: pictures and videos of any size, two frames a patch."""
+def build_vlm(folder: Path, width: int = 32, layers: int = 2, pixels: int = 6 * 28 * 28) -> Path:
+    """A Qwen2.5-VL of 2 layers: pictures and videos of up to so many pixels, two frames a patch."""
     import torch
     from transformers import (
         Qwen2_5_VLConfig,
@@ -74,22 +74,24 @@ def build_vlm(folder: Path, max_positions: int = 4096) -> Path:
         "<|video_pad|>",
     )
     tokenizer = byte_tokenizer(special, "<|im_end|>", "<pad>")
-    pixels = {"shortest_edge": 28 * 28, "longest_edge": 28 * 28 * 6}
+    size = {"shortest_edge": 28 * 28, "longest_edge": pixels}
     processor = Qwen2_5_VLProcessor(
-        Qwen2VLImageProcessor(size=pixels), tokenizer, Qwen2VLVideoProcessor(size=pixels), chat_template=QWEN_CHAT
+        Qwen2VLImageProcessor(size=size), tokenizer, Qwen2VLVideoProcessor(size=size), chat_template=QWEN_CHAT
     )
     ids = {name: tokenizer.convert_tokens_to_ids(name) for name in special}
     torch.manual_seed(0)
     config = Qwen2_5_VLConfig(
         text_config={
-            "vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
-            "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": max_positions,
-            "rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 10000.0},
+            "vocab_size": len(tokenizer), "hidden_size": width, "intermediate_size": 2 * width, "num_hidden_layers": layers,
+            "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 4096,
+            "rope_parameters": {
+                "rope_type": "default", "mrope_section": [width // 32, width // 32, width // 16], "rope_theta": 10000.0,
+            },
             "eos_token_id": ids["<|im_end|>"], "pad_token_id": ids["<pad>"], "bos_token_id": None,
         },
         vision_config={
-            "depth": 2, "hidden_size": 32, "num_heads": 2, "intermediate_size": 64, "out_hidden_size": 32,
-            "patch_size": 14, "spatial_merge_size": 2, "temporal_patch_size": 2, "fullatt_block_indexes": [1],
+            "depth": layers, "hidden_size": width, "num_heads": 2, "intermediate_size": 2 * width, "out_hidden_size": width,
+            "patch_size": 14, "spatial_merge_size": 2, "temporal_patch_size": 2, "fullatt_block_indexes": [layers - 1],
         },
         image_token_id=ids["<|image_pad|>"], video_token_id=ids["<|video_pad|>"],
         vision_start_token_id=ids["<|vision_start|>"], vision_end_token_id=ids["<|vision_end|>"],
@@ -181,9 +183,9 @@ COCA = {
 }  # fmt: skip
 
 
-def build_coca(folder: Path) -> Path:
+def build_coca(folder: Path, config: dict[str, Any] | None = None) -> Path:
     """A CoCa of 2 layers; `<folder>.json` is its configuration."""
     from tests.filters import tiny_openclip
 
-    tiny_openclip.build(folder, COCA, shake)
+    tiny_openclip.build(folder, config or COCA, shake)
     return folder

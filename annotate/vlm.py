@@ -15,39 +15,17 @@ initialised Qwen2.5-VL and LLaVA-OneVision checkpoints were, through the same co
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from annotate import frames as sampling
 from annotate.caption import COLUMNS, TAGGED_FRAMES, Answer, tagged
 from annotate.generate import TOO_LARGE, Decoding, Halving, Precision, where, write
 from annotate.prompts import Preset, PresetName, fill, placeholders, question
+from annotate.vlm_inputs import Ask, fitted, takes_ragged
 from curate.clip import Clip
-
-
-@dataclass(frozen=True)
-class Ask:
-    """One question about some frames of one clip."""
-
-    key: str
-    prompt: str
-    clip: Clip
-    indices: Sequence[int]
-
-    @property
-    def pictures(self) -> list[NDArray[np.uint8]]:
-        """The frames shown, each (H, W, 3), RGB 0..255."""
-        return [self.clip.frames_THWC[i] for i in self.indices]
-
-    @property
-    def metadata(self) -> dict[str, Any]:
-        """When the frames are, as processors of videos want it."""
-        at = [round((self.clip.jpeg_times_s[i] - self.clip.start_s) * self.clip.fps) for i in self.indices]
-        return {"fps": self.clip.fps, "total_num_frames": self.clip.n_frames, "frames_indices": at}
 
 
 @dataclass
@@ -124,6 +102,11 @@ class Vlm:
         """The columns that the prompt names."""
         return placeholders(self.question.prompt)
 
+    @property
+    def as_video(self) -> bool:
+        """Whether frames go in as a video (after `setup`)."""
+        return self.show == "video" or (self.show == "auto" and hasattr(self._processor, "video_processor"))
+
     def setup(self) -> None:
         """Load model, processor and tokenizer from their folder; nothing is fetched."""
         from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -175,7 +158,9 @@ class Vlm:
     def _pass(self, asks: Sequence[Ask]) -> list[Answer]:
         """Answers of one pass through the model, or of one for each number of frames where it takes only equal ones."""
         counts = sorted({len(ask.indices) for ask in asks})
-        if len(counts) == 1 or self._takes_ragged(asks):
+        if len(counts) > 1 and self._ragged is None:
+            self._ragged = takes_ragged(self._processor, asks, self.as_video)
+        if len(counts) == 1 or self._ragged:
             return self._write(asks)
         answers: dict[str, Answer] = {}
         for count in counts:
@@ -183,19 +168,11 @@ class Vlm:
             answers.update(zip((ask.key for ask in some), self._write(some), strict=True))
         return [answers[ask.key] for ask in asks]
 
-    def _takes_ragged(self, asks: Sequence[Ask]) -> bool:
-        if self._ragged is None:
-            other = next(ask for ask in asks if len(ask.indices) != len(asks[0].indices))
-            try:
-                self._inputs([asks[0], other])
-                self._ragged = True
-            except (ValueError, TypeError, RuntimeError):
-                self._ragged = False
-        return self._ragged
-
     def _write(self, asks: Sequence[Ask]) -> list[Answer]:
         began = time.perf_counter()
-        inputs, asks = self._fitted(asks)
+        text = self._net.config.get_text_config()
+        context = self.max_context or getattr(text, "max_position_embeddings", None) or 2**31
+        inputs, asks = fitted(self._processor, asks, self.as_video, context - self.decoding.max_tokens)
         inputs = {name: value.to(self._net.device) if hasattr(value, "to") else value for name, value in inputs.items()}
         for name in ("pixel_values", "pixel_values_videos"):
             if name in inputs:
@@ -208,54 +185,3 @@ class Vlm:
             Answer(text, row.prompt_tokens, len(row.tokens), row.finish_reason, len(ask.indices), seconds)
             for ask, row, text in zip(asks, made, texts, strict=True)
         ]
-
-    def _fitted(self, asks: Sequence[Ask]) -> tuple[dict[str, Any], Sequence[Ask]]:
-        """What the model is given, with as many frames as its context holds."""
-        text = self._net.config.get_text_config()
-        context = self.max_context or getattr(text, "max_position_embeddings", None) or 2**31
-        room = context - self.decoding.max_tokens
-        while True:
-            inputs = self._inputs(asks)
-            lengths = inputs["attention_mask"].sum(dim=1).tolist()
-            if all(length <= room or len(ask.indices) == 1 for ask, length in zip(asks, lengths, strict=True)):
-                return inputs, asks
-            asks = [
-                replace(
-                    ask,
-                    indices=sampling.fewer(
-                        ask.indices, max(1, min(len(ask.indices) - 1, int(len(ask.indices) * room / length)))
-                    ),
-                )
-                if length > room and len(ask.indices) > 1
-                else ask
-                for ask, length in zip(asks, lengths, strict=True)
-            ]
-
-    def _inputs(self, asks: Sequence[Ask]) -> dict[str, Any]:
-        """What the processor makes of the questions, padded on the left."""
-        as_video = self.show == "video" or (self.show == "auto" and getattr(self._processor, "video_processor", None))
-        how: dict[str, Any] = {"padding": True}
-        if as_video:
-            how |= {"do_sample_frames": False, "video_metadata": [[ask.metadata] for ask in asks]}
-        conversations = []
-        for ask in asks:
-            if as_video:
-                shown: list[dict[str, Any]] = [{"type": "video", "video": np.stack(ask.pictures)}]
-            else:
-                shown = [{"type": "image", "image": _image(picture)} for picture in ask.pictures]
-            conversations.append([{"role": "user", "content": [*shown, {"type": "text", "text": ask.prompt}]}])
-        made = self._processor.apply_chat_template(
-            conversations,
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=True,
-            return_tensors="pt",
-            processor_kwargs=how,
-        )
-        return dict(made)
-
-
-def _image(picture_HWC: NDArray[np.uint8]) -> Any:  # noqa: N803
-    from PIL import Image
-
-    return Image.fromarray(picture_HWC)

@@ -35,6 +35,7 @@ import numpy as np
 import annotate
 from annotate.coca import LEAST_TOKENS, beam_search
 from annotate.generate import write
+from annotate.vlm_inputs import processed
 from curate import stage
 from curate.clip import Clip
 from tests.annotate import tiny_models
@@ -128,7 +129,7 @@ def local(folder: Path) -> None:
     vlm = annotate.Vlm(weights=str(folder / "vlm"), device="cpu", max_tokens=48)
     vlm.setup()
     asks = [vlm._ask(clip) for clip in clips]
-    inputs = vlm._inputs(asks)
+    inputs = processed(vlm._processor, asks, vlm.as_video)
     compare("Vlm", vlm, lambda: generate(vlm._net, inputs, [ask.key for ask in asks], vlm))
 
     tiny_models.build_text(folder / "text", width=384, layers=6)
@@ -199,7 +200,9 @@ def gpu() -> None:
     vlm._net = net
     clips = [clip_of(i) for i in range(64)]
     asks = [vlm._ask(clip) for clip in clips[:CLIPS]]
-    inputs = {k: v.cuda() if hasattr(v, "cuda") else v for k, v in vlm._inputs(asks).items()}
+    inputs = {
+        k: v.cuda() if hasattr(v, "cuda") else v for k, v in processed(vlm._processor, asks, vlm.as_video).items()
+    }
     inputs["pixel_values_videos"] = inputs["pixel_values_videos"].bfloat16()
     generate(net, inputs, [ask.key for ask in asks], vlm)  # warm
     began = time.perf_counter()

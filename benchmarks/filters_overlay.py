@@ -353,11 +353,16 @@ def texts(part: str, stage: TextArea) -> None:
                 if found:
                     told[name_].append(max(set(found), key=found.count) == ("scene" if name_ == "scene" else "overlay"))
                 if name_ == "overlay" and sum(on) == 1:
-                    areas.append(text_area(boxes[on], 360, 640) / ((np.ptp(ys) + 1) * (np.ptp(xs) + 1) / (360 * 640)))
+                    ink_px = (np.ptp(ys) + 1) * (np.ptp(xs) + 1)
+                    areas.append((text_area(boxes[on], 360, 640) * 360 * 640 / ink_px, np.ptp(ys) + 1))
+    share, tall_px = np.array(areas).T
     say(
-        f"TextArea: drawn lines within 15 % of their ink's box ({len(areas)} found as one box)",
-        float(np.mean(np.abs(np.array(areas) - 1) <= 0.15)),
+        f"TextArea: area of drawn lines over their ink's box, median ({len(areas)} found as one box)",
+        float(np.median(share)),
     )
+    for name_, some in (("16 px tall or more", tall_px >= 16), ("smaller (a pixel is 7 % and more)", tall_px < 16)):
+        right = float(np.mean(np.abs(share[some] - 1) <= 0.15))
+        say(f"TextArea: lines {name_} within 15 % of it ({some.sum()})", right)
     for name_, right in told.items():
         say(f"TextArea: {name_} text called right ({len(right)} found)", float(np.mean(right)), 0.9)
 

@@ -22,6 +22,8 @@ import psutil
 from curate.errors import RunError, UsageError
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
+AGENT_S = 60.0
+"""How long a head is waited for that answers but takes no jobs yet. Ours."""
 NOT_UPLOADED = [
     ".git",
     ".venv*",
@@ -81,6 +83,22 @@ def authenticate() -> None:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
+def _submitted(client: Any, **what: Any) -> str:
+    """Submits a job and returns its id. A head that has only just come up has no agent for jobs yet: it is asked again."""
+    deadline = time.monotonic() + AGENT_S
+    while True:
+        try:
+            return str(client.submit_job(**what))
+        except RuntimeError as error:
+            if "No available agent" not in str(error):
+                raise
+            if time.monotonic() > deadline:
+                raise RunError(
+                    f"the Ray head takes no jobs ({AGENT_S:.0f} s long); see its logs, or start it again"
+                ) from error
+        time.sleep(1.0)
+
+
 def submit(pipeline: Path, arguments: list[str], address: str | None, follow: bool, say: Any = print) -> str:
     """Submits `rushes run PIPELINE ARGUMENTS` to a cluster and returns the job's id.
 
@@ -103,7 +121,8 @@ def submit(pipeline: Path, arguments: list[str], address: str | None, follow: bo
         reason = str(error).strip().splitlines()[0]
         raise UsageError(f"no Ray cluster answers at {where} ({reason}); start one with  ray start --head") from error
     directory = pipeline.absolute().parent
-    job: str = client.submit_job(
+    job = _submitted(
+        client,
         entrypoint=shlex.join(["rushes", "run", pipeline.name, *arguments]),
         runtime_env={"working_dir": str(directory), "excludes": NOT_UPLOADED},
     )

@@ -48,11 +48,12 @@ def screen_score(frame_HWC: NDArray[np.uint8]) -> float:  # noqa: N803
     """How much one frame looks drawn rather than filmed, [0, 1]. A frame of one colour is 0: it has no edges."""
     grey = cv2.cvtColor(frame_HWC, cv2.COLOR_RGB2GRAY)
     around = np.ones((3, 3), np.uint8)
-    flat = float((cv2.subtract(cv2.dilate(grey, around), cv2.erode(grey, around)) <= FLAT_LEVELS).mean())
+    spans = cv2.morphologyEx(grey, cv2.MORPH_GRADIENT, around)
+    flat = np.count_nonzero(spans <= FLAT_LEVELS) / grey.size
     counts = cv2.calcHist([frame_HWC], [0, 1, 2], None, [16, 16, 16], [0, 256] * 3).ravel().astype(np.float64)
     few = float(np.sort(counts)[-COLOURS:].sum() / counts.sum())
     gradient = cv2.magnitude(*(cv2.Sobel(grey, cv2.CV_32F, *axis, ksize=3) for axis in ((1, 0), (0, 1))))
-    sharp = min(1.0, float((gradient > EDGE).mean()) / EDGE_SHARE)
+    sharp = min(1.0, np.count_nonzero(gradient > EDGE) / grey.size / EDGE_SHARE)
     return float(np.cbrt(flat * few * sharp))
 
 

@@ -12,6 +12,7 @@
 """
 
 import argparse
+import multiprocessing
 import os
 import random
 import resource
@@ -147,23 +148,34 @@ def generate(net: Any, inputs: dict[str, Any], keys: list[str], built: Any) -> N
     write(net, inputs, keys, built.decoding, 0)
 
 
+def served(pipe: Any) -> None:
+    """A server in a process of its own: tells its address, and when asked to stop, what was in flight when."""
+    with ChatServer() as there:
+        there.latency_s = lambda: random.uniform(0.5, 1.5)
+        threading.Thread(target=there.serve_forever, daemon=True).start()
+        pipe.send(there.url)
+        pipe.recv()
+        there.shutdown()
+        pipe.send(there.events)
+
+
 def server() -> None:
     """How busy `OpenAIServer` keeps what it is allowed."""
-    with ChatServer() as there:
-        threading.Thread(target=there.serve_forever, daemon=True).start()
-        there.latency_s = lambda: random.uniform(0.5, 1.5)
-        built = annotate.OpenAIServer(model="codes", base_url=there.url, frames=2, concurrency=16)
-        clips = [
-            replace(clip_of(0), clip_id=f"{i}", jpegs=(cv2.imencode(".jpg", drawn(i))[1].tobytes(),) * 8)
-            for i in range(built.batch_size)
-        ]
-        rows = built(clips)
-        assert [row["caption"] for row in rows] == [f"code {i}" for i in range(len(clips))]
-        value = busy_share(there.events, built.concurrency)
-        there.shutdown()
-    print(
-        f"  {'OpenAIServer: share of the concurrency kept busy':<52} {value:6.3f}   wanted 0.95  {'met' if value >= 0.95 else 'NOT MET'}"
-    )
+    ours, theirs = multiprocessing.Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=served, args=(theirs,))
+    process.start()
+    built = annotate.OpenAIServer(model="codes", base_url=ours.recv(), frames=2, concurrency=16)
+    clips = [
+        replace(clip_of(0), clip_id=f"{i}", jpegs=(cv2.imencode(".jpg", drawn(i))[1].tobytes(),) * 8)
+        for i in range(built.batch_size)
+    ]
+    rows = built(clips)
+    ours.send("stop")
+    value = busy_share(ours.recv(), built.concurrency)
+    process.join()
+    assert [row["caption"] for row in rows] == [f"code {i}" for i in range(len(clips))]
+    met = "met" if value >= 0.95 else "NOT MET"
+    print(f"  {'OpenAIServer: share of the concurrency kept busy':<52} {value:6.3f}   wanted 0.95  {met}")
 
 
 def gpu() -> None:

@@ -59,6 +59,7 @@ class ChatServer(ThreadingHTTPServer):
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # or every answer would wait 40 ms for the head of it to be acknowledged
     server: ChatServer
 
     def log_message(self, *_: Any) -> None:

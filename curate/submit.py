@@ -94,7 +94,8 @@ def _submitted(client: Any, **what: Any) -> str:
                 raise
             if time.monotonic() > deadline:
                 raise RunError(
-                    f"the Ray head takes no jobs ({AGENT_S:.0f} s long); see its logs, or start it again"
+                    f"the Ray head takes no jobs ({AGENT_S:.0f} s long); where another Ray runs on its machine, "
+                    "start the head with --dashboard-agent-listen-port=PORT, a free one"
                 ) from error
         time.sleep(1.0)
 

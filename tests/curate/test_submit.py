@@ -1,8 +1,7 @@
 """Ray jobs on a real local head, with token authentication off and on: three ways to submit, one result."""
 
-import os
+import contextlib
 import shutil
-import signal
 import socket
 import subprocess
 import time
@@ -10,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 from curate import submit
@@ -74,11 +74,12 @@ def head(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     if request.param == "token":
         subprocess.run(["ray", "get-auth-token", "--generate"], env=env, capture_output=True, check=True, timeout=60)
         env["RAY_AUTH_MODE"] = "token"
-    port, dashboard = free_port(), free_port()
+    port, dashboard, agent = free_port(), free_port(), free_port()  # the tests beside this one have a Ray of their own
     where = [
         "--node-ip-address=127.0.0.1",
         f"--port={port}",
         f"--dashboard-port={dashboard}",
+        f"--dashboard-agent-listen-port={agent}",
         "--dashboard-host=127.0.0.1",
         "--num-cpus=2",
     ]
@@ -101,12 +102,12 @@ def head(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
                 time.sleep(1)
             yield found
         finally:
-            os.killpg(process.pid, signal.SIGTERM)
-            try:
-                process.wait(timeout=60)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+            # Ray itself takes half a minute to end gracefully.
+            family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
+            for member in family:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    member.kill()
+            process.wait()
 
 
 @pytest.mark.parametrize(

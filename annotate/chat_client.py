@@ -2,11 +2,12 @@
 
 Tried again, after a pause that doubles (with jitter; what the server asks for by Retry-After counts more): 408, 409, 425, 429,
 5xx, a connection that fails or closes early, no answer within the time limit, an answer that is not the expected JSON. Not tried
-again: any other refusal. A question that has no answer in the end has a sentence instead; the others go on.
+again: any other refusal. A question that has no answer in the end has a sentence instead; the others go on. A question that is
+too long for the model is asked again, shorter, where it knows how (`shorter`).
 
 An answer belongs to the question it was awaited for: it is returned under the question's key, which is also sent along as
-`X-Request-Id`. The API key comes from the environment, stands in the request's header, and nowhere else: what a server says is
-repeated in messages only after the key has been struck out.
+`X-Request-Id`; an answer that names another question's is none. The API key comes from the environment, stands in the request's
+header, and nowhere else: it is struck out of whatever a server says, answers included.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ import difflib
 import json
 import os
 import random
+import re
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
@@ -28,8 +30,16 @@ if TYPE_CHECKING:
 
 AGAIN = {408, 409, 425, 429}
 LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+TOO_LONG = re.compile(r"context|too (long|large|many)|at most \d+ (image|video)", re.IGNORECASE)
+"""How servers say, with 400, 413 or 422, that a question does not fit the model."""
+COUNTS = range(2**31)
+"""Token counts that are any, and fit their column."""
 T = TypeVar("T")
 Body = Callable[[], Mapping[str, Any]]
+
+
+class _TooLongError(Exception):
+    """The question is more than the model takes."""
 
 
 class _TryAgainError(Exception):
@@ -49,6 +59,16 @@ class Reply:
     output_tokens: int | None
     finish_reason: str
     seconds: float
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """The questions of one call, and what they share."""
+
+    session: "aiohttp.ClientSession"
+    gate: asyncio.Semaphore
+    bodies: Mapping[str, Body]
+    shorter: Callable[[str], bool]
 
 
 @dataclass(frozen=True)
@@ -86,31 +106,45 @@ class ChatClient:
         if not self.timeout_s > 0:
             raise ValueError(f"timeout_s is {self.timeout_s}; it must be above 0")
 
-    def ask(self, bodies: Mapping[str, Body]) -> dict[str, Reply | str]:
+    def ask(
+        self, bodies: Mapping[str, Body], shorter: Callable[[str], bool] = lambda key: False
+    ) -> dict[str, Reply | str]:
         """Asks every question.
 
         Args:
             bodies: key to what makes the body of a chat completion (called when it is sent, so that few pictures wait in memory).
+            shorter: called with the key of a question that is too long for the model; makes its next body shorter, or says False.
 
         Returns:
             Key to the reply, or to one sentence why there is none.
         """
-        return _run(self._ask(bodies)) if bodies else {}
+        return _run(self._ask(bodies, shorter)) if bodies else {}
 
     def check(self, model: str) -> None:
         """Whether the server answers, lets us in and has the model (where it lists its models). Raises ValueError, in one sentence."""
-        if self.api_key_env and not os.environ.get(self.api_key_env):
+        if self.api_key_env and not self._key():
             raise ValueError(f"the environment variable {self.api_key_env}, which should hold the API key, is not set")
+        if not re.fullmatch(r"[!-~]*", self._key()):
+            raise ValueError(f"the environment variable {self.api_key_env} holds characters that no API key has")
         found = _run(self._models())
         if found is not None and model not in found:
             near = difflib.get_close_matches(model, found, n=1)
             hint = f"did you mean '{near[0]}'?" if near else f"it has: {', '.join(sorted(found)[:10]) or 'none'}"
             raise ValueError(f"the server at {self.base_url} has no model '{model}'; {hint}")
 
+    def _key(self) -> str:
+        """The key, without the line end that a file leaves; empty where there is none."""
+        return os.environ.get(self.api_key_env, "").strip() if self.api_key_env else ""
+
+    def _struck(self, raw: bytes) -> bytes:
+        """What a server said, without the key."""
+        key = self._key().encode()
+        return raw.replace(key, b"***") if key else raw
+
     def _session(self) -> "aiohttp.ClientSession":
         import aiohttp
 
-        key = os.environ.get(self.api_key_env) if self.api_key_env else None
+        key = self._key()
         return aiohttp.ClientSession(
             headers={"Authorization": f"Bearer {key}"} if key else {},
             timeout=aiohttp.ClientTimeout(total=self.timeout_s),
@@ -137,25 +171,32 @@ class ChatClient:
         except (ValueError, KeyError, TypeError):
             return None
 
-    async def _ask(self, bodies: Mapping[str, Body]) -> dict[str, Reply | str]:
-        gate = asyncio.Semaphore(self.concurrency)
+    async def _ask(self, bodies: Mapping[str, Body], shorter: Callable[[str], bool]) -> dict[str, Reply | str]:
         async with self._session() as session:
-            replies = await asyncio.gather(*(self._patiently(session, gate, key, body) for key, body in bodies.items()))
+            batch = _Batch(session, asyncio.Semaphore(self.concurrency), bodies, shorter)
+            replies = await asyncio.gather(*(self._fitting(batch, key) for key in bodies))
         return dict(zip(bodies, replies, strict=True))
 
-    async def _patiently(
-        self, session: "aiohttp.ClientSession", gate: asyncio.Semaphore, key: str, body: Body
-    ) -> Reply | str:
+    async def _fitting(self, batch: "_Batch", key: str) -> Reply | str:
+        """One question, made shorter until the model takes it."""
+        while True:
+            try:
+                return await self._patiently(batch, key)
+            except _TooLongError as error:
+                if not batch.shorter(key):
+                    return str(error)
+
+    async def _patiently(self, batch: "_Batch", key: str) -> Reply | str:
         """One question, tried until it has an answer or the limit is reached. While it pauses another may go."""
         import aiohttp
 
         taken_s, reason = 0.0, ""
         for attempt in range(self.retries + 1):
             wait_s = None
-            async with gate:
+            async with batch.gate:
                 began = time.monotonic()
                 try:
-                    return await self._once(session, key, body, began - taken_s)
+                    return await self._once(batch, key, began - taken_s)
                 except _TryAgainError as error:
                     reason, wait_s = str(error), error.wait_s
                 except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -168,25 +209,32 @@ class ChatClient:
                 await asyncio.sleep(max(pause_s, min(wait_s or 0.0, self.timeout_s)))
         return f"the server gave no answer in {self.retries + 1} attempts; the last time: {reason}"
 
-    async def _once(self, session: "aiohttp.ClientSession", key: str, body: Body, began: float) -> Reply:
-        """One attempt. Raises _TryAgainError, an error of the connection, or ValueError where the server refuses for good."""
+    async def _once(self, batch: "_Batch", key: str, began: float) -> Reply:
+        """One attempt. Raises _TryAgainError, _TooLongError, an error of the connection, or ValueError where it is refused for good."""
         url = f"{self.base_url.rstrip('/')}/chat/completions"
-        async with session.post(url, json=body(), headers={"X-Request-Id": key}) as response:
-            raw = await response.read()
+        async with batch.session.post(url, json=batch.bodies[key](), headers={"X-Request-Id": key}) as response:
+            raw, echoed = self._struck(await response.read()), response.headers.get("X-Request-Id", "")
             if response.status in AGAIN or response.status >= 500:
                 raise _TryAgainError(f"status {response.status}", _seconds(response.headers.get("Retry-After")))
             if response.status != 200:
-                raise ValueError(f"the server refused with status {response.status}: {self._told(raw)}")
+                told = f"the server refused with status {response.status}: {self._told(raw)}"
+                too_long = response.status in (400, 413, 422) and TOO_LONG.search(told)
+                raise _TooLongError(told) if too_long else ValueError(told)
         try:
             # Control characters, and bytes that are no UTF-8, are cleaned later; they are no reason to lose a caption.
             answer = json.loads(raw.decode("utf-8", "replace"), strict=False)
-            choice, usage = answer["choices"][0], answer.get("usage") or {}
-            text = choice["message"].get("content") or ""
+            choice, usage = answer["choices"][0], answer.get("usage")
+            said = choice["message"]
+            text = said.get("content") or said.get("refusal") or ""
             if not isinstance(text, str):
                 text = " ".join(part.get("text", "") for part in text)
-            read, written = (int(usage[n]) if n in usage else None for n in ("prompt_tokens", "completion_tokens"))
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
             raise _TryAgainError("an answer that is no chat completion") from None
+        # vLLM, asked with our id, makes its own of it. Other servers echo nothing, or ids of theirs.
+        named = {echoed, str(answer.get("id")).removeprefix("chatcmpl-")}
+        if key not in named and not named.isdisjoint(batch.bodies):
+            raise _TryAgainError("an answer to another question")
+        read, written = (_count(usage, name) for name in ("prompt_tokens", "completion_tokens"))
         return Reply(text, read, written, str(choice.get("finish_reason") or "stop"), time.monotonic() - began)
 
     def _told(self, what: BaseException | bytes) -> str:
@@ -199,8 +247,7 @@ class ChatClient:
             text = (
                 "no answer in time" if isinstance(what, TimeoutError) else f"{type(what).__name__}: {what}".rstrip(": ")
             )
-        key = os.environ.get(self.api_key_env) if self.api_key_env else None
-        return " ".join((text.replace(key, "***") if key else text).split())[:200]
+        return " ".join(self._struck(text.encode("utf-8", "replace")).decode().split())[:200]
 
 
 def _seconds(retry_after: str | None) -> float | None:
@@ -214,7 +261,17 @@ def _seconds(retry_after: str | None) -> float | None:
     return None
 
 
+def _count(usage: Any, name: str) -> int | None:
+    """A number of tokens, where the server gives one: a caption is not lost for it."""
+    value = usage.get(name) if isinstance(usage, dict) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and value in COUNTS else None
+
+
 def _run(work: Coroutine[Any, Any, T]) -> T:
-    """Runs it to its end in a thread of its own: the caller's may have a loop already (a notebook, an actor)."""
+    """Runs it to its end: here, so that Ctrl-C ends it, or in a thread of its own where there is a loop already (a notebook)."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
     with concurrent.futures.ThreadPoolExecutor(1) as thread:
         return thread.submit(asyncio.run, work).result()

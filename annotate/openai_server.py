@@ -4,7 +4,8 @@ The same prompts as `annotate.Vlm`; the thumbnails go as they are (JPEG in data 
 `frames: 0` words go alone, so that a server can merge captions: `prompt: "Merge: {caption_coca} / {caption_vlm}"`.
 
 One call takes many clips and keeps `concurrency` requests in flight until the last of them (`annotate/chat_client.py`, with
-the faults it rides out); a clip whose question has no answer in the end is an `error` and the others go on. Tokens are the
+the faults it rides out); a clip whose question has no answer in the end is an `error` and the others go on. Where the frames do
+not fit the model's context half of them are shown, and so on down to one (the column `frames` says how many). Tokens are the
 server's own count, `seconds` run from the first attempt to the answer, pauses left out.
 """
 
@@ -17,7 +18,7 @@ import pyarrow as pa
 
 from annotate.caption import COLUMNS, Answer
 from annotate.chat_client import ChatClient
-from annotate.frames import chosen
+from annotate.frames import chosen, fewer
 from annotate.generate import Decoding, seed_of
 from annotate.prompts import Preset, PresetName, fill, placeholders, question
 from curate.clip import Clip
@@ -115,7 +116,16 @@ class OpenAIServer:
     def __call__(self, clips: list[Clip]) -> list[dict[str, Any]]:
         """One row per clip: `clip_id` and what `annotate.caption` lists, or `error` where the server gave no answer."""
         shown = {clip.clip_id: self.shown(clip) for clip in clips}
-        replies = self.client.ask({clip.clip_id: partial(self.body, clip, shown[clip.clip_id]) for clip in clips})
+
+        def shorter(clip_id: str) -> bool:
+            there = shown[clip_id]  # the list that the body is made from
+            if len(there) < 2:
+                return False
+            there[:] = fewer(there, len(there) // 2)
+            return True
+
+        bodies = {clip.clip_id: partial(self.body, clip, shown[clip.clip_id]) for clip in clips}
+        replies = self.client.ask(bodies, shorter)
         rows = []
         for clip in clips:
             reply = replies[clip.clip_id]

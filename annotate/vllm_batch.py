@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from annotate.caption import COLUMNS, Answer
-from annotate.frames import chosen
+from annotate.frames import chosen, fewer
 from annotate.generate import Decoding, seed_of
 from annotate.openai_server import message
 from annotate.prompts import Preset, PresetName, fill, placeholders, question
@@ -37,7 +37,7 @@ class VllmBatch:
         temperature: 0 always takes the likeliest token; above, tokens are drawn.
         top_p: Draws among the likeliest tokens that hold this share of probability, (0, 1].
         seed: Of the draws; each clip has one of its own.
-        most_frames: Pictures that the engine makes room for in one prompt.
+        most_frames: Pictures that the engine makes room for in one prompt; of more, so many are shown, evenly spread.
         engine: Further arguments of `vllm.LLM`, such as `{max_model_len: 8192, gpu_memory_utilization: 0.85}`.
     """
 
@@ -99,7 +99,7 @@ class VllmBatch:
         from vllm import SamplingParams
 
         asked, began = self.question, time.perf_counter()
-        shown = [chosen(clip.jpeg_times_s, asked.frames, asked.every_s)[: self.most_frames] for clip in clips]
+        shown = [fewer(chosen(clip.jpeg_times_s, asked.frames, asked.every_s), self.most_frames) for clip in clips]
         talks = [message(clip, i, fill(asked.prompt, clip.columns)) for clip, i in zip(clips, shown, strict=True)]
         how = [
             SamplingParams(

@@ -108,13 +108,28 @@ class Handler(BaseHTTPRequestHandler):
             "choices": [{"message": {"content": text}, "finish_reason": "length" if how == "length" else "stop"}],
             "usage": {"prompt_tokens": 100 * len(pictures), "completion_tokens": len(text.split())},
         }
-        if how == "no usage":
-            del answer["usage"]
+        match how:
+            case "no usage":
+                del answer["usage"]
+            case "null usage":
+                answer["usage"]["prompt_tokens"] = None
+            case "huge usage":
+                answer["usage"]["prompt_tokens"] = 2**40
+            case "refusal":
+                answer["choices"][0]["message"] = {"content": None, "refusal": text}
+            case "key":
+                answer["choices"][0]["message"]["content"] = f"{text} {self.headers.get('Authorization')}"
+            case _ if how.startswith("chatcmpl-"):
+                answer["id"] = how
         raw = json.dumps(answer).encode()
         match how:
             case "429" | "500" | "503" | "400" | "404" | "403":
                 told = {"error": {"message": f"no luck for {self.headers.get('Authorization')}"}}
                 self.send(int(how), json.dumps(told).encode(), retry=how == "429")
+            case "too long" if len(pictures) > 2:
+                self.send(400, b'{"error": {"message": "This model\'s maximum context length is 4096 tokens"}}')
+            case "deep":
+                self.send(200, b"[" * 100_000)
             case "half":
                 self.send(200, raw[: len(raw) // 2])
             case "no choices":

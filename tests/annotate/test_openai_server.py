@@ -1,6 +1,10 @@
 """OpenAIServer against a real server on loopback that misbehaves: no caption is lost without a word, none moves to another clip."""
 
+import os
 import random
+import signal
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -39,7 +43,9 @@ def test_two_hundred_clips_keep_their_own_captions(server, make_clip):
     assert sum(server.attempts.values()) > 250  # faults there were
 
 
-@pytest.mark.parametrize("how", ["429", "500", "503", "half", "nothing", "closed", "hung up", "no choices", "slow"])
+@pytest.mark.parametrize(
+    "how", ["429", "500", "503", "half", "nothing", "closed", "hung up", "no choices", "deep", "slow"]
+)
 def test_what_may_pass_is_tried_again(server, make_clip, how):
     server.script = lambda key, attempt: how if attempt <= 2 else "ok"
     row = asking(server, timeout_s=0.3)([make_clip([drawn(5)], "a")])[0]
@@ -79,13 +85,55 @@ def test_what_does_not_pass_costs_that_clip_alone(server, make_clip, monkeypatch
         ("raw control", "code 9", "stop"),
         ("length", "code 9", "length"),
         ("no usage", "code 9", "stop"),
+        ("null usage", "code 9", "stop"),
+        ("huge usage", "code 9", "stop"),
+        ("refusal", "code 9", "stop"),
     ],
 )
 def test_odd_answers_are_stored_cleaned(server, make_clip, how, caption, finish):
     server.script = lambda key, attempt: how
     row = asking(server)([make_clip([drawn(9)], "a")])[0]
     assert (row["caption"], row["finish_reason"], row["frames"]) == (caption, finish, 1)
-    assert row["prompt_tokens"] == (None if how == "no usage" else 100)
+    assert row["prompt_tokens"] == (None if "usage" in how else 100)
+    assert server.attempts == {"a": 1}  # nobody pays twice
+
+
+def test_frames_that_do_not_fit_the_context_are_fewer(server, make_clip):
+    server.script = lambda key, attempt: "too long" if key == "long" else "ok"
+    clips = [make_clip([drawn(7)] * 8, "long"), make_clip([drawn(8)] * 8, "a")]
+    rows = {row["clip_id"]: row for row in asking(server, frames=8)(clips)}
+    assert (rows["long"]["caption"], rows["long"]["frames"], server.attempts["long"]) == ("code 7", 2, 3)
+    assert (rows["a"]["caption"], rows["a"]["frames"]) == ("code 8", 8)
+
+
+def test_an_answer_to_another_question_is_none(server, make_clip):
+    """vLLM's ids are made of ours: one that names another clip is on the wrong clip; one that names none says nothing."""
+    server.script = lambda key, attempt: {"a": "chatcmpl-b", "b": "chatcmpl-b"}.get(key, "chatcmpl-x")
+    clips = [make_clip([drawn(i)], name) for i, name in enumerate("abc")]
+    rows = {row["clip_id"]: row for row in asking(server, retries=1)(clips)}
+    assert "an answer to another question" in rows["a"]["error"]
+    assert (rows["b"]["caption"], rows["c"]["caption"]) == ("code 1", "code 2")
+
+
+def test_a_caption_never_holds_the_key(server, make_clip, monkeypatch):
+    monkeypatch.setenv(
+        "RUSHES_TEST_KEY", f"{KEY}\n"
+    )  # as `export KEY="$(cat file; echo)"` and secrets in files leave it
+    server.key, server.script = KEY, lambda key, attempt: "key"
+    assert (
+        asking(server, api_key_env="RUSHES_TEST_KEY")([make_clip([drawn(5)], "a")])[0]["caption"] == "code 5 Bearer ***"
+    )
+
+
+def test_ctrl_c_sends_nothing_more(server, make_clip):
+    server.latency_s = lambda: 0.2
+    asks = asking(server, concurrency=2)
+    threading.Timer(0.3, os.kill, [os.getpid(), signal.SIGINT]).start()
+    with pytest.raises(KeyboardInterrupt):
+        asks([make_clip([drawn(i)], f"clip{i}") for i in range(asks.batch_size)])
+    sent = sum(server.attempts.values())
+    time.sleep(0.5)
+    assert sum(server.attempts.values()) == sent < 10
 
 
 def test_two_thousand_repeated_tokens(server, make_clip):
@@ -152,6 +200,11 @@ def test_a_key_that_is_not_set_or_not_taken(server, monkeypatch):
     asks = asking(server, api_key_env="RUSHES_TEST_KEY")
     with pytest.raises(ValueError, match="RUSHES_TEST_KEY, which should hold the API key, is not set"):
         asks.check()
+    for bad in (" ", "sk-sécret", "sk-sec\nret"):
+        monkeypatch.setenv("RUSHES_TEST_KEY", bad)
+        with pytest.raises(ValueError, match=r"RUSHES_TEST_KEY.* (not set|no API key has)") as caught:
+            asks.check()
+        assert "sk-" not in str(caught.value)
     monkeypatch.setenv("RUSHES_TEST_KEY", KEY)
     server.key = "another"
     with pytest.raises(ValueError, match="refuses the key in RUSHES_TEST_KEY") as caught:

@@ -51,6 +51,15 @@ def test_captions_are_those_of_their_clips_whatever_the_order(make_clip):
 
 
 @pytest.mark.usefixtures("vllm")
+def test_frames_without_room_are_left_out_evenly(make_clip):
+    """The first of two that are shown is the middle of the first half, not the first frame."""
+    stage = VllmBatch(weights="here", frames=8, most_frames=2)
+    stage.setup()
+    row = stage([make_clip([drawn(i) for i in range(8)], "a")])[0]
+    assert (row["caption"].split()[1], row["frames"]) == ("2", 2)
+
+
+@pytest.mark.usefixtures("vllm")
 def test_an_answer_too_few_is_no_caption_on_another_clip(make_clip):
     stage = VllmBatch(weights="here")
     stage.setup()

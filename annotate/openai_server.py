@@ -40,7 +40,8 @@ class OpenAIServer:
 
     Attributes:
         model: The model's name as the server knows it.
-        base_url: The server's address up to and with `/v1`; the default is vLLM's on this machine.
+        base_url: The server's address up to and with `/v1`; the default is vLLM's on this machine. Captions are not written
+            again when it changes, for they are told apart by the model's name.
         api_key_env: Name of the environment variable that holds the API key; left out, none is sent.
         preset: What is asked: `video` (what happens), `dense` (in detail, a frame every 2 s), `camera` or `tags`.
         prompt: What is asked instead; `{motion}` stands for the clip's value in that column.
@@ -50,7 +51,7 @@ class OpenAIServer:
         temperature: 0 always takes the likeliest token; above, tokens are drawn.
         top_p: Draws among the likeliest tokens that hold this share of probability, (0, 1].
         seed: Of the draws; each clip is sent one of its own, for servers that heed it.
-        concurrency: Requests in flight at most, of each worker.
+        concurrency: Requests in flight at most, of each worker (one, where the pipeline says no `workers:`).
         timeout_s: Seconds that one attempt may take.
         retries: Attempts after the first.
         backoff_s: Pause before the second attempt, in seconds; it doubles each time, to a minute at most.
@@ -76,6 +77,10 @@ class OpenAIServer:
 
     columns: ClassVar[dict[str, pa.DataType]] = COLUMNS
     version: ClassVar[int] = 1
+    workers: ClassVar[int] = 1
+    patience: ClassVar[tuple[str, ...]] = (
+        "base_url", "api_key_env", "concurrency", "timeout_s", "retries", "backoff_s",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         """Check the options."""

@@ -10,6 +10,8 @@
         captions: tuple[str, ...] = ()                          # optional: names of captioners; left empty, all of the run
         whole: ClassVar[bool] = False                           # optional: called once with every clip of the run, without thumbnails
         batch_size: ClassVar[int] = 16                          # optional: clips per call where the pipeline does not say
+        workers: ClassVar[int] = 1                              # optional: workers where the pipeline does not say, not as many as fit
+        patience: ClassVar = ("timeout_s",)                     # optional: options that change no value; a table is not remade for them
         def check(self) -> None: ...                            # optional: once before the run, not on a worker; a ValueError stops it
         def setup(self) -> None: ...                            # heavy imports and weights, once per worker
         def __call__(self, clips: list[Clip]) -> list[dict]: ...
@@ -98,8 +100,12 @@ def load_class(use: str, where: str = "") -> type:
 
 
 def sized(spec: StageSpec, built: Any) -> StageSpec:
-    """The spec with the batch size that the pipeline, the stage or the default gives."""
-    return dataclasses.replace(spec, batch_size=spec.batch_size or int(getattr(built, "batch_size", BATCH_SIZE)))
+    """The spec with the batch size and the workers that the pipeline, the stage or the default gives."""
+    return dataclasses.replace(
+        spec,
+        batch_size=spec.batch_size or int(getattr(built, "batch_size", BATCH_SIZE)),
+        workers=spec.workers or getattr(built, "workers", None),
+    )
 
 
 def options_of(cls: type) -> dict[str, Any]:
@@ -138,10 +144,17 @@ def build(spec: StageSpec) -> Any:
             values[name] = TypeAdapter(known[name]).validate_python(value)
         except ValidationError as error:
             raise ConfigError(f"{at}{spec.use}: {name}: {error.errors()[0]['msg']} (got {value!r})") from error
+    missing = [f.name for f in dataclasses.fields(cls) if f.init and _required(f) and f.name not in values]
+    if missing:
+        raise ConfigError(f"{prefix}{spec.use} needs the option {' and '.join(repr(name) for name in missing)}")
     try:
         return cls(**values)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{prefix}{spec.use}: {error}") from error
+
+
+def _required(option: dataclasses.Field[Any]) -> bool:
+    return option.default is dataclasses.MISSING and option.default_factory is dataclasses.MISSING
 
 
 def ready(spec: StageSpec) -> Any:

@@ -167,8 +167,8 @@ def claims(pipeline: Pipeline, made: Sequence[Step]) -> dict[str, dict[str, Any]
 
 
 def _options(built: Any) -> dict[str, Any]:
-    """The options of a stage, with the identity of its weights in place of their address."""
-    values = stage.options(built)
+    """The options of a stage that its values depend on, with the identity of its weights in place of their address."""
+    values = {name: v for name, v in stage.options(built).items() if name not in getattr(built, "patience", ())}
     return values | {name: weights.identity(address) for name, address in stage.weights_of(built).items()}
 
 

@@ -163,7 +163,10 @@ class Needy(Brightness):
     """Needs a server."""
 
     server: str = "here"
+    timeout_s: float = 1.0
     batch_size: ClassVar[int] = 5
+    workers: ClassVar[int] = 1
+    patience: ClassVar[tuple[str, ...]] = ("timeout_s",)
     columns: ClassVar[dict[str, pa.DataType]] = {"needy": pa.float32()}
 
     def check(self) -> None:

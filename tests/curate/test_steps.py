@@ -120,8 +120,23 @@ def test_parts_are_put_together_until_they_make_a_batch(tmp_path: Path) -> None:
 def test_the_pipeline_decides_the_batch_size_then_the_stage_then_the_default(tmp_path: Path) -> None:
     text = f"run: run\nsources: x\nmeasure:\n  - use: {STAGES}.Needy\n  - use: {STAGES}.Vector\n"
     assert [step.spec.batch_size for step in made(tmp_path, text).steps] == [5, 16]
-    text = text.replace("Needy", "Needy\n    batch_size: 7")
-    assert made(tmp_path, text).steps[0].spec.batch_size == 7
+    assert [step.spec.workers for step in made(tmp_path, text).steps] == [1, None]
+    text = text.replace("Needy", "Needy\n    batch_size: 7\n    workers: 3")
+    spec = made(tmp_path, text).steps[0].spec
+    assert (spec.batch_size, spec.workers) == (7, 3)
+
+
+def test_what_changes_no_value_is_not_claimed(tmp_path: Path) -> None:
+    def claimed(options: str) -> object:
+        return made(tmp_path, f"run: run\nsources: x\nmeasure:\n  - {{use: {STAGES}.Needy{options}}}\n").claims["needy"]
+
+    assert claimed(", timeout_s: 5") == claimed("")
+    assert claimed(", server: there") != claimed("")
+
+
+def test_an_option_that_must_be_given_is_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"pipeline.yaml:4: annotate.OpenAIServer needs the option 'model'"):
+        _ = made(tmp_path, "run: run\nsources: x\ncaption:\n  - use: annotate.OpenAIServer\n").steps
 
 
 def test_values_reach_their_clips_and_all_clips_are_looked_at_again_when_one_is_new(

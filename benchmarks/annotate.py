@@ -4,8 +4,9 @@
 
 - local: throughput of `Coca`, `Vlm` and `Summary` through the stage (JPEG decode, preparation, padding, decoding of text) over the bare
   model's generation in a tight loop with the same batch and inputs made beforehand. CPU seconds on one thread, in pairs that take turns
-  in going first, after a pair that does not count; the median of their ratios, the least and the greatest. The models are of the real architectures, randomly initialised, a tenth to a third of the real width; a larger model makes
-  the ratio better, for what the stage adds stays the same.
+  in going first, after a pair that does not count; the median of their ratios, the least and the greatest. The models
+  are of the real architectures, randomly initialised, a tenth to a third of the real width; a larger model makes the ratio better, for
+  what the stage adds stays the same.
 - server: the share of the allowed requests that are in flight, on average from the first to the last, against a server on loopback whose
   answers take 0.5 to 1.5 s, as a small model on a GPU would.
 - gpu: `Vlm` with a randomly initialised Qwen2.5-VL of the 3B model's size in bf16: clips/s, and the share of the bare model's.

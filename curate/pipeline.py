@@ -272,7 +272,8 @@ def check_stages(run: Run) -> None:
 def _check_claims(run: Run, listed: Mapping[str, str | None]) -> None:
     for name, table in run.tables().items():
         found = table.claim()
-        if found is not None and (differences := list(difference(found, run.claims[name]))):
+        # A table that was begun and has no rows yet may be made by anything.
+        if found is not None and (differences := list(difference(found, run.claims[name]))) and table.parts():
             told = next((d for d in differences if not d.startswith("made_from")), differences[0])
             raise ClaimError(
                 f"{run.root}: the table '{name}' was made by another configuration ({told}); "

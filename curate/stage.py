@@ -36,7 +36,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from curate import weights
 from curate.clip import Clip
-from curate.errors import ConfigError, UsageError, nearest
+from curate.errors import ConfigError, RunError, RushesError, UsageError, nearest
 
 BATCH_SIZE = 16
 """Clips per call of a stage that does not say. Ours."""
@@ -158,7 +158,12 @@ def _required(option: dataclasses.Field[Any]) -> bool:
 
 
 def ready(spec: StageSpec) -> Any:
-    """A stage ready to be called: built, its weights located on this machine, set up. Raises UsageError when a package is missing."""
+    """A stage ready to be called: built, its weights located on this machine, set up.
+
+    Raises:
+        UsageError: A package is missing.
+        RunError: Its `setup` raised; the sentence names the stage and its weights.
+    """
     stage = build(spec)
     if found := {name: str(weights.locate(address)) for name, address in weights_of(stage).items()}:
         stage = dataclasses.replace(stage, **found)
@@ -166,6 +171,11 @@ def ready(spec: StageSpec) -> Any:
         stage.setup()
     except ModuleNotFoundError as error:
         raise UsageError(f"{spec.use} needs the package '{error.name}':  pip install 'rushes[models]'") from error
+    except RushesError:
+        raise
+    except Exception as error:
+        of = f" with {', '.join(f'{name} {address}' for name, address in found.items())}" if found else ""
+        raise RunError(f"{spec.name} ({spec.use}) cannot start{of}: {one_sentence(error)}") from error
     return stage
 
 

@@ -36,6 +36,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     cls=TyperGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 for module in (run, check, cuts, schema, status, funnel, errors, table, report, search, train, submit, doctor, footage):
     app.command(module.__name__.rpartition(".")[2])(module.command)

@@ -175,6 +175,21 @@ class Needy(Brightness):
 
 
 @dataclass
+class Picky(Brightness):
+    """Starts with good weights only."""
+
+    weights: str = "dir:bad"
+    columns: ClassVar[dict[str, pa.DataType]] = {"picky": pa.float32()}
+
+    def setup(self) -> None:
+        if self.weights.endswith("bad"):
+            raise OSError("there are no tensors")
+
+    def __call__(self, clips: list[Clip]) -> list[dict[str, Any]]:
+        return [{"clip_id": clip.clip_id, "picky": 1.0} for clip in clips]
+
+
+@dataclass
 class Wordy(Says):
     """A captioner that counts tokens."""
 

@@ -104,6 +104,22 @@ def test_a_stage_that_finds_something_missing_stops_the_run_before_it_begins(tmp
     assert not (tmp_path / "run").exists()
 
 
+def test_a_stage_that_cannot_start_names_itself_and_what_was_begun_may_be_made_by_other_weights(
+    tmp_path: Path, rushes: Rushes
+) -> None:
+    (tmp_path / "footage").mkdir()
+    write_video(tmp_path / "footage" / "a.mp4", moving(80, 1), 25, gop=25)
+    for name in ("bad", "good"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(name)
+    made(tmp_path, f"run: run\nsources: footage\nmeasure:\n  - {{use: {STAGES}.Picky, weights: 'dir:bad'}}\n")
+    done = rushes("run", cwd=tmp_path)
+    told = f"rushes: picky ({STAGES}.Picky) cannot start with weights bad: OSError: there are no tensors\n"
+    assert (done.code, done.err) == (1, told)
+    made(tmp_path, (tmp_path / "pipeline.yaml").read_text().replace("bad", "good"))
+    assert rushes("run", cwd=tmp_path).code == 0
+
+
 def test_parts_are_put_together_until_they_make_a_batch(tmp_path: Path) -> None:
     run = made(tmp_path)
     run.clips_table.begin({})

@@ -4,9 +4,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from curate.letterbox import Box
 from curate.video import Reader
 
-Mode = Literal["exact", "copy"]
+Mode = Literal["exact", "copy", "auto"]
+Written = Literal["exact", "copy"]
+Shares = tuple[float, float, float, float]
 Numbered = Iterator[tuple[int, "Cut | CutError"]]
 """Results as clips end, each with the number of its span."""
 
@@ -16,9 +19,18 @@ EDGE_S = 1e-3
 
 @dataclass
 class ClipOptions:
-    """How clips are written. Everything but `mode` belongs to `exact`."""
+    """How clips are written. What decides about pixels belongs to `exact`."""
 
     mode: Mode = "exact"
+    """`exact` encodes again, `copy` keeps the source's packets, `auto` copies where a copy is as good: see `tolerance_s`."""
+    tolerance_s: float = 0.1
+    """In `auto`, a clip is copied when at most so many seconds stay behind at either end. Ours."""
+    least_s: float = 0.0
+    """A copy of which less is left is an error."""
+    audio: bool = False
+    """Puts the sound beside the pictures, where the source has any."""
+    crop: bool = False
+    """Cuts off black bars, where a span has a box."""
     short_side_px: int | None = None
     """Scales the picture down to this short side, aspect kept; never enlarges."""
     fps: float | None = None
@@ -38,15 +50,20 @@ class Span:
     clip_id: str
     start_s: float
     end_s: float
+    first_hash: str | None = None
+    """Fingerprints of its first and last frame (curate/frame_hash.py); None: they are not known."""
+    last_hash: str | None = None
+    box: Box | None = None
+    """What is inside the black bars, in pixels of the upright source; None: not known, or no bars."""
 
 
 @dataclass(frozen=True)
 class Cut:
-    """A clip as written: mp4 bytes without sound, and what they hold when played."""
+    """A clip as written: mp4 bytes, and what they hold when played."""
 
     clip_id: str
     mp4: bytes
-    mode: Mode
+    mode: Written
     n_frames: int
     fps: float
     width_px: int
@@ -57,6 +74,11 @@ class Cut:
     """End of the last frame in the source."""
     duration_s: float
     """How long the mp4 plays."""
+    last_s: float
+    """Time of the last frame in the source."""
+    shows: Shares | None = None
+    """The part of the source's picture that it shows: (x, y, width, height) as shares of its sides; None: the whole."""
+    has_audio: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,16 @@
-"""Clips as the source's own packets, shrunk inward to keyframes as SVD does (appendix C).
+"""Clips as the source's own packets, shrunk inward: nothing is decoded, nothing loses quality, and some frames stay behind.
 
-The first keyframe at or after the start, the last one at or before the end; the end of the file is as good an end as a keyframe.
+A clip begins at the first keyframe at or after the start of its span (as SVD cuts, appendix C). It ends where the packets so far show all
+pictures up to some time and none after it: without B-frames at the end of the span, with them a few frames before. (SVD ends at a keyframe; up
+to a whole GOP stays behind then.)
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Mapping
+from itertools import accumulate
 from typing import Any
 
 from av.error import FFmpegError
@@ -17,6 +21,8 @@ from curate.clip_records import ClipOptions, Cut, CutError, Numbered, Span, edge
 from curate.mp4 import Mp4
 from curate.opening import open_input, video_stream
 from curate.video import Reader, VideoError, packet_tick
+
+NO_KEYFRAME = "no keyframe in this span; mode 'exact' can cut it"
 
 
 def copy(uri: str, spans: list[Span], options: ClipOptions, storage_options: Mapping[str, Any] | None) -> Numbered:
@@ -37,31 +43,32 @@ def copy(uri: str, spans: list[Span], options: ClipOptions, storage_options: Map
                     continue
                 t_s = reader.time_s(tick)
                 end_s = max(end_s, reader.time_s(tick + (packet.duration or 0)))
+                decoded_s = -math.inf if packet.dts is None else reader.time_s(packet.dts)
+                for clip in list(writing):
+                    if decoded_s >= clip.span.end_s - edge_s:  # nothing is shown before it is decoded
+                        writing.remove(clip)
+                        yield clip.index, clip.finish(edge_s)
                 if packet.is_keyframe and t_s >= 0:
-                    for clip in list(writing):
-                        if t_s <= clip.span.end_s + edge_s:
-                            clip.commit()
-                        else:
-                            writing.remove(clip)
-                            yield clip.index, clip.finish()
                     while waiting and t_s >= waiting[0][1].start_s - edge_s:
-                        writing.append(_Remux(*waiting.popleft(), reader, stream, tick))
-                    if not waiting and not writing:
-                        return
+                        index, span = waiting.popleft()
+                        if t_s < span.end_s - edge_s:
+                            writing.append(_Remux(index, span, reader, stream, tick))
+                        else:
+                            yield index, CutError(span.clip_id, NO_KEYFRAME)
+                if not waiting and not writing:
+                    return
                 for clip in writing:
                     clip.add(packet)
         except FFmpegError:
             why = f"the file cannot be read on after {end_s:.2f} s"
         for clip in writing:
-            if not why and end_s <= clip.span.end_s + edge_s + 1.5 / (reader.info.fps or 25.0):
-                clip.commit()  # the end of the file is as good an end as a keyframe
-            yield clip.index, clip.finish(why)
+            yield clip.index, clip.finish(edge_s, why)
         for index, span in waiting:
-            yield index, CutError(span.clip_id, why or "no keyframe in this span; mode 'exact' can cut it")
+            yield index, CutError(span.clip_id, why or NO_KEYFRAME)
 
 
 class _Remux:
-    """One clip being copied: packets up to the last keyframe inside the span, and those after it, not yet needed."""
+    """One clip being copied."""
 
     def __init__(self, index: int, span: Span, reader: Reader, stream: VideoStream, tick: int):
         self.index = index
@@ -70,22 +77,32 @@ class _Remux:
         self._stream = stream
         self._tick = tick
         self._packets: list[Packet[VideoStream]] = []
-        self._open: list[Packet[VideoStream]] = []
+        self._ticks: list[int] = []
 
     def add(self, packet: Packet[VideoStream]) -> None:
         tick = packet_tick(packet)
         if tick is not None and tick >= self._tick:  # leading pictures lean on frames before the clip
-            self._open.append(packet)
+            self._packets.append(packet)
+            self._ticks.append(tick)
 
-    def commit(self) -> None:
-        self._packets += self._open
-        self._open = []
+    def _whole(self, edge_s: float) -> tuple[int, int | None]:
+        """How many packets, from the first, make pictures of the span without a gap; and the tick of the picture after them."""
+        last_shown = list(accumulate(self._ticks, max))
+        next_shown = list(accumulate(reversed(self._ticks), min))[::-1][1:]
+        for n in range(len(self._ticks), 0, -1):
+            after = next_shown[n - 1] if n <= len(next_shown) else None
+            inside = self._reader.time_s(last_shown[n - 1]) < self.span.end_s - edge_s
+            if inside and (after is None or last_shown[n - 1] < after):
+                return n, after
+        return 0, None
 
-    def finish(self, why: str = "") -> Cut | CutError:
+    def finish(self, edge_s: float, why: str = "") -> Cut | CutError:
         if why:
             return CutError(self.span.clip_id, why)
-        if not self._packets:
-            return CutError(self.span.clip_id, "no two keyframes in this span; mode 'exact' can cut it")
+        n, next_tick = self._whole(edge_s)
+        if not n:
+            return CutError(self.span.clip_id, NO_KEYFRAME)
+        self._packets = self._packets[:n]
         if any(packet.is_corrupt for packet in self._packets):
             return CutError(self.span.clip_id, "the source is damaged in this span")
         mp4 = Mp4()
@@ -101,7 +118,10 @@ class _Remux:
         time_s = self._reader.time_s
         start_s = time_s(self._tick)
         step = round(1 / (info.fps or 25.0) / self._reader.time_base)
-        end_s = max(time_s((packet_tick(packet) or 0) + (packet.duration or step)) for packet in self._packets)
+        last = max(range(n), key=self._ticks.__getitem__)
+        last_s = time_s(self._ticks[last])
+        stated = self._ticks[last] + (self._packets[last].duration or step)
+        end_s = time_s(stated if next_tick is None else min(stated, next_tick))
         return Cut(
             clip_id=self.span.clip_id,
             mp4=data,
@@ -113,6 +133,7 @@ class _Remux:
             start_s=start_s,
             end_s=end_s,
             duration_s=end_s - start_s,
+            last_s=last_s,
         )
 
     def _mux(self, mp4: Mp4) -> bytes:

@@ -15,7 +15,8 @@ from typing import Any
 from av.error import FFmpegError
 from av.video.frame import VideoFrame
 
-from curate.clip_records import ClipOptions, Cut, CutError, Numbered, Span, edge_s_of, fps_of
+from curate.clip_records import ClipOptions, Cut, CutError, Numbered, Shares, Span, edge_s_of, fps_of
+from curate.letterbox import Box
 from curate.mp4 import Encoder, picture_of
 from curate.video import Frame, Reader, VideoError, fit
 
@@ -94,13 +95,18 @@ class _Recode:
         self._options = options
         self._reader = reader
         self._built_from_s = min(key_s, span.start_s)  # damage from the keyframe on shows in the frames
-        self._size_px = fit(reader.info.width_px, reader.info.height_px, options.short_side_px)
+        whole_px = (reader.info.width_px, reader.info.height_px)
+        box = span.box if options.crop and span.box is not None else Box(0, 0, *whole_px)
+        self._size_px = fit(box.width, box.height, options.short_side_px)
+        scale = self._size_px[0] / box.width, self._size_px[1] / box.height
+        self._scaled_px = round(whole_px[0] * scale[0]), round(whole_px[1] * scale[1])
+        self._corner_px = round(box.x * scale[0] / 2) * 2, round(box.y * scale[1] / 2) * 2  # chroma has half the rows
         self._fps = None if options.fps is None else Fraction(options.fps).limit_denominator(1_000_000)
         self._time_base = reader.time_base if self._fps is None else 1 / self._fps
         self._encoder: Encoder | None = None
         self._held: Frame | None = None
         self._picture: VideoFrame | None = None
-        self._start_s = 0.0
+        self._start_s = self._last_s = 0.0
         self._error = "" if min(self._size_px) >= 2 else "the picture is less than 2 pixels wide or high"
 
     def add(self, frame: Frame) -> None:
@@ -130,7 +136,9 @@ class _Recode:
     def _encode(self, pts: int, duration: int) -> None:
         assert self._held is not None
         if self._picture is None:
-            self._picture = picture_of(self._reader, self._held.raw, *self._size_px)
+            self._picture = picture_of(
+                self._reader, self._held.raw, self._scaled_px, Box(*self._corner_px, *self._size_px)
+            )
         if self._encoder is None:
             options = self._options
             self._encoder = Encoder(
@@ -143,6 +151,14 @@ class _Recode:
                 preset=options.preset,
             )
         self._encoder.add(self._picture, pts, duration)
+        self._last_s = self._held.t_s
+
+    def _shows(self, size_px: tuple[int, int]) -> Shares | None:
+        """The part of the source's picture that the clip shows. (A line lost to an odd side does not count.)"""
+        if self._scaled_px == self._size_px:
+            return None
+        (width, height), (x, y) = self._scaled_px, self._corner_px
+        return x / width, y / height, size_px[0] / width, size_px[1] / height
 
     def finish(self, next_s: float | None, why: str = "") -> Cut | CutError:
         """Ends the clip; `next_s` is the time of the first frame after it, None at the end of the file."""
@@ -182,9 +198,11 @@ class _Recode:
             mode="exact",
             n_frames=n_frames,
             fps=fps_of(self._reader, n_frames, duration_s) if self._fps is None else float(self._fps),
-            width_px=self._size_px[0] // 2 * 2,
-            height_px=self._size_px[1] // 2 * 2,
+            width_px=encoder.size_px[0],
+            height_px=encoder.size_px[1],
             start_s=self._start_s,
             end_s=end_s,
             duration_s=duration_s,
+            last_s=self._last_s,
+            shows=self._shows(encoder.size_px),
         )

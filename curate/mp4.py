@@ -16,6 +16,7 @@ from av.error import FFmpegError
 from av.video.frame import PictureType, VideoFrame
 from av.video.reformatter import ColorRange
 
+from curate.letterbox import Box
 from curate.video import Reader, pixels_of
 
 
@@ -94,6 +95,7 @@ class Encoder:
         self._time_base = time_base
         self._last_pts = -1
         self.n_frames = 0
+        self.size_px = (first.width, first.height)
         options = {"crf": str(crf), "preset": preset}
         if codec == "libx264":
             options["a53cc"] = "0"  # the source's closed captions stay behind
@@ -136,25 +138,26 @@ class Encoder:
         self._mp4.abandon()
 
 
-def picture_of(reader: Reader, raw: VideoFrame, width_px: int, height_px: int) -> VideoFrame:
-    """Returns a decoder's frame upright, as yuv420p in limited range, scaled to the size and cropped to even sides.
+def picture_of(reader: Reader, raw: VideoFrame, size_px: tuple[int, int], box: Box) -> VideoFrame:
+    """Returns a decoder's frame upright, as yuv420p in limited range, scaled to (width, height), cropped to a box of that and to even sides.
 
-    Cropped, not stretched: an odd side loses its last row or column. A frame that needs nothing is returned itself.
+    Cropped, not stretched: an odd side loses its last row or column. The box's corner is even. A frame that needs nothing is returned itself.
     """
     turn = reader.turn
-    scaled_px = (height_px, width_px) if turn.transpose else (width_px, height_px)
+    scaled_px = size_px[::-1] if turn.transpose else size_px
     options: dict[str, Any] = {}
     if raw.color_range == ColorRange.JPEG or raw.format.name.startswith("yuvj") or raw.format.is_rgb:
         options["dst_color_range"] = ColorRange.MPEG
     scaled = reader.reformat(raw, *scaled_px, "yuv420p", **options)
-    even_px = (width_px - width_px % 2, height_px - height_px % 2)
-    if not any(turn) and even_px == (width_px, height_px):
+    even_px = (min(box.width, size_px[0] - box.x) // 2 * 2, min(box.height, size_px[1] - box.y) // 2 * 2)
+    if not any(turn) and even_px == size_px:
         return scaled
     picture = VideoFrame(*even_px, "yuv420p")
     picture.color_range, picture.colorspace = scaled.color_range, scaled.colorspace
     picture.color_primaries, picture.color_trc = scaled.color_primaries, scaled.color_trc
-    for source, target in zip(scaled.planes, picture.planes, strict=True):
+    for i, (source, target) in enumerate(zip(scaled.planes, picture.planes, strict=True)):
         upright = turn.apply(pixels_of(source))
         pixels = pixels_of(target)
-        pixels[:] = upright[: pixels.shape[0], : pixels.shape[1]]
+        x, y = (box.x // 2, box.y // 2) if i else (box.x, box.y)  # chroma has half the rows and columns
+        pixels[:] = upright[y : y + pixels.shape[0], x : x + pixels.shape[1]]
     return picture

@@ -281,6 +281,11 @@ class Reader:
         """Returns the time of a timestamp of the video stream."""
         return (tick - (self._zero or 0)) * self.time_base.numerator / self.time_base.denominator
 
+    @property
+    def zero_s(self) -> float:
+        """Time of the first frame on the file's own clock."""
+        return float((self._zero or 0) * self.time_base)
+
     def _tick(self, raw: VideoFrame) -> int | None:
         return raw.dts if self._clock_is_dts else raw.pts
 

@@ -104,7 +104,7 @@ class PyAVVideo:
         errors: dict[str, None] = {}
         for wanted_s in sorted(set(times_s)):
             shown = self._shown_at(wanted_s)
-            pictures[wanted_s] = (shown.frame.t_s, self._rgb(shown.frame.raw, short_side_px))
+            pictures[wanted_s] = (shown.frame.t_s, small_rgb(self.reader, shown.frame.raw, short_side_px))
             errors |= dict.fromkeys(self._damage(shown))
         return Sample(
             stacked([pictures[t_s][1] for t_s in times_s], self.info, short_side_px),
@@ -113,6 +113,13 @@ class PyAVVideo:
             self.fallback,
             list(errors),
         )
+
+    def frame_at(self, t_s: float) -> Frame:
+        """The frame on show at a time. Raises VideoError when there is none, or when damage reaches it."""
+        shown = self._shown_at(t_s)
+        for error in self._damage(shown):
+            raise VideoError(error)
+        return shown.frame
 
     def _shown_at(self, wanted_s: float) -> _Shown:
         """The last frame that begins at or before `wanted_s`."""
@@ -157,10 +164,12 @@ class PyAVVideo:
         found = zip(self.reader.damage_s, self.reader.errors, strict=True)
         return [error for at_s, error in found if shown.key_s - self.edge_s <= at_s < end_s]
 
-    def _rgb(self, raw: VideoFrame, short_side_px: int | None) -> NDArray[np.uint8]:
-        whole = self.reader.reformat(raw, *self.reader.stored_px, "rgb24").to_ndarray()
-        upright = np.ascontiguousarray(self.reader.turn.apply(cast(NDArray[np.uint8], whole)))
-        return scaled(self.reader, upright, short_side_px)
+
+def small_rgb(reader: Reader, raw: VideoFrame, short_side_px: int | None) -> NDArray[np.uint8]:
+    """Returns a decoder's frame as an upright RGB picture, converted first and then scaled down to the short side."""
+    whole = reader.reformat(raw, *reader.stored_px, "rgb24").to_ndarray()
+    upright = np.ascontiguousarray(reader.turn.apply(cast(NDArray[np.uint8], whole)))
+    return scaled(reader, upright, short_side_px)
 
 
 def scaled(reader: Reader, upright_HWC: NDArray[np.uint8], short_side_px: int | None) -> NDArray[np.uint8]:  # noqa: N803

@@ -35,7 +35,7 @@ demo: venv
 	$(BIN)/rushes weights pull pipeline.yaml
 	$(BIN)/rushes run pipeline.yaml --run $(RUN)
 endif
-	$(BIN)/rushes train --recipe tiny --shards $(RUN)/shards --out $(TRAIN)
+	$(BIN)/rushes train --recipe tiny --shards $(RUN) --out $(TRAIN)
 	@echo
 	@echo "report:  $(RUN)/report/index.html"
 	@echo "shards:  $(RUN)/shards"

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from curate import stage as stages
+from curate.buckets import aspect_of
 from curate.errors import ConfigError, UsageError, nearest
 from curate.stage import StageSpec
 from curate.yaml_lines import Document, parse
@@ -91,16 +92,46 @@ class Rule(Strict):
         return self
 
 
+class BucketsConfig(Strict):
+    """Which clips fit into one batch (curate/buckets.py). All three lists are ours; every trainer has its own."""
+
+    aspects: list[str] = ["21:9", "16:9", "3:2", "4:3", "1:1", "3:4", "2:3", "9:16"]
+    short_sides_px: list[Annotated[int, Field(ge=16)]] = [64, 144, 240, 360, 480, 720, 1080, 2160]
+    frames: list[Annotated[int, Field(ge=1)]] | Annotated[str, Field(pattern=r"^[1-9]\d*n\+\d+$")] = [
+        1, 9, 17, 25, 33, 49, 65, 81, 97, 121, 161, 193, 241,
+    ]  # fmt: skip
+    """A list, or `4n+1` for any such number. The list is 8n+1, and so 4n+1: video VAEs that squeeze time by 8 (LTX-Video) or 4 (Wan, CogVideoX)
+    take such numbers of frames."""
+
+    @model_validator(mode="after")
+    def _some(self) -> "BucketsConfig":
+        if not self.aspects or not self.short_sides_px or not self.frames:
+            raise ValueError("aspects, short_sides_px and frames must not be empty")
+        for text in self.aspects:
+            aspect_of(text)
+        return self
+
+
 class ShardsConfig(Strict):
     """How kept clips are written."""
 
-    mode: Literal["exact", "copy"] = "exact"
-    """`exact` re-encodes to the very frame; `copy` copies the stream between the keyframes inside the clip (SVD's rule)."""
+    mode: Literal["exact", "copy", "auto"] = "exact"
+    """`exact` encodes again, to the very frame; `copy` keeps the source's packets from the first keyframe inside the clip on (SVD); `auto`
+    copies the clips that lose no more than `tolerance_s` by it and encodes the others."""
+    tolerance_s: float = Field(0.1, ge=0)
+    """In `auto`: seconds that a copied clip may lose at either end. Ours."""
+    audio: bool = False
+    """Puts the source's sound beside the pictures."""
+    crop: bool = False
+    """Cuts off the black bars that the scan found."""
     short_side_px: int | None = Field(None, ge=16)
     fps: float | None = Field(None, gt=0)
     crf: int = Field(18, ge=0, le=51)
+    gop: int = Field(32, ge=1)
+    """Largest distance between keyframes of encoded clips, in frames: what a loader decodes to get at a frame. Ours."""
     target_mb: float = Field(256.0, gt=0)
-    """Aimed-at size of one shard, estimated from the bitrate of the sources."""
+    """Aimed-at size of one shard, estimated from the length and size of the clips."""
+    buckets: BucketsConfig = BucketsConfig()
     caption: dict[str, Annotated[float, Field(gt=0)]] = {}
     """The mix for training: captioner to share, as in `{coca: 0.5, vlm: 0.25, summary: 0.25}` (SVD). Empty: the first captioner alone."""
     suffix: dict[str, dict[str, Rule]] = {}
@@ -251,6 +282,8 @@ def _sentence(error: ValidationError, document: Document) -> str:
 def _known_keys(path: tuple[str | int, ...]) -> list[str]:
     models: dict[str, type[BaseModel]] = {"scan": ScanConfig, "shards": ShardsConfig, "keep": Rule}
     model = models.get(str(path[0]), Config) if path else Config
+    if path[:2] == ("shards", "buckets"):
+        model = BucketsConfig
     return [field.alias or name for name, field in model.model_fields.items()]
 
 

@@ -101,8 +101,9 @@ def _walk(sample: "_Sample", listed: dict[str, Any], sample_s: float, prices: Pr
     captioned = len(sample.selection(("measure",)).clip_ids)
     pipeline.caption(sample, progress)
     pipeline.review(sample, progress)
-    kept = sample.selection().clip_ids
-    shards.write(sample, kept, progress)
+    selection = sample.selection()
+    kept = selection.clip_ids
+    shards.write(sample, selection, progress)
     pipeline.embed(sample, progress)
 
     grown = footage_s / sampled_s

@@ -32,7 +32,7 @@ def build(run: Run) -> None:
     store.remove(run.path("index.lance"))
     tables = []
     for shard in index["shards"]:
-        with store.open_read(run.path("shards", shard["file"])) as file:
+        with store.open_read(store.join(run.shards_root(), shard["file"])) as file:
             parquet = pq.ParquetFile(file)
             rows = parquet.read([name for name in parquet.schema_arrow.names if name != "mp4"])
         rows = rows.append_column("shard", pa.array([shard["file"]] * len(rows)))

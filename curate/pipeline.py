@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from curate import index, report, runner, shards, sources, stage, store, weights
+from curate import index, report, runner, shard_plan, shards, sources, stage, store, weights
 from curate.errors import ClaimError, RunError, UsageError, nearest
 from curate.jobs import ProbeJob, Reading, ScanJob, StageJob, StageTask, WholeJob
 from curate.progress import Progress
@@ -40,9 +40,7 @@ def execute(run: Run, progress: Progress, recompute: Sequence[str] = (), retry_e
     dropped = _with_descendants(run, recompute)
     with _alone(run):
         if dropped:
-            store.remove(
-                run.path("shards")
-            )  # made from what goes now; first, so that a kill in between leaves none behind
+            shard_plan.forget(run, dropped)  # first, so that a kill in between leaves no shards that seem to fit
         for name in dropped:
             run.tables()[name].drop()
         _check_claims(run, listed)
@@ -64,14 +62,21 @@ def execute(run: Run, progress: Progress, recompute: Sequence[str] = (), retry_e
         measure(run, progress)
         caption(run, progress)
         review(run, progress)
-        kept = run.selection()
-        changed = shards.write(run, kept.clip_ids, progress)
+        changed = shards.write(run, run.selection(), progress)
         embed(run, progress)
         run.ledger().check()
         if changed or not index.is_current(run):
             index.build(run)
         if progress.did_something or changed or not store.exists(report.path(run)):
             report.write(run)
+
+
+def repair_shards(run: Run, files: Sequence[str], progress: Progress) -> None:
+    """Writes shards of the newest version again, by file name. Raises RunError when they cannot be written."""
+    with _alone(run):
+        shard_plan.spoil(run.shards_root(), files)
+        shards.write(run, run.selection(), progress)
+        index.build(run)
 
 
 def probe(run: Run, listed: Mapping[str, str | None], progress: Progress) -> None:
@@ -311,7 +316,7 @@ def _forget_errors(run: Run) -> None:
             bad = {(row["clip_id"],) for row in rows if (row["source_id"], row["window"]) in windows}
         if bad:
             table.drop_rows(bad)
-    shards.forget_left_out(run)
+    shard_plan.forget_left_out(run)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ runs/demo/
     shards/ index.lance/ report/                                                what is made from them
 """
 
+import re
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
@@ -153,8 +154,23 @@ class Run:
 
     def index(self) -> dict[str, Any] | None:
         """The shards' `index.json`, or None when they are not finished."""
-        found: dict[str, Any] | None = store.get_json(self.path("shards", "index.json"))
+        found: dict[str, Any] | None = store.get_json(store.join(self.shards_root(), "index.json"))
         return found
+
+    def shards_root(self, version: int | None = None) -> str:
+        """The directory of a version of the shards, the newest by default; version 1 is `shards/` itself."""
+        if version is None:
+            found = [name for name in store.names(self.path("shards"), "") if re.fullmatch(r"v\d+", name)]
+            begun = [int(name[1:]) for name in found if store.exists(self.path("shards", name, "plan.json"))]
+            version = max(begun, default=1)
+        return self.path("shards") if version == 1 else self.path("shards", f"v{version}")
+
+    def shard_versions(self) -> list[tuple[str, dict[str, Any]]]:
+        """(directory, index.json) of every finished version of the shards, oldest first."""
+        newest = self.shards_root().removeprefix(self.path("shards", "v"))
+        roots = [self.shards_root(n + 1) for n in range(int(newest) if newest.isdigit() else 1)]
+        found = [(root, store.get_json(store.join(root, "index.json"))) for root in roots]
+        return [(root, index) for root, index in found if index is not None]
 
     def pending_windows(self) -> list[dict[str, Any]]:
         """The windows of readable sources that are not scanned yet, each with what a worker must know of its source."""

@@ -3,6 +3,7 @@
 One promise: a file that is present is whole. On a disk it is written aside, flushed and renamed; on object storage one put does the same.
 """
 
+import hashlib
 import json
 import os
 import uuid
@@ -92,6 +93,33 @@ def open_read(uri: str) -> BinaryIO:
     """A seekable binary file object."""
     fs, path = filesystem(uri)
     return cast(BinaryIO, fs.open(path, "rb"))
+
+
+def link(source: str, target: str) -> None:
+    """Gives a whole file a second name, on object storage a copy; what bears that name already is replaced."""
+    fs, path = filesystem(source)
+    if not isinstance(fs, LocalFileSystem):
+        fs.cp_file(path, filesystem(target)[1])
+        return
+    there = local_path(target)
+    there.parent.mkdir(parents=True, exist_ok=True)
+    there.unlink(missing_ok=True)
+    try:
+        os.link(path, there)
+    except OSError:  # a file system without links
+        put(target, get(source))
+
+
+def sha256(uri: str) -> str | None:
+    """The sha256 of a file, or None when there is none."""
+    found = hashlib.sha256()
+    try:
+        with open_read(uri) as file:
+            while piece := file.read(2**22):
+                found.update(piece)
+    except FileNotFoundError:
+        return None
+    return found.hexdigest()
 
 
 def exists(uri: str) -> bool:

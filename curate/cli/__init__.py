@@ -20,6 +20,7 @@ from curate.cli import (
     run,
     schema,
     search,
+    shards,
     status,
     submit,
     table,
@@ -40,6 +41,7 @@ app = typer.Typer(
 )
 for module in (run, check, cuts, schema, status, funnel, errors, table, report, search, train, submit, doctor, footage):
     app.command(module.__name__.rpartition(".")[2])(module.command)
+app.add_typer(shards.app, name="shards")
 app.add_typer(weights.app, name="weights")
 
 

@@ -71,7 +71,7 @@ def command(
         warn("warning: nothing was kept; the funnel shows where it went:")
         show(opened, out)
     out.print(
-        f"shards: {opened.path('shards')}\nreport: {opened.path('report', 'index.html')}",
+        f"shards: {opened.shards_root()}\nreport: {opened.path('report', 'index.html')}",
         highlight=False,
         soft_wrap=True,
     )

@@ -146,7 +146,8 @@ def test_moving_a_threshold_decodes_nothing_and_tops_the_shards_up(copy: Path, p
     assert status["shards"]["clips"] == status["clips"]["total"]
     done = rushes("run", "--run", copy, "--set", "keep.brightness.above=p90", cwd=project)
     assert done.code == 0, done.err
-    kept = read_shards(copy)
+    assert f"shards: {copy / 'shards' / 'v2'}" in done.out
+    kept = pd.concat(map(pd.read_parquet, (copy / "shards" / "v2").glob("*.parquet")))
     assert set(kept["clip_id"]) == set(Run.open(copy).selection().clip_ids)
 
 
@@ -176,9 +177,11 @@ def test_a_keep_that_keeps_nothing_warns_and_shows_the_funnel(copy: Path, projec
     assert "nothing was kept" in done.err
     assert "brightness >= 1000" in done.out
     assert rushes("search", copy, "anything").code == 2
-    trained = rushes("train", "--shards", copy / "shards", "--out", copy / "train")
+    trained = rushes("train", "--shards", copy, "--out", copy / "train")
     assert trained.code == 1
     assert len(trained.err.strip().splitlines()) == 1
+    trained = rushes("train", "--shards", copy / "shards", "--out", copy / "train", "--set", "steps=1")
+    assert trained.err == f"rushes: warning: {copy / 'shards' / 'v2'} is a newer version of these shards\n"
 
 
 def test_another_configuration_is_refused_and_recompute_rewrites_that_table_alone(

@@ -1,0 +1,73 @@
+"""`rushes shards`: the versions of a run's shards, and whether they are as they were written."""
+
+from typing import Annotated
+
+import typer
+
+from curate import pipeline, runner, shards_verify, store
+from curate.cli.common import JsonOption, RunArgument, console, fail, grid, print_json
+from curate.errors import UsageError
+from curate.progress import Progress
+from curate.run import PIPELINE, Run
+
+app = typer.Typer(no_args_is_help=True, help="Shards of a run: their versions, and checking them.")
+
+
+@app.command("list")
+def list_(run: RunArgument, as_json: JsonOption = False) -> None:
+    """Lists the versions of a run's shards, oldest first."""
+    rows = [
+        {
+            "version": index["version"],
+            "path": root,
+            **{key: index[key] for key in ("clips", "seconds", "bytes", "parent")},
+        }
+        for root, index in Run.open(run).shard_versions()
+    ]
+    if as_json:
+        print_json(rows)
+        return
+    table = grid("version", "clips", "seconds", "MiB", "made from", "path", right=(0, 1, 2, 3))
+    for row in rows:
+        parent = f"v{row['parent']['version']}" if row["parent"] else ""
+        mib = f"{row['bytes'] / 2**20:.1f}"
+        table.add_row(f"v{row['version']}", str(row["clips"]), f"{row['seconds']:.1f}", mib, parent, row["path"])
+    console().print(table)
+
+
+@app.command()
+def verify(
+    where: Annotated[
+        str, typer.Argument(metavar="RUN|SHARDS", help="A run (its newest shards), or a folder of shards.")
+    ],
+    decode: Annotated[
+        bool, typer.Option("--decode", help="Decodes the first and last frame of every clip, too.")
+    ] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Writes the bad shards again, from the sources.")] = False,
+) -> None:
+    """Checks every file against its sha256, every count, every column; exit code 1 when something is wrong."""
+    run = Run.open(where) if store.exists(store.join(store.normalise(where), PIPELINE)) else None
+    if repair and run is None:
+        raise UsageError(f"--repair wants a run: the folder {where} alone does not say what its shards are made of")
+    root = run.shards_root() if run else store.normalise(where)
+    out = console()
+    faults = list(shards_verify.verify(root, decode))
+    for fault in faults:
+        out.print(f"{fault.shard or 'index.json'}: {fault.what}", highlight=False, markup=False, soft_wrap=True)
+    bad = sorted({fault.shard for fault in faults if fault.shard})
+    if not faults:
+        index = store.get_json(store.join(root, "index.json"))
+        sums = f"{len(index['shards'])} shards, {index['clips']} clips, {index['bytes'] / 2**20:.1f} MiB"
+        out.print(f"{root}: {sums}, all as written", highlight=False, soft_wrap=True)
+        return
+    if not repair or run is None:
+        what = "index.json" if not bad else f"{len(bad)} of the shards"
+        fail(f"{what} of {root} cannot be trusted" + ("; --repair writes them again" if bad and run else ""), 1)
+    try:
+        pipeline.repair_shards(run, bad, Progress(out))
+    finally:
+        runner.stop()
+    left = list(shards_verify.verify(root, decode))
+    if left:
+        fail(f"{root} is still wrong: {left[0].shard or 'index.json'}: {left[0].what}", 1)
+    out.print(f"{len(bad)} shard{'' if len(bad) == 1 else 's'} written again: {', '.join(bad)}", highlight=False)

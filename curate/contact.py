@@ -1,4 +1,4 @@
-"""A contact sheet of boundaries: the frames on both sides of each, so that a person can judge them at a glance."""
+"""Contact sheets, so that a person can judge at a glance: boundaries with the frames on both sides, or clips with their thumbnails."""
 
 from collections.abc import Sequence
 
@@ -12,6 +12,8 @@ from curate.video import frames_at
 SIDE, INSIDE = 3, 4
 """Frames drawn on either side of a boundary, and inside a gradual one at most."""
 ROW_PX, GAP_PX, TEXT_PX = 90, 4, 16
+THUMBNAILS = 6
+"""Of a clip, on a sheet of clips."""
 MOST_ROWS = 400
 """Boundaries drawn at most, evenly chosen: a picture of 40 000 lines opens nowhere."""
 
@@ -46,6 +48,35 @@ def sheet(uri: str, boundaries: Sequence[Boundary], times_s: Sequence[float], sh
     return _png(np.concatenate(lines))
 
 
+def clip_sheet(clips: Sequence[tuple[str, Sequence[bytes]]], thumbnails: int = THUMBNAILS) -> bytes:
+    """A PNG with one row per clip: a line of text, and thumbnails evenly spread over it.
+
+    Args:
+        clips: (text, thumbnails as JPEG) of each.
+        thumbnails: How many are drawn of a clip at most.
+    """
+    rows = []
+    for text, jpegs in clips[:MOST_ROWS]:
+        n = min(thumbnails, len(jpegs))
+        shown = [jpegs[i] for i in np.unique(np.linspace(0, len(jpegs) - 1, n).round().astype(int))] if n else []
+        rows.append((text, [_scaled(jpeg) for jpeg in shown]))
+    width_px = max((sum(p.shape[1] + GAP_PX for p in row) for _, row in rows if row), default=360)
+    lines = []
+    for text, row in rows:
+        lines.append(_text(text.encode("ascii", "replace").decode(), width_px))
+        if row:
+            lines.append(_strip(row, width_px))
+    return _png(np.concatenate(lines) if lines else _text("no clips", 360))
+
+
+def _scaled(jpeg: bytes) -> NDArray[np.uint8]:
+    picture = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+    if picture is None:
+        return np.full((ROW_PX, ROW_PX, 3), 96, np.uint8)
+    size_px = max(1, round(picture.shape[1] * ROW_PX / picture.shape[0])), ROW_PX
+    return np.asarray(cv2.resize(picture, size_px, interpolation=cv2.INTER_AREA), np.uint8)
+
+
 def _frames(b: Boundary, n: int) -> list[tuple[int, bool]]:
     """Frames of a row, each with whether it lies inside the transition."""
     inside = [int(f) for f in np.unique(np.linspace(b.start, b.end - 1, INSIDE).round())] if b.end > b.start else []
@@ -65,9 +96,10 @@ def _cell(picture_HWC: NDArray[np.uint8], frame: int, inside: bool) -> NDArray[n
 
 def _strip(cells: list[NDArray[np.uint8]], width_px: int) -> NDArray[np.uint8]:
     strip = np.full((cells[0].shape[0] + GAP_PX, width_px, 3), 32, np.uint8)
-    for i, cell in enumerate(cells):
-        x = i * (cell.shape[1] + GAP_PX)
+    x = 0
+    for cell in cells:
         strip[: cell.shape[0], x : x + cell.shape[1]] = cell
+        x += cell.shape[1] + GAP_PX
     return strip
 
 

@@ -92,14 +92,7 @@ def _cards(run: Run, wide: pd.DataFrame) -> list[dict[Any, Any]]:
 
 def _pictures(run: Run, clip_ids: Sequence[str]) -> dict[str, str]:
     """The middle thumbnail of each clip as a data URL."""
-    wanted, found = set(clip_ids), {}
-    for part, keys in run.clips_table.parts_with_keys():
-        if not wanted & {clip_id for (clip_id,) in keys}:
-            continue
-        with run.clips_table.open_part(part) as file:
-            for batch in file.iter_batches(batch_size=16, columns=["clip_id", "thumbs"]):
-                for row in batch.to_pylist():
-                    if row["clip_id"] in wanted and row["thumbs"]:
-                        jpeg = row["thumbs"][len(row["thumbs"]) // 2]
-                        found[row["clip_id"]] = "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
+    found = {}
+    for clip_id, jpegs in run.thumbnails(set(clip_ids)):
+        found[clip_id] = "data:image/jpeg;base64," + base64.b64encode(jpegs[len(jpegs) // 2]).decode()
     return found

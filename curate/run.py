@@ -7,10 +7,10 @@ runs/demo/
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pandas as pd
 import pyarrow as pa
@@ -23,7 +23,14 @@ from curate.ledger import Ledger, balance
 from curate.select import Selection, select
 from curate.steps import CLIP_FACTS, Step
 from curate.table import Table
+from curate.where import parse as parse_where
 from curate.yaml_lines import Document
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from curate.view import Player, Sheet
 
 PIPELINE = "pipeline.json"
 SCORED = ("measure", "caption", "review")
@@ -108,38 +115,110 @@ class Run:
         good = pc.and_(pc.is_null(spans.column("skip")), pc.is_null(spans.column("error")))
         return cast(list[str], spans.filter(good).column("clip_id").to_pylist())
 
-    def wide(self, kinds: tuple[str, ...] = SCORED, columns: Iterable[str] | None = None) -> pd.DataFrame:
-        """One row per clip: where it lies, every measure and caption made so far, and the first error met on it.
+    def thumbnails(self, clip_ids: Set[str]) -> Iterator[tuple[str, list[bytes]]]:
+        """Thumbnails (JPEG) of these clips, in the order in which they lie; a clip without any is left out."""
+        for part, keys in self.clips_table.parts_with_keys():
+            if clip_ids.isdisjoint(clip_id for (clip_id,) in keys):
+                continue
+            with self.clips_table.open_part(part) as file:
+                for batch in file.iter_batches(batch_size=ROW_GROUP_ROWS, columns=["clip_id", "thumbs"]):
+                    if clip_ids.isdisjoint(batch.column("clip_id").to_pylist()):
+                        continue
+                    for row in batch.to_pylist():
+                        if row["clip_id"] in clip_ids and row["thumbs"]:
+                            yield row["clip_id"], row["thumbs"]
 
-        `columns` limits which columns of the steps are read from disk.
+    def arrow(
+        self, columns: Iterable[str] | None = None, kinds: tuple[str, ...] = SCORED, where: str | None = None
+    ) -> pa.Table:
+        """The wide view as an Arrow table: one row per clip, in order of clip_id. Only the columns that are named are read from disk.
+
+        Args:
+            columns: Which columns of measures and captions; left out, all. (`caption` stands for the first captioner's words.) Where a
+                clip lies (CLIP_FACTS) and `error`, the first error met on it, always come along.
+            kinds: Which kinds of stages.
+            where: Which clips, as in `motion > 1 and camera = 'pan_left'` (curate/where.py).
+
+        Raises UsageError for a condition that is none.
         """
-        spans = self.spans()
-        clips = (
-            spans[spans["skip"].isna() & spans["error"].isna()]
-            .drop(columns=["window", "skip", "error"])
-            .reset_index(drop=True)
-        )
-        paths = self.sources_table.read(["uri", "source_id", "error"]).to_pandas()
-        paths = (
-            paths[paths["error"].isna()].sort_values("uri").drop_duplicates("source_id").set_index("source_id")["uri"]
-        )
-        clips["uri"] = clips["source_id"].map(paths)
-        clips["duration_s"] = clips["end_s"] - clips["start_s"]
-        clips = clips[list(CLIP_FACTS)]
-        errors = pd.Series(None, index=clips.index, dtype=object)
+        wanted = None if columns is None else set(columns)
+        types = arrow_types(self)
+        chosen = parse_where(where, types) if where else None
+        if wanted is not None and chosen is not None:
+            wanted |= chosen.columns
+        spans = self.clips_table.read([name for name in CLIP_FACTS if name in scan.SCHEMA.names] + ["skip", "error"])
+        spans = spans.filter(pc.and_(pc.is_null(spans.column("skip")), pc.is_null(spans.column("error"))))
+        files = self.sources_table.read(["source_id", "error"])
+        files = files.filter(pc.is_null(files.column("error")))
+        at = pc.index_in(spans.column("source_id"), files.column("source_id"))
+        made = {name: spans.column(name) for name in spans.column_names if name not in ("skip", "error")}
+        made |= {
+            "uri": files.column("uri").take(at),
+            "duration_s": pc.subtract(spans.column("end_s"), spans.column("start_s")),
+        }
+        made = {name: made[name] for name in CLIP_FACTS}
+        errors = pa.nulls(len(spans), pa.string())
         for step in (s for s in self.steps if s.kind in kinds):
             caption = step.names.get("caption") if step.kind == "caption" else None
-            wanted = {step.names.get(name, name) for name in columns or ()}  # `caption`: the first captioner's words
-            names = [name for name in step.columns if columns is None or name in wanted]
-            rows = step.table.read([*names, "error"]).to_pandas().set_index("clip_id").reindex(clips["clip_id"])
-            for name in names:
-                clips[name] = rows[name].to_numpy() if rows[name].dtype == object else rows[name].array
-            said = rows["error"].reset_index(drop=True)
-            errors = errors.where(errors.notna() | said.isna(), step.spec.name + ": " + said.astype(str))
-            if caption in names and "caption" not in clips:
-                clips["caption"] = clips[caption]
-        clips["error"] = errors.astype("string")
-        return clips
+            asked = None if wanted is None else {step.names.get(name, name) for name in wanted}
+            names = [name for name in step.columns if asked is None or name in asked]
+            rows = step.table.read_unordered([*names, "error"])
+            at = pc.index_in(made["clip_id"], rows.column("clip_id"))
+            made |= {name: rows.column(name).take(at) for name in names}
+            said = rows.column("error").take(at)
+            if said.null_count < len(said):
+                errors = pc.coalesce(errors, pc.binary_join_element_wise(f"{step.spec.name}: ", said, ""))
+            if caption in names and "caption" not in made:
+                made["caption"] = made[caption]
+        table = pa.table({**made, "error": errors})
+        return table.filter(chosen.expression) if chosen else table
+
+    def wide(
+        self,
+        kinds: tuple[str, ...] = SCORED,
+        columns: Iterable[str] | None = None,
+        where: str | None = None,
+    ) -> pd.DataFrame:
+        """The wide view as a DataFrame, see `arrow`: where each clip lies, every measure and caption made so far, the first error met on it."""
+        frame: pd.DataFrame = self.arrow(columns, kinds, where).to_pandas(split_blocks=True, self_destruct=True)
+        return frame
+
+    def clips(self, columns: Iterable[str] | None = None, where: str | None = None) -> pd.DataFrame:
+        """The clips, one row each, as `wide`; `where` says which.
+
+        >>> run.clips(where="motion > 1 and camera = 'pan_left'")[["clip_id", "duration_s"]]   # doctest: +SKIP
+        """
+        return self.wide(columns=columns, where=where)
+
+    def funnel(self, keep: Mapping[str, Mapping[str, Any]] | None = None) -> pd.DataFrame:
+        """What each rule of `keep` (the pipeline's, or the one given: `{"motion": {"above": "p25"}}`) drops alone, and what is left after it."""
+        from curate.view import funnel
+
+        return funnel(self, keep)
+
+    def search(self, words: str | None = None, **how: Any) -> pd.DataFrame:
+        """The kept clips nearest to some words, a clip or a picture, best first; arguments as `curate.index.search`."""
+        from curate.index import search
+
+        return pd.DataFrame(search(self, words, **how))
+
+    def frames(self, clip_id: str) -> "NDArray[np.uint8]":
+        """The thumbnails of a clip, (T, H, W, 3), RGB 0..255. Raises UsageError when there is no such clip."""
+        from curate.view import frames
+
+        return frames(self, clip_id)
+
+    def show(self, clip_ids: Sequence[str], columns: Sequence[str] = ("caption",)) -> "Sheet":
+        """A contact sheet: a row of thumbnails for each clip, under its id and these columns. Raises UsageError when there is no such clip."""
+        from curate.view import show
+
+        return show(self, clip_ids, columns)
+
+    def play(self, clip_id: str) -> "Player":
+        """A kept clip, as it lies in the shards. Raises UsageError when it is not in them."""
+        from curate.view import play
+
+        return play(self, clip_id)
 
     def selection(self, kinds: tuple[str, ...] = SCORED) -> Selection:
         """What `keep:` keeps. With `kinds=("measure",)` the rules on captions wait: that is what gets captioned."""

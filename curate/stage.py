@@ -12,6 +12,9 @@
         batch_size: ClassVar[int] = 16                          # optional: clips per call where the pipeline does not say
         workers: ClassVar[int] = 1                              # optional: workers where the pipeline does not say, not as many as fit
         patience: ClassVar = ("timeout_s",)                     # optional: options that change no value; a table is not remade for them
+        searched: ClassVar[str] = "openclip"                    # optional: the vector column that `rushes search` compares pictures by, with
+        def embed_images(self, frames) -> (N, D): ...           #   the vectors of other pictures
+        def embed_texts(self, texts) -> (N, D): ...             #   and of words (`embed:` stages have this alone)
         def check(self) -> None: ...                            # optional: once before the run, not on a worker; a ValueError stops it
         def setup(self) -> None: ...                            # heavy imports and weights, once per worker
         def __call__(self, clips: list[Clip]) -> list[dict]: ...

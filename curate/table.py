@@ -12,10 +12,12 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from io import BytesIO
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curate import store
@@ -71,15 +73,21 @@ class Table:
 
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
         """All rows in key order, each key once. `columns` limits what is read from disk (the key always comes along)."""
+        table = self.read_unordered(columns).sort_by([(k, "ascending") for k in self.key])
+        if len(table) < 2:
+            return table
+        keys = [table.column(k).combine_chunks() for k in self.key]
+        repeated = reduce(pc.and_, [pc.equal(k.slice(1), k.slice(0, len(k) - 1)) for k in keys])
+        if not pc.any(repeated).as_py():
+            return table
+        return table.filter(pa.concat_arrays([pa.array([True]), pc.invert(repeated)]))
+
+    def read_unordered(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """All rows as they lie in the parts, which is quicker. A key that stands in two parts comes twice."""
         wanted = None if columns is None else [*self.key, *(c for c in columns if c not in self.key)]
         schema = self.schema if wanted is None else pa.schema([self.schema.field(c) for c in wanted])
         tables = [self._read_part(name, wanted).select(schema.names).cast(schema) for name in self.parts()]
-        if not tables:
-            return schema.empty_table()
-        table = pa.concat_tables(tables).sort_by([(k, "ascending") for k in self.key])
-        keys = self._keys_of(table)
-        first = [i == 0 or keys[i] != keys[i - 1] for i in range(len(keys))]
-        return table if all(first) else table.filter(pa.array(first))
+        return pa.concat_tables(tables) if tables else schema.empty_table()
 
     def read_keys(self) -> set[Key]:
         """The keys of all rows."""

@@ -69,6 +69,7 @@ class Conse:
     columns: ClassVar[dict[str, pa.DataType]] = {"conse": pa.list_(pa.float32(), DIM)}
     version: ClassVar[int] = 1
     reads: ClassVar[tuple[str, ...]] = ()
+    searched: ClassVar[str] = "conse"
 
     def __post_init__(self) -> None:
         """Check the options."""
@@ -108,6 +109,16 @@ class Conse:
         if not np.isfinite(probabilities_K).all():
             raise ValueError("the classifier's answer is not finite")
         return conse(probabilities_K, self._name_vectors, self.classes)
+
+    def embed_images(self, frames: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """Embeddings of any pictures, each for itself, to search with; as `embed`, shape (N, 384)."""
+        return np.stack([self.embed([frame]) for frame in frames])
+
+    def embed_texts(self, texts: list[str]) -> NDArray[np.float32]:
+        """Embeddings of texts, to search with; shape (N, 384), unit norm."""
+        sentences = MiniLM(weights=self.text_weights)
+        sentences.setup()
+        return sentences.embed_texts(texts)
 
     def __call__(self, clips: list[Clip]) -> list[dict[str, Any]]:
         """One row per clip: `clip_id`, `conse`."""

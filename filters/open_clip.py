@@ -214,6 +214,7 @@ class OpenClip:
 
     version: ClassVar[int] = 1
     reads: ClassVar[tuple[str, ...]] = ()
+    searched: ClassVar[str] = "openclip"
 
     @property
     def columns(self) -> dict[str, pa.DataType]:
@@ -224,6 +225,19 @@ class OpenClip:
         """Load the model from its folder; nothing is fetched."""
         cv2.setNumThreads(1)
         self._encoder = load(self.model, self.weights, self.precision, self.device)
+
+    def embed_images(self, frames: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """Embeddings of any pictures, RGB 0..255, each (H, W, 3), to search with; shape (N, D), unit norm."""
+        if (encoder := self._encoder) is None:
+            raise RuntimeError("call setup() before embed_images()")
+        pictures_NHWC = np.stack([encoder.picture(frame) for frame in frames])
+        return unit(encoder.encode_images(pictures_NHWC).cpu().numpy())
+
+    def embed_texts(self, texts: list[str]) -> NDArray[np.float32]:
+        """Embeddings of texts, to search with; shape (N, D), unit norm."""
+        if (encoder := self._encoder) is None:
+            raise RuntimeError("call setup() before embed_texts()")
+        return unit(encoder.encode_texts(texts).cpu().numpy())
 
     def __call__(self, clips: list[Clip]) -> list[dict[str, Any]]:
         """One row per clip: `clip_id` and the four vectors.

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import pyarrow as pa
 
 from curate.clip import Clip
@@ -201,3 +202,52 @@ class Wordy(Says):
 
     def __call__(self, clips: list[Clip]) -> list[dict[str, Any]]:
         return [{**row, "prompt_tokens": 1000, "output_tokens": 10} for row in super().__call__(clips)]
+
+
+@dataclass
+class Repeats(Says):
+    """A captioner that always says the same."""
+
+    text: str = "another"
+
+    def __call__(self, clips: list[Clip]) -> list[dict[str, Any]]:
+        return [{"clip_id": clip.clip_id, "caption": f"{self.text} of {clip.clip_id}"} for clip in clips]
+
+
+@dataclass
+class Seen:
+    """Vectors of pictures, by which clips can be searched: their 4 x 4 cells."""
+
+    columns: ClassVar[dict[str, pa.DataType]] = {"seen": pa.list_(pa.float32(), 16)}
+    searched: ClassVar[str] = "seen"
+
+    def setup(self) -> None:
+        """Nothing heavy."""
+
+    def embed_images(self, frames: list[np.ndarray]) -> np.ndarray:
+        cells = [frame[:96, :128].reshape(4, 24, 4, 32, 3).mean(axis=(1, 3, 4)).ravel() for frame in frames]
+        centred = np.stack(cells) - 100
+        return (centred / np.linalg.norm(centred, axis=1, keepdims=True)).astype(np.float32)
+
+    def embed_texts(self, texts: list[str]) -> np.ndarray:
+        return np.stack([np.full(16, len(text), np.float32) for text in texts])
+
+    def __call__(self, clips: list[Clip]) -> list[dict[str, Any]]:
+        return [{"clip_id": clip.clip_id, "seen": self.embed_images([clip.first])[0]} for clip in clips]
+
+
+@dataclass
+class Heard:
+    """Vectors of captions."""
+
+    columns: ClassVar[dict[str, pa.DataType]] = {"heard": pa.list_(pa.float32(), 4)}
+    reads: ClassVar[tuple[str, ...]] = ("caption",)
+
+    def setup(self) -> None:
+        """Nothing heavy."""
+
+    def embed_texts(self, texts: list[str]) -> np.ndarray:
+        return np.stack([np.array([len(text), 1, 2, 3], np.float32) for text in texts])
+
+    def __call__(self, clips: list[Clip]) -> list[dict[str, Any]]:
+        return [{"clip_id": c.clip_id, "heard": self.embed_texts([str(c.columns["caption"])])[0]} for c in clips]

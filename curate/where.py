@@ -1,0 +1,202 @@
+"""Conditions on columns, as in `--where "motion > 1 and camera = 'pan_left'"`: read into comparisons, never evaluated.
+
+    motion > 1.5        = == != <> < <= > >=; numbers, 'texts', true, false; column on the left
+    camera in ('pan_left', 'pan_right')        caption like '%bus%'        nsfw is null        not (a = 1 or b = 2)
+    and, or, not, parentheses
+
+A comparison with a null is not true, as in SQL.
+"""
+
+import operator
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import reduce
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curate.errors import UsageError, nearest
+
+TOKEN = re.compile(
+    r"\s*(?:(?P<number>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)(?![A-Za-z_])|(?P<text>'(?:[^']|'')*')"
+    r"|(?P<name>[A-Za-z_][A-Za-z0-9_]*)|(?P<sign><=|>=|<>|!=|==|=|<|>|\(|\)|,))"
+)
+KEYWORDS = {"and", "or", "not", "in", "like", "is", "null", "true", "false"}
+COMPARE: dict[str, Callable[[Any, Any], Any]] = {
+    "=": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+ALIASES = {"==": "=", "<>": "!="}
+
+
+@dataclass(frozen=True)
+class Where:
+    """A condition: as SQL for LanceDB, as an expression for pyarrow, and the columns it looks at."""
+
+    sql: str
+    expression: pc.Expression
+    columns: frozenset[str] = field(default_factory=frozenset)
+
+
+def parse(text: str, types: Mapping[str, pa.DataType]) -> Where:
+    """Reads a condition on columns of these types.
+
+    Raises UsageError, in one sentence, for a column that is not there, a value that does not fit its column, and anything that is no condition.
+    """
+    return _Parser(text, types).whole()
+
+
+class _Parser:
+    """Recursive descent: or, and, not, one comparison."""
+
+    def __init__(self, text: str, types: Mapping[str, pa.DataType]) -> None:
+        self.text, self.types = text, types
+        self.tokens = list(self._tokens())
+        self.at = 0
+        self.columns: set[str] = set()
+
+    def _tokens(self) -> Iterator[tuple[str, str]]:
+        at = 0
+        text = self.text.rstrip()
+        while at < len(text):
+            found = TOKEN.match(text, at)
+            if found is None:
+                raise self._error(f"'{text[at:].strip()[:20]}' is not understood")
+            at = found.end()
+            kind = str(found.lastgroup)
+            value = str(found[kind])
+            if kind == "name" and value.lower() in KEYWORDS:
+                kind, value = "word", value.lower()
+            yield kind, value
+
+    def _error(self, why: str) -> UsageError:
+        return UsageError(
+            f"--where \"{self.text}\": {why}; write comparisons such as  motion > 1 and camera = 'pan_left'"
+        )
+
+    def whole(self) -> Where:
+        sql, expression = self._or()
+        if self.at < len(self.tokens):
+            raise self._error(f"'{self.tokens[self.at][1]}' is one too many")
+        return Where(sql, expression, frozenset(self.columns))
+
+    def _take(self, kind: str, *values: str) -> str | None:
+        """The next token where it is one of these, and moves on."""
+        if self.at < len(self.tokens):
+            found, value = self.tokens[self.at]
+            if found == kind and (not values or value in values):
+                self.at += 1
+                return value
+        return None
+
+    def _next(self) -> str:
+        return self.tokens[self.at][1] if self.at < len(self.tokens) else "the end"
+
+    def _or(self) -> tuple[str, pc.Expression]:
+        sql, expression = self._and()
+        while self._take("word", "or"):
+            more, other = self._and()
+            sql, expression = f"({sql} OR {more})", expression | other
+        return sql, expression
+
+    def _and(self) -> tuple[str, pc.Expression]:
+        sql, expression = self._not()
+        while self._take("word", "and"):
+            more, other = self._not()
+            sql, expression = f"({sql} AND {more})", expression & other
+        return sql, expression
+
+    def _not(self) -> tuple[str, pc.Expression]:
+        if self._take("word", "not"):
+            sql, expression = self._not()
+            return f"(NOT {sql})", ~expression
+        if self._take("sign", "("):
+            inside = self._or()
+            if not self._take("sign", ")"):
+                raise self._error(f"a ')' is missing before {self._next()}")
+            return inside
+        return self._comparison()
+
+    def _comparison(self) -> tuple[str, pc.Expression]:
+        name = self._take("name")
+        if name is None:
+            raise self._error(f"a column is expected instead of {self._next()}")
+        if name not in self.types:
+            raise UsageError(f"--where \"{self.text}\": there is no column '{name}'{nearest(name, self.types)}")
+        self.columns.add(name)
+        column = pc.field(name)
+        if self._take("word", "is"):
+            negated = self._take("word", "not")
+            if not self._take("word", "null"):
+                raise self._error(f"'null' is expected after 'is' instead of {self._next()}")
+            return (f"{name} IS NOT NULL", column.is_valid()) if negated else (f"{name} IS NULL", column.is_null())
+        negated = self._take("word", "not")
+        if self._take("word", "in"):
+            values = self._list(name)
+            sql = f"{name} IN ({', '.join(map(_quoted, values))})"
+            # Not `isin`, for which a null is in no list: its opposite would hold.
+            expression = reduce(operator.or_, [column == pa.scalar(value, self.types[name]) for value in values])
+            return (f"(NOT {sql})", ~expression) if negated else (sql, expression)
+        if self._take("word", "like"):
+            pattern = self._value(name)
+            if not isinstance(pattern, str):
+                raise self._error("'like' wants a text such as '%bus%'")
+            sql, expression = f"{name} LIKE {_quoted(pattern)}", pc.match_like(column, pattern)
+            return (f"(NOT {sql})", ~expression) if negated else (sql, expression)
+        sign = None if negated else self._take("sign", *COMPARE, *ALIASES)
+        if sign is None:
+            raise self._error(f"a comparison is expected after '{name}' instead of {self._next()}")
+        sign = ALIASES.get(sign, sign)
+        value = self._value(name)
+        return f"{name} {sign} {_quoted(value)}", COMPARE[sign](column, pa.scalar(value, self.types[name]))
+
+    def _list(self, name: str) -> list[Any]:
+        if not self._take("sign", "("):
+            raise self._error("'in' wants values in parentheses")
+        values = [self._value(name)]
+        while self._take("sign", ","):
+            values.append(self._value(name))
+        if not self._take("sign", ")"):
+            raise self._error(f"a ')' is missing before {self._next()}")
+        return values
+
+    def _value(self, name: str) -> Any:
+        """A value that fits the column."""
+        kind = self.types[name]
+        if (word := self._take("word", "true", "false")) is not None:
+            value: Any = word == "true"
+            fits = pa.types.is_boolean(kind)
+        elif (number := self._take("number")) is not None:
+            fits = pa.types.is_floating(kind) or pa.types.is_integer(kind)
+            value = int(number) if pa.types.is_integer(kind) and re.fullmatch(r"[-+]?\d+", number) else float(number)
+            if pa.types.is_integer(kind) and isinstance(value, float):
+                raise self._error(f"{name} holds whole numbers, and {number} is none")
+        elif (text := self._take("text")) is not None:
+            value = text[1:-1].replace("''", "'")
+            fits = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+        else:
+            raise self._error(f"a number, a 'text', true or false is expected after '{name}' instead of {self._next()}")
+        if not fits:
+            raise self._error(f"{name} holds {_kind(kind)}, and {_quoted(value)} does not fit")
+        return value
+
+
+def _kind(kind: pa.DataType) -> str:
+    if pa.types.is_boolean(kind):
+        return "true or false"
+    if pa.types.is_floating(kind) or pa.types.is_integer(kind):
+        return "numbers"
+    return "text" if pa.types.is_string(kind) else "what cannot be compared"
+
+
+def _quoted(value: Any) -> str:
+    """A literal of SQL."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "'" + value.replace("'", "''") + "'" if isinstance(value, str) else repr(value)

@@ -11,7 +11,7 @@ copies), and clips whose pixels stay as they are come along without being encode
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ import pandas as pd
 
 from curate import store
 from curate.config import ShardsConfig
+from curate.errors import UsageError
 from curate.run import Run
 from curate.table import digest
 
@@ -61,6 +62,14 @@ class Plan:
     def digest(self) -> str:
         """Changes with anything in it."""
         return digest(vars(self))
+
+
+def check_format(index: Mapping[str, Any], root: str) -> None:
+    """Raises UsageError when an index.json was written by a version of rushes whose shards look different."""
+    if (found := index.get("schema_version")) != SCHEMA_VERSION:
+        raise UsageError(
+            f"the shards in {root} have schema {found}, and this rushes reads {SCHEMA_VERSION}; write them again:  rushes run"
+        )
 
 
 def made_from(run: Run) -> tuple[str, str]:

@@ -12,6 +12,7 @@ from curate import buckets, store
 from curate.clips_check import end_frames
 from curate.errors import UsageError
 from curate.run import ROW_GROUP_ROWS
+from curate.shard_plan import check_format
 from curate.video import VideoError
 
 
@@ -31,11 +32,12 @@ def verify(root: str, decode: bool = False) -> Iterator[Fault]:
         decode: Whether the first and last frame of every clip are decoded too. (That they are the right ones was checked when they were
             written; bytes with the same sha256 are still those.)
 
-    Raises UsageError when there is no index.json.
+    Raises UsageError when there is no index.json, or one of another version of rushes.
     """
     index = store.get_json(store.join(root, "index.json"))
     if index is None:
         raise UsageError(f"{root} has no index.json: it holds no finished shards")
+    check_format(index, root)
     seen: dict[str, str] = {}
     counts = {"clips": 0, "bytes": 0}
     for shard in index["shards"]:

@@ -10,10 +10,12 @@ from typer.core import TyperGroup
 
 from curate import runner
 from curate.cli import (
+    card,
     check,
     cuts,
     doctor,
     errors,
+    export,
     footage,
     funnel,
     report,
@@ -39,7 +41,24 @@ app = typer.Typer(
     cls=TyperGroup,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (run, check, cuts, schema, status, funnel, errors, table, report, search, train, submit, doctor, footage):
+for module in (
+    run,
+    check,
+    cuts,
+    schema,
+    status,
+    funnel,
+    errors,
+    table,
+    report,
+    search,
+    export,
+    card,
+    train,
+    submit,
+    doctor,
+    footage,
+):
     app.command(module.__name__.rpartition(".")[2])(module.command)
 app.add_typer(shards.app, name="shards")
 app.add_typer(weights.app, name="weights")

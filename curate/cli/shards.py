@@ -18,9 +18,9 @@ def list_(run: RunArgument, as_json: JsonOption = False) -> None:
     """Lists the versions of a run's shards, oldest first."""
     rows = [
         {
-            "version": index["version"],
+            "version": index.get("version", 1),
             "path": root,
-            **{key: index[key] for key in ("clips", "seconds", "bytes", "parent")},
+            **{key: index.get(key) for key in ("clips", "seconds", "bytes", "parent")},
         }
         for root, index in Run.open(run).shard_versions()
     ]

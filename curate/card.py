@@ -122,7 +122,8 @@ def _sources(run: Run, kept: pd.DataFrame, licences: Mapping[str, int]) -> str:
     )
     per = kept.groupby("uri")["duration_s"].agg(["size", "sum"]).sort_values("sum", ascending=False)
     rows = [
-        [str(uri).rsplit("/", 1)[-1], str(int(of["size"])), _length(of["sum"])] for uri, of in per.head(SOURCES).iterrows()
+        [str(uri).rsplit("/", 1)[-1], str(int(of["size"])), _length(of["sum"])]
+        for uri, of in per.head(SOURCES).iterrows()
     ]
     more = f"\n\n... and {len(per) - SOURCES} more" if len(per) > SOURCES else ""
     head = f"{len(sources)} files, {int(sources['error'].notna().sum())} unreadable, {int(good['duplicate_of'].notna().sum())} copies of others."

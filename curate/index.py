@@ -224,7 +224,7 @@ def _table(run: Run, version: int | None) -> Any:
     if store.get_json(run.path("index.lance", CLAIM)) is None:
         raise UsageError(f"{run.root} has no index yet; finish the run first:  rushes run")
     table = _opened(run)
-    if table is None:
+    if table is None or (version is None and not table.count_rows()):
         raise UsageError(f"no clip of {run.root} was kept, so there is nothing to search")
     if version is not None:
         tags = table.tags.list()

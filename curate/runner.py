@@ -84,8 +84,8 @@ def run_units(job: Job, units: Sequence[dict[str, Any]], resources: Resources) -
     """
     if not units:
         return
-    if len(units) == 1 and not resources.gpus and not _has_cluster():
-        yield _here(job, units[0])
+    if _is_here(resources, len(units)):
+        yield from _here(job, units)
         return
     import ray
 
@@ -122,18 +122,23 @@ def _has_cluster() -> bool:
     return bool(os.environ.get("RAY_ADDRESS")) or ("ray" in sys.modules and sys.modules["ray"].is_initialized())
 
 
-def _here(job: Job, unit: dict[str, Any]) -> dict[str, Any]:
-    """One unit alone is done in this process: Ray takes longer to start than a short video to curate."""
+def _is_here(resources: Resources, n_units: int) -> bool:
+    """Whether the work is done in this process: one unit, or one worker. Ray takes longer to start than a short video to curate."""
+    return (n_units <= 1 or resources.workers == 1) and not resources.gpus and not _has_cluster()
+
+
+def _here(job: Job, units: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # as Ray does for its workers: sums come out the same to the bit
     actor = _Actor(job)
     try:
-        receipt = actor.one(unit)
+        for unit in units:
+            receipt = actor.one(unit)
+            if "fatal" in receipt:
+                raise RunError(receipt["fatal"])
+            yield receipt
     finally:
         if actor.is_set_up and (close := getattr(job, "close", None)) is not None:
             close()
-    if "fatal" in receipt:
-        raise RunError(receipt["fatal"])
-    return receipt
 
 
 def start() -> None:
@@ -203,7 +208,7 @@ def stop() -> None:
 
 def workers_for(resources: Resources, n_units: int) -> int:
     """How many workers `run_units` would give that many units; starts Ray where it would."""
-    if n_units <= 1 and not resources.gpus and not _has_cluster():
+    if _is_here(resources, n_units):
         return 1
     import ray
 

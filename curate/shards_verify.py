@@ -69,7 +69,8 @@ def _of_shard(
 ) -> Iterator[Fault]:
     name = shard["file"]
     file = pq.ParquetFile(pa.BufferReader(data))
-    there = {field.name: str(field.type) for field in file.schema_arrow}
+    there = {field.name: _kind(str(field.type)) for field in file.schema_arrow}
+    columns = {column: _kind(kind) for column, kind in columns.items()}
     if there != columns:
         different = sorted({*there.items()} ^ {*columns.items()})
         yield Fault(name, f"has other columns than index.json says: {', '.join(dict(different))}")
@@ -95,6 +96,11 @@ def _of_shard(
                 yield Fault(name, f"clip {clip_id}: {why}")
     if counts != shard["buckets"]:
         yield Fault(name, "holds other numbers of clips in its buckets than index.json says")
+
+
+def _kind(name: str) -> str:
+    """Parquet calls the values of a list `element`, Arrow calls them `item`."""
+    return name.replace("<item:", "<element:")
 
 
 def _of_clip(row: Mapping[str, Any]) -> str:

@@ -31,6 +31,7 @@ from curate.cli import (
 )
 from curate.cli.common import fail
 from curate.errors import RushesError
+from curate.stage import one_sentence
 
 app = typer.Typer(
     name="rushes",
@@ -85,6 +86,8 @@ def main() -> None:
         fail("stopped; what is done is kept, and the same command goes on from there", stopped.exit_code)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:  # a disk that is full, a bucket that is not there
+        fail(one_sentence(error), 1)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

@@ -5,6 +5,7 @@ import random
 import signal
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -125,7 +126,11 @@ def test_a_caption_never_holds_the_key(server, make_clip, monkeypatch):
     )
 
 
-def test_ctrl_c_sends_nothing_more(server, make_clip):
+def test_ctrl_c_sends_nothing_more(server, make_clip, request):
+    # A shell's background job ignores Ctrl-C, and so would the tests in it.
+    request.addfinalizer(
+        partial(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, signal.default_int_handler))
+    )
     server.latency_s = lambda: 0.2
     asks = asking(server, concurrency=2)
     threading.Timer(0.3, os.kill, [os.getpid(), signal.SIGINT]).start()

@@ -22,7 +22,7 @@ STAGES = "tests.curate.stages"
 PIPELINE = f"""\
 run: run
 sources: all.csv
-scan: {{min_clip_s: 1.0, max_clip_s: 2.0}}
+scan: {{min_clip_s: 1.0, max_clip_s: 2.0, workers: 1}}
 measure:
   - use: {STAGES}.Brightness
   - use: {STAGES}.Vector
@@ -30,6 +30,7 @@ caption:
   - use: {STAGES}.Says
   - {{use: {STAGES}.Repeats, name: other}}
 shards:
+  workers: 1
   caption: {{says: 0.5, other: 0.5}}
   suffix: {{", dark": {{brightness: {{below: 90}}}}}}
   buckets: {{short_sides_px: [96], frames: [17, 49]}}

@@ -17,7 +17,7 @@ STAGES = "tests.curate.stages"
 PIPELINE = f"""\
 run: run
 sources: footage
-scan: {{min_clip_s: 1.0, max_clip_s: 2.0}}
+scan: {{min_clip_s: 1.0, max_clip_s: 2.0, workers: 1}}
 measure:
   - use: {STAGES}.Brightness
   - use: {STAGES}.Seen
@@ -27,6 +27,7 @@ caption:
 embed:
   use: {STAGES}.Heard
 keep: {{brightness: {{above: 70}}}}
+shards: {{workers: 1}}
 """
 
 

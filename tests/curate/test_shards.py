@@ -22,10 +22,10 @@ from tests.project import Rushes, moving
 PIPELINE = """\
 run: run
 sources: footage
-scan: {min_clip_s: 1.0, max_clip_s: 2.0}
+scan: {min_clip_s: 1.0, max_clip_s: 2.0, workers: 1}
 measure:
   - use: tests.curate.stages.Brightness
-shards: {short_side_px: 48, target_mb: 0.03}
+shards: {workers: 1, short_side_px: 48, target_mb: 0.03}
 """
 
 

@@ -8,6 +8,7 @@ runs/demo/
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -158,20 +159,23 @@ class Run:
         }
         made = {name: made[name] for name in CLIP_FACTS}
         errors = pa.nulls(len(spans), pa.string())
-        for step in (s for s in self.steps if s.kind in kinds):
+        wished = [(step, self._wished(step, wanted)) for step in self.steps if step.kind in kinds]
+        with ThreadPoolExecutor() as pool:
+            aligned = list(pool.map(lambda each: _aligned(each[0].table, [*each[1], "error"], made["clip_id"]), wished))
+        for (step, names), rows in zip(wished, aligned, strict=True):
+            made |= {name: rows[name] for name in names}
+            if rows["error"].null_count < len(spans):
+                errors = pc.coalesce(errors, pc.binary_join_element_wise(f"{step.spec.name}: ", rows["error"], ""))
             caption = step.names.get("caption") if step.kind == "caption" else None
-            asked = None if wanted is None else {step.names.get(name, name) for name in wanted}
-            names = [name for name in step.columns if asked is None or name in asked]
-            rows = step.table.read_unordered([*names, "error"])
-            at = pc.index_in(made["clip_id"], rows.column("clip_id"))
-            made |= {name: rows.column(name).take(at) for name in names}
-            said = rows.column("error").take(at)
-            if said.null_count < len(said):
-                errors = pc.coalesce(errors, pc.binary_join_element_wise(f"{step.spec.name}: ", said, ""))
             if caption in names and "caption" not in made:
                 made["caption"] = made[caption]
         table = pa.table({**made, "error": errors})
         return table.filter(chosen.expression) if chosen else table
+
+    def _wished(self, step: Step, wanted: Set[str] | None) -> list[str]:
+        """The columns of a step that are asked for; `caption` stands for the first captioner's words."""
+        asked = None if wanted is None else {step.names.get(name, name) for name in wanted}
+        return [name for name in step.columns if asked is None or name in asked]
 
     def wide(
         self,
@@ -264,6 +268,15 @@ class Run:
                 {**facts, "window": window} for window in range(last + 1) if (source["source_id"], window) not in done
             ]
         return pending
+
+
+def _aligned(table: Table, columns: Sequence[str], clip_ids: pa.ChunkedArray) -> dict[str, pa.ChunkedArray]:
+    """Columns of a table in the order of these clips; null for a clip that it does not have."""
+    rows = table.read_unordered(columns)
+    if rows.column("clip_id").equals(clip_ids):
+        return {name: rows.column(name) for name in columns}
+    at = pc.index_in(clip_ids, rows.column("clip_id"))
+    return {name: rows.column(name).take(at) for name in columns}
 
 
 def plain_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:

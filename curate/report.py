@@ -58,7 +58,10 @@ def _histogram(wide: pd.DataFrame, is_kept: "pd.Series[bool]", name: str) -> dic
     known = values[~np.isnan(values)]
     if not len(known):
         return {"name": name, "bars": [], "low": 0.0, "high": 0.0}
-    counts, edges = np.histogram(known, bins=BINS)
+    low, high = known.min(), known.max()
+    if high - low <= max(1e-9 * max(abs(low), abs(high)), 1e-300):  # all but one value: no room for bins between
+        low, high = low - 0.5 * max(1.0, abs(low)), low + 0.5 * max(1.0, abs(low))
+    counts, edges = np.histogram(known, bins=BINS, range=(low, high))
     of_kept, _ = np.histogram(values[is_kept.to_numpy() & ~np.isnan(values)], bins=edges)
     top = counts.max()
     bars = [{"all": 100 * int(a) / top, "kept": 100 * int(k) / top} for a, k in zip(counts, of_kept, strict=True)]

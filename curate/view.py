@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from curate.select import select
 class Sheet:
     """A picture that notebooks show; `png` are its bytes."""
 
-    png: bytes
+    png: bytes = field(repr=False)
 
     def _repr_png_(self) -> bytes:
         return self.png
@@ -38,7 +38,7 @@ class Sheet:
 class Player:
     """A clip that notebooks play; `mp4` are its bytes."""
 
-    mp4: bytes
+    mp4: bytes = field(repr=False)
     width_px: int = 480
 
     def _repr_html_(self) -> str:
@@ -116,4 +116,6 @@ def funnel(run: Run, keep: Mapping[str, Mapping[str, Any]] | None = None) -> pd.
 
 
 def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    if pd.api.types.is_scalar(value) and pd.isna(value):
+        return "-"
+    return f"{value:.3g}" if isinstance(value, float | np.floating) else str(value)

@@ -209,6 +209,7 @@ class Repeats(Says):
     """A captioner that always says the same."""
 
     text: str = "another"
+    reads: ClassVar[tuple[str, ...]] = ()
 
     def __call__(self, clips: list[Clip]) -> list[dict[str, Any]]:
         return [{"clip_id": clip.clip_id, "caption": f"{self.text} of {clip.clip_id}"} for clip in clips]

@@ -88,7 +88,7 @@ def search(
         clip: the id of a clip, or
         image: a picture's file. Without any of the three, clips in the order of the shards.
         by: What is compared. `caption`: embeddings of the captions (MiniLM). `picture`: embeddings of the frames (OpenClip, else Conse).
-            `words`: full text of the captions (BM25). `auto`: for words the first of these that the run has, for clips and pictures `picture`.
+            `words`: full text of the captions (BM25). `auto`: `picture` where the run has vectors of its frames, else `caption`, else `words`.
         where: Which clips are looked at (curate/where.py).
         limit: How many clips.
         version: Of the shards; left out, the newest.
@@ -137,7 +137,7 @@ def _compared(run: Run, by: By, vectors: set[str], types: Mapping[str, Any], for
     picture = min(pictures, key=lambda s: s.spec.use != "filters.OpenClip", default=None)
     has_words = "caption" in types
     if by == "auto":
-        by = "caption" if for_words and captions else "picture" if picture or not for_words else "words"
+        by = "picture" if picture or not for_words else "caption" if captions else "words"
     match by:
         case "caption" if not for_words:
             raise UsageError("captions are compared with words; a clip or a picture is searched --by picture")

@@ -74,8 +74,8 @@ def test_a_picture_finds_the_clip_it_is_of(run: Run, tmp_path: Path) -> None:
 
 
 def test_words_are_compared_with_captions_pictures_or_letter_by_letter(run: Run) -> None:
-    assert index.search(run, "anything")[0]["ranked_by"] == "heard"
-    assert index.search(run, "anything", by="picture")[0]["ranked_by"] == "seen"
+    assert index.search(run, "anything")[0]["ranked_by"] == "seen"
+    assert index.search(run, "anything", by="caption")[0]["ranked_by"] == "heard"
     hits = index.search(run, "another", by="words")  # the second captioner's
     assert len(hits) == len(run.selection().clip_ids)
     assert hits[0]["ranked_by"] == "full text"
@@ -107,7 +107,7 @@ def test_the_command(project: Path, run: Run, rushes: Rushes) -> None:
         "search", "run", "anything", "--where", "brightness > 0", "--sheet", "sheet.png", "-n", "2", cwd=project
     )
     assert done.code == 0, done.err
-    assert "(ranked by heard)" in done.out
+    assert "(ranked by seen)" in done.out
     assert cv2.imread(str(project / "sheet.png")).shape[0] > 200
     clip_id = run.selection().clip_ids[0]
     hits = json.loads(rushes("search", "run", "--clip", clip_id, "--json", cwd=project).out)
@@ -150,7 +150,7 @@ def test_a_notebook_has_all_of_it(run: Run) -> None:
     assert run.frames(clip_ids[0]).ndim == 4
     assert run.show(clip_ids[:2])._repr_png_()[:4] == b"\x89PNG"
     assert run.play(clip_ids[0])._repr_html_().startswith("<video")
-    assert list(run.search("anything", limit=2)["ranked_by"]) == ["heard", "heard"]
+    assert list(run.search("anything", limit=2)["ranked_by"]) == ["seen", "seen"]
     funnel = run.funnel()
     assert funnel.loc["brightness >= 70", "left_clips"] == len(clip_ids)
     assert run.funnel({"brightness": {"above": "p50"}}).attrs["thresholds"]["brightness p50"] > 0

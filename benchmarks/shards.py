@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -432,9 +433,6 @@ def _put(table: Any, rows: pa.Table, parts: int = 20) -> None:
     size = len(rows) // parts
     for i in range(parts):
         table.put(f"part-{i:020d}.parquet", rows.slice(i * size, size))
-
-
-from dataclasses import dataclass
 
 
 @dataclass

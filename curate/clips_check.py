@@ -19,11 +19,13 @@ import av
 import cv2
 import fsspec
 import numpy as np
+from av.error import FFmpegError
 from numpy.typing import NDArray
 
 from curate.clip_records import EDGE_S, Cut, Shares, Span
 from curate.cut_signals import small_of
 from curate.frame_hash import COLUMNS, ROWS, bits_apart, frame_hash
+from curate.opening import video_stream
 from curate.video import Frame, Reader, VideoError
 from curate.video_seek import PyAVVideo, small_rgb
 
@@ -96,25 +98,26 @@ def end_frames(mp4: bytes, n_frames: int) -> tuple[Look, Look]:
 
     Raises VideoError when it cannot be decoded or does not hold `n_frames` frames.
     """
-    with av.open(io.BytesIO(mp4), "r") as container:
-        stream = container.streams.video[0]
-        packets = [packet for packet in container.demux(stream) if packet.size]
-        key_s = max((float((p.pts or 0) * p.time_base) for p in packets if p.is_keyframe and p.time_base), default=0.0)
+    try:
+        with av.open(io.BytesIO(mp4), "r") as container:
+            packets = [packet for packet in container.demux(video_stream(container)) if packet.size]
+    except FFmpegError as error:
+        raise VideoError(f"it cannot be read: {error}") from error
+    key_s = max((float((p.pts or 0) * p.time_base) for p in packets if p.is_keyframe and p.time_base), default=0.0)
     if len(packets) != n_frames:
         raise VideoError(f"it holds {len(packets)} frames, not {n_frames}")
     memory, path = fsspec.filesystem("memory"), f"/rushes-check-{os.getpid()}-{threading.get_ident()}.mp4"
     memory.pipe_file(path, mp4)
     try:
         with Reader(f"memory:/{path}") as reader:
-            first = last = look(next(iter(reader)), reader)
-            if n_frames > 1:
-                reader.jump(key_s)
-                last = look(deque(reader, maxlen=1).pop(), reader)
-            if reader.trouble:
-                raise VideoError(reader.trouble)
+            first = next(iter(reader))
+            reader.jump(key_s)
+            rest = deque(reader, maxlen=1)
+            if reader.trouble or not rest:
+                raise VideoError(reader.trouble or "it has no last frame")
+            return look(first, reader), look(rest.pop(), reader)
     finally:
         memory.rm_file(path)
-    return first, last
 
 
 def look(frame: Frame, reader: Reader) -> Look:

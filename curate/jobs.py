@@ -29,11 +29,9 @@ def receipt(rows: Sequence[Mapping[str, Any]], **more: Any) -> dict[str, Any]:
 
 
 @dataclass
-class ProbeJob:
-    """Units `{"files": [[uri, manifest], ...]}` become rows of `sources`."""
+class Sandboxed:
+    """A job that opens untrusted files: its functions run in a child process, which may use `memory_mb`."""
 
-    table: Table
-    digest: str
     memory_mb: int
 
     def setup(self) -> None:
@@ -43,6 +41,14 @@ class ProbeJob:
     def close(self) -> None:
         """Ends the sandbox."""
         self._sandbox.close()
+
+
+@dataclass
+class ProbeJob(Sandboxed):
+    """Units `{"files": [[uri, manifest], ...]}` become rows of `sources`."""
+
+    table: Table
+    digest: str
 
     def work(self, unit: dict[str, Any]) -> dict[str, Any]:
         """Reads the headers of some files."""
@@ -65,20 +71,12 @@ class ProbeJob:
 
 
 @dataclass
-class ScanJob:
+class ScanJob(Sandboxed):
     """Units `{"windows": [{source columns, window, last_window}, ...]}` become rows of `clips`."""
 
     table: Table
     config: ScanConfig
     cuts: StageSpec
-
-    def setup(self) -> None:
-        """Begins the sandbox."""
-        self._sandbox = Sandbox(self.config.memory_mb)
-
-    def close(self) -> None:
-        """Ends the sandbox."""
-        self._sandbox.close()
 
     def work(self, unit: dict[str, Any]) -> dict[str, Any]:
         """Decodes some windows."""

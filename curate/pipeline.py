@@ -85,7 +85,7 @@ def probe(run: Run, listed: Mapping[str, str | None], progress: Progress) -> Non
     files = [[uri, manifest] for uri, manifest in listed.items() if uri not in known]
     units = [{"files": files[i : i + FILES_PER_PROBE]} for i in range(0, len(files), FILES_PER_PROBE)]
     limits = run.pipeline.config.scan
-    job = ProbeJob(run.sources_table, run.pipeline.config.digest, limits.memory_mb)
+    job = ProbeJob(limits.memory_mb, run.sources_table, run.pipeline.config.digest)
     _do(run, ["sources"], job, units, Resources(limits.workers), progress, len(listed), len(known))
 
 
@@ -105,7 +105,7 @@ def split(run: Run, progress: Progress) -> None:
     _do(
         run,
         ["clips"],
-        ScanJob(run.clips_table, scan, run.pipeline.cuts),
+        ScanJob(scan.memory_mb, run.clips_table, scan, run.pipeline.cuts),
         units,
         Resources(scan.workers),
         progress,

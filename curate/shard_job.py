@@ -13,9 +13,10 @@ from curate import store
 from curate.buckets import aspect_of, bucket_of
 from curate.clips import ClipOptions, Cut, CutError, Span, cut
 from curate.config import BucketsConfig
+from curate.jobs import Sandboxed
 from curate.letterbox import Box, common_box
 from curate.run import ROW_GROUP_ROWS
-from curate.sandbox import Sandbox, SandboxError
+from curate.sandbox import SandboxError
 from curate.sources import identify
 from curate.stage import one_sentence
 from curate.table import encode
@@ -37,7 +38,7 @@ WALL_FLOOR_S, WALL_FACTOR = 120.0, 30.0
 
 
 @dataclass
-class ShardJob:
+class ShardJob(Sandboxed):
     """Units `{"shard": name, "rows": [...], "written": {clip_id: (file, row)}}` become one shard each."""
 
     root: str
@@ -45,15 +46,6 @@ class ShardJob:
     options: ClipOptions
     buckets: BucketsConfig
     digest: str
-    memory_mb: int
-
-    def setup(self) -> None:
-        """Begins the sandbox."""
-        self._sandbox = Sandbox(self.memory_mb)
-
-    def close(self) -> None:
-        """Ends the sandbox."""
-        self._sandbox.close()
 
     def work(self, unit: dict[str, Any]) -> dict[str, Any]:
         """Writes the shard, then its receipt."""

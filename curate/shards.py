@@ -80,7 +80,7 @@ def write(run: Run, selection: Selection, progress: Progress) -> bool:
     wanted = {name: getattr(options, name) for name in shard_plan.PIXELS}
     # A copy that lost more than half of the shortest clip is none. Ours.
     clip_options = ClipOptions(**wanted, least_s=scan.min_clip_s / 2)
-    job = ShardJob(root, schema(run), clip_options, options.buckets, run.pipeline.config.digest, scan.memory_mb)
+    job = ShardJob(scan.memory_mb, root, schema(run), clip_options, options.buckets, run.pipeline.config.digest)
     total = sum(map(len, plan.shards.values()))
     with progress.step("shards", total, total - sum(len(unit["rows"]) for unit in units)) as step:
         for receipt in runner.run_units(job, units, Resources(options.workers)):

@@ -13,6 +13,7 @@ from curate.config import ScanConfig
 from curate.letterbox import Box
 from curate.scan import scan_window
 from curate.stage import StageSpec
+from curate.video import VideoError
 from tests.curate.videos import write_video
 
 CUTS = StageSpec("curate.cuts.Cascade", "cuts", {})
@@ -142,3 +143,14 @@ def test_a_copy_of_which_little_is_left_is_none(tmp_path):
     assert isinstance(short, CutError)
     assert short.error == "only 0.40 s of this span can be copied, less than 1 s; mode 'exact' or 'auto' can cut it"
     assert isinstance(long, Cut)
+
+
+@pytest.mark.parametrize(
+    "harm", [lambda mp4: b"", lambda mp4: b"not an mp4 at all" * 9, lambda mp4: mp4[: len(mp4) // 2]]
+)
+def test_bytes_that_are_no_clip_are_told_in_one_sentence(source, harm):
+    path, spans = source
+    clip = next(iter(cut(path, spans[:1])))
+    assert isinstance(clip, Cut)
+    with pytest.raises(VideoError, match=r"^[^\n]+$"):
+        end_frames(harm(clip.mp4), clip.n_frames)

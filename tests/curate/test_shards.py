@@ -206,7 +206,7 @@ def test_a_source_that_vanished_costs_its_clips_alone(project: Path) -> None:
     run = Run.open(project / "run")
     rows = plain_rows(run.wide().sort_values(["source_id", "start_s"]))
     (project / "footage" / "1.mp4").unlink()
-    job = ShardJob(str(project / "out"), shards.schema(run), ClipOptions(), BucketsConfig(), "sampled", 4096)
+    job = ShardJob(4096, str(project / "out"), shards.schema(run), ClipOptions(), BucketsConfig(), "sampled")
     job.setup()
     receipt = job.work({"shard": "shard-00000", "rows": rows, "written": {}})
     job.close()

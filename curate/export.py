@@ -3,7 +3,7 @@
 | format | what is written |
 |---|---|
 | webdataset | `000000.tar` ...: `ID.mp4`, `ID.txt` (caption), `ID.json` (every other column) |
-| hf | `data/train-00000-of-00001.parquet` with a `Video` column: `datasets.load_dataset(folder)` |
+| hf | `data/train-00000-of-00001.parquet` and on, of 500 MB, with a `Video` column: `datasets.load_dataset(folder)` |
 | diffusers-folder | `train/ID.mp4`, `train/metadata.jsonl` (`file_name`, `text`): `load_dataset("videofolder")`, diffusers' scripts |
 | zeroscope-json | `videos/ID.mp4`, `dataset.json`: a prompt per frame index, as ExponentialML's Text-To-Video-Finetuning reads |
 | finetrainers | `videos/ID.mp4`, `videos.txt`, `prompts.txt`, a line each, and `training.json` |
@@ -18,7 +18,7 @@ import io
 import json
 import math
 import tarfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -170,29 +170,39 @@ def webdataset(items: Iterable[Item], out: Path, index: Mapping[str, Any], tar_b
         tar.close()
 
 
-def hf(items: Iterable[Item], out: Path, index: Mapping[str, Any]) -> None:
+def hf(items: Iterable[Item], out: Path, index: Mapping[str, Any], file_bytes: int = 500 * 10**6) -> None:
     """Parquet with the features that `datasets` reads from it: a `Video`, the caption as `text`, and every column that is no list."""
-    (out / "data").mkdir()
+    folder = out / "data"
+    folder.mkdir()
     writer: pq.ParquetWriter | None = None
-    path = out / "data" / "train-00000-of-00001.parquet"
+    written = n_bytes = 0
     for rows in _batches(items, ROW_GROUP_ROWS):
         made = [
             {"video": {"bytes": i.mp4, "path": f"{i.clip_id}.mp4"}, "text": i.caption, **_scalars(i.row, index)}
             for i in rows
         ]
-        if writer is None:
-            kinds = {name: index["columns"][name] for name in made[0] if name in index["columns"]}
-            video = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-            schema = pa.schema(
-                {"video": video, "text": pa.string(), **{n: pa.type_for_alias(k) for n, k in kinds.items()}}
-            )
-            features = {"video": {"_type": "Video"}, "text": {"dtype": "string", "_type": "Value"}}
-            features |= {name: {"dtype": DTYPES[kind], "_type": "Value"} for name, kind in kinds.items()}
-            schema = schema.with_metadata({"huggingface": json.dumps({"info": {"features": features}})})
-            writer = pq.ParquetWriter(path, schema, compression="zstd")
+        if writer is None or n_bytes > file_bytes:
+            if writer is not None:
+                writer.close()
+            schema = _hf_schema([name for name in made[0] if name in index["columns"]], index)
+            writer = pq.ParquetWriter(folder / f"{written:05d}.parquet", schema, compression="zstd")
+            written, n_bytes = written + 1, 0
         writer.write_table(pa.Table.from_pylist(made, schema=writer.schema))
+        n_bytes += sum(len(i.mp4) for i in rows)
     if writer is not None:
         writer.close()
+    for n in range(written):  # the names tell how many there are, which is known now
+        (folder / f"{n:05d}.parquet").rename(folder / f"train-{n:05d}-of-{written:05d}.parquet")
+
+
+def _hf_schema(names: Sequence[str], index: Mapping[str, Any]) -> pa.Schema:
+    """Arrow's schema of these columns behind the video and its text, and in its metadata what `datasets` calls features."""
+    kinds = {name: index["columns"][name] for name in names}
+    video = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    schema = pa.schema({"video": video, "text": pa.string(), **{n: pa.type_for_alias(k) for n, k in kinds.items()}})
+    features = {"video": {"_type": "Video"}, "text": {"dtype": "string", "_type": "Value"}}
+    features |= {name: {"dtype": DTYPES[kind], "_type": "Value"} for name, kind in kinds.items()}
+    return schema.with_metadata({"huggingface": json.dumps({"info": {"features": features}})})
 
 
 def diffusers_folder(items: Iterable[Item], out: Path, index: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from curate.buckets import Bucket
 from curate.errors import UsageError
-from curate.export import FORMATS, export
+from curate.export import FORMATS, Item, export, hf
 from curate.run import Run
 from tests.curate.videos import write_video
 from tests.project import Rushes, moving
@@ -101,6 +101,18 @@ def test_hf(exported: Path, rows: pd.DataFrame) -> None:
     plain = found.cast_column("video", datasets.Video(decode=False))
     check(rows, {row["clip_id"]: (row["video"]["bytes"], row["text"]) for row in plain})
     assert found.features["brightness"].dtype == "float32"
+
+
+def test_hf_in_several_files(project: Path, rows: pd.DataFrame, tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    index = json.loads((project / "run" / "shards" / "index.json").read_text())
+    records = rows.reset_index().to_dict("records") * 4  # more than a row group
+    hf((Item(row["clip_id"], row["mp4"], "", row) for row in records), tmp_path, index, file_bytes=1)
+    names = sorted(path.name for path in (tmp_path / "data").iterdir())
+    assert names == [f"train-{n:05d}-of-{len(names):05d}.parquet" for n in range(len(names))]
+    assert len(names) == -(-len(records) // 16) > 1
+    found = datasets.load_dataset(str(tmp_path), split="train", cache_dir=str(tmp_path / "cache"))
+    assert found["clip_id"][:] == [row["clip_id"] for row in records]
 
 
 def test_diffusers_folder(exported: Path, rows: pd.DataFrame) -> None:

@@ -1,22 +1,40 @@
-"""The finished folder: what `TextToVideoSDPipeline.from_pretrained` loads, and `train.json` beside it.
+"""The finished folder: what diffusers' pipelines load, the weights under other projects' names, a model card, and `train.json`.
 
-Written aside and moved into place in one step: a folder with `train.json` is a complete one.
+| architecture | folder loads with | beside it |
+|---|---|---|
+| unet3d | `TextToVideoSDPipeline`, `UNet3DConditionModel` | |
+| spatiotemporal, first frame | `StableVideoDiffusionPipeline` | |
+| spatiotemporal, text | `UNetSpatioTemporalConditionModel` in `unet/`; `rushes sample` | |
+| videocrafter | `rushes sample` | `model.safetensors` with lvdm's keys; `model.ckpt` only when asked, for it is a pickle |
+| lavie | `rushes sample` | `lavie_base.safetensors` with LaVie's keys; `lavie_base.pt` only when asked |
+
+A LoRA is merged into `unet/` and lies in `lora/` as well, in diffusers' format (`train_hooks.trainable.load_lora` reads it for any UNet; the
+pipelines of diffusers 0.42 do not load LoRAs into video UNets). Written aside and moved into place in one step: a
+folder with `train.json` is a complete one.
 """
 
 import json
 import os
 import shutil
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from diffusers import TextToVideoSDPipeline
+import torch
+from diffusers import StableVideoDiffusionPipeline, TextToVideoSDPipeline
+from safetensors.torch import save_file
+from torch import Tensor
 
+from train_hooks.base import PARTS, Base, temporal_vae
+from train_hooks.card import curve_svg, model_card
 from train_hooks.errors import TrainError
-from train_hooks.tiny_base import Base
+from train_hooks.export_keys import as_lavie, as_videocrafter
+from train_hooks.net import kind_of
+from train_hooks.trainable import merge_lora
 
-PACKAGES = ("torch", "diffusers", "transformers", "safetensors", "pyarrow", "av")
+PACKAGES = ("torch", "diffusers", "transformers", "safetensors", "pyarrow", "av", "peft")
 RECORD = "train.json"
+OTHERS = {"videocrafter": ("model", "ckpt", as_videocrafter), "lavie": ("lavie_base", "pt", as_lavie)}
 
 
 def check_out(out: Path) -> None:
@@ -25,18 +43,21 @@ def check_out(out: Path) -> None:
         raise TrainError(f"{out} exists and was not written by a training; give another folder with --out")
 
 
-def export(base: Base, unet: Any, record: dict[str, Any], out: Path) -> None:
-    """Writes the pipeline's parts, model_index.json and train.json to `out`, replacing an earlier training."""
+def export(base: Base, unet: Any, scheduler: Any, record: dict[str, Any], out: Path, pickled: bool = False) -> None:
+    """Writes everything to `out`, replacing an earlier training. `pickled`: the other projects' files as pickles too."""
     check_out(out)
     aside = out.with_name(f".{out.name}.{os.getpid()}.part")
     aside.mkdir(parents=True)
     try:
-        pipeline = TextToVideoSDPipeline(
-            vae=base.vae, text_encoder=base.text_encoder, tokenizer=base.tokenizer, unet=unet, scheduler=base.scheduler
-        )
-        pipeline.save_pretrained(aside)
-        record = {**record, "versions": {name: version(name) for name in PACKAGES}}
+        lora = merge_lora(unet)
+        _save_parts(base, unet, scheduler, aside)
+        if lora:
+            _save_lora(lora, aside / "lora")
+        _save_as_others(unet, aside, pickled)
+        record = {**record, "versions": _versions()}
         (aside / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        (aside / "loss.svg").write_text(curve_svg(record["losses"]["per_step"]), encoding="utf-8")
+        (aside / "README.md").write_text(model_card(record), encoding="utf-8")
         if out.exists():
             shutil.rmtree(out)
         aside.rename(out)
@@ -44,3 +65,49 @@ def export(base: Base, unet: Any, record: dict[str, Any], out: Path) -> None:
         raise TrainError(f"the finished model cannot be written to {out}: {error.strerror or error}") from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _save_parts(base: Base, unet: Any, scheduler: Any, folder: Path) -> None:
+    kind = kind_of(unet)
+    if kind == "unet3d":
+        TextToVideoSDPipeline(
+            vae=base.vae, text_encoder=base.text_encoder, tokenizer=base.tokenizer, unet=unet, scheduler=scheduler
+        ).save_pretrained(folder)
+        return
+    if base.image_encoder is not None:
+        StableVideoDiffusionPipeline(
+            vae=temporal_vae(base.vae), image_encoder=base.image_encoder, unet=unet, scheduler=scheduler,
+            feature_extractor=base.feature_extractor,
+        ).save_pretrained(folder)  # fmt: skip
+        return
+    parts = {part: getattr(base, part, None) for part in PARTS} | {"unet": unet, "scheduler": scheduler}
+    for part, made in parts.items():
+        if made is not None:
+            made.save_pretrained(folder / part)
+
+
+def _save_lora(lora: dict[str, Tensor], folder: Path) -> None:
+    folder.mkdir()
+    save_file(
+        {f"unet.{key}": value.contiguous() for key, value in lora.items()}, folder / "pytorch_lora_weights.safetensors"
+    )
+
+
+def _save_as_others(unet: Any, folder: Path, pickled: bool) -> None:
+    if kind_of(unet) not in OTHERS:
+        return
+    name, ending, convert = OTHERS[kind_of(unet)]
+    weights = convert(unet)
+    save_file(weights, folder / f"{name}.safetensors")
+    if pickled:
+        torch.save({"state_dict": weights} if ending == "ckpt" else weights, folder / f"{name}.{ending}")
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

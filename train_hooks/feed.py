@@ -1,8 +1,8 @@
 """Shards -> training samples: which clip at which step, which of its frames, at which size.
 
-A shards folder is `index.json` and Parquet files with at least the columns of COLUMNS; the mp4 bytes of a clip are
-read when they are needed, by (file, row group, row). What a step holds is a pure function of (seed, step). Frames are
-taken evenly in time at the recipe's fps.
+A shards folder, on a disk or at any fsspec URL, is `index.json` and Parquet files with at least the columns of COLUMNS; the mp4 bytes of a
+clip are read when they are needed, by (file, row group, row). What a step holds is a pure function of (seed, step). Frames are taken evenly
+in time at the recipe's fps. Where frames are tagged (ZeroScope: three a clip), each is a sample of its own, with its prompt.
 
 Shapes: T frames, H and W in pixels, C = 3 channels, red, green, blue; bytes 0..255 until `Sample.video_CTHW`, which
 is -1..1.
@@ -10,9 +10,12 @@ is -1..1.
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -25,7 +28,11 @@ from train_hooks.decode import DecodeError, decode_frames
 from train_hooks.errors import TrainError
 
 COLUMNS = ("clip_id", "fps", "n_frames", "mp4")
-_CAPTION = 1  # a stream of draws of its own
+MOTION = "motion"
+"""The column with a clip's motion score, where the shards have one."""
+TAGGED = "tagged_frames"
+"""How the columns with tagged frames begin: lists of (frame_index, prompt)."""
+_CAPTION, _STILLS = 1, 2  # streams of draws of their own
 MAX_HELDOUT = 4  # clips kept for the loss grid; ours
 _CACHE_BYTES = 256 * 2**20  # decoded, resized frames kept in memory; beyond it a window is decoded again. Ours
 
@@ -44,6 +51,10 @@ class ShardClip:
     fps: float
     n_frames: int
     captions: Choices = ()
+    motion: float | None = None
+    tagged: tuple[tuple[int, str], ...] = ()
+    first_frame: int | None = None
+    """Where the sample begins, as near as the clip's end allows; None: a window drawn by seed and epoch."""
 
     @property
     def caption(self) -> str:
@@ -58,29 +69,33 @@ class Sample:
     clip_id: str
     caption: str
     video_CTHW: Tensor  # noqa: N815
+    fps: float = 0.0
+    """True frames per second of the frames taken."""
+    motion: float | None = None
 
 
-def read_index(shards: Path) -> tuple[list[ShardClip], str]:
+def read_index(shards: str | Path) -> tuple[list[ShardClip], str]:
     """Lists the clips of a shards folder in file order, and the sha256 of its index.json.
 
     Raises TrainError when the folder is not a finished shards folder, a file is missing or unreadable, or it holds no
     clip.
     """
-    index_path = shards / "index.json"
-    if not index_path.is_file():
+    try:
+        with _open(shards, "index.json") as file:
+            raw = file.read()
+    except FileNotFoundError:
         raise TrainError(
             f"{shards} is not a shards folder: it has no index.json; `rushes run` writes one as its last step"
-        )
-    raw = index_path.read_bytes()
+        ) from None
     try:
         index = json.loads(raw)
         names = [str(shard["file"]) for shard in index["shards"]]
     except (ValueError, KeyError, TypeError):
-        raise TrainError(f"{index_path} cannot be read as a shards index; write the shards again") from None
+        raise TrainError(f"{shards}/index.json cannot be read as a shards index; write the shards again") from None
     policy = CaptionPolicy.of(index)
     clips: list[ShardClip] = []
     for name in names:
-        clips += _clips_of(shards / name, policy)
+        clips += _clips_of(shards, name, policy)
     if not clips:
         raise TrainError(
             f"there is nothing to train on: {shards} holds no clips; `rushes funnel` shows which rule drops them"
@@ -88,23 +103,48 @@ def read_index(shards: Path) -> tuple[list[ShardClip], str]:
     return clips, hashlib.sha256(raw).hexdigest()
 
 
-def _clips_of(path: Path, policy: CaptionPolicy) -> list[ShardClip]:
-    if not path.is_file():
-        raise TrainError(f"{path.parent / 'index.json'} names {path.name}, which is not there; write the shards again")
+def _open(shards: str | Path, name: str) -> Any:
+    """A file of the shards, for reading. Raises FileNotFoundError, or TrainError where the storage cannot be reached."""
+    try:
+        return fsspec.open(f"{shards}/{name}", "rb").open()
+    except FileNotFoundError:
+        raise
+    except (OSError, ImportError, ValueError) as error:
+        raise TrainError(f"{shards}/{name} cannot be opened: {' '.join(str(error).split())}") from None
+
+
+def _clips_of(shards: str | Path, name: str, policy: CaptionPolicy) -> list[ShardClip]:
     clips: list[ShardClip] = []
     try:
-        file = pq.ParquetFile(path)
-        columns = list(dict.fromkeys([*COLUMNS, *policy.columns]))
-        lacking = [column for column in columns if column not in file.schema_arrow.names]
-        if lacking:
-            raise TrainError(f"{path} has no column {', '.join(lacking)}; write the shards again")
-        for group in range(file.num_row_groups):
-            rows = file.read_row_group(group, columns=[name for name in columns if name != "mp4"]).to_pylist()
-            for i, row in enumerate(rows):
-                captions = policy.choices(row)
-                clips.append(ShardClip(row["clip_id"], path.name, group, i, row["fps"], row["n_frames"], captions))
+        with _open(shards, name) as opened:
+            file = pq.ParquetFile(opened)
+            there = file.schema_arrow.names
+            columns = list(dict.fromkeys([*COLUMNS, *policy.columns]))
+            lacking = [column for column in columns if column not in there]
+            if lacking:
+                raise TrainError(f"{shards}/{name} has no column {', '.join(lacking)}; write the shards again")
+            tagged = [column for column in there if column.startswith(TAGGED)]
+            columns = [c for c in dict.fromkeys([*columns, *tagged, MOTION]) if c in there and c != "mp4"]
+            for group in range(file.num_row_groups):
+                for i, row in enumerate(file.read_row_group(group, columns=columns).to_pylist()):
+                    tags = [tag for column in tagged for tag in row[column] or ()]
+                    clips.append(
+                        ShardClip(
+                            row["clip_id"],
+                            name,
+                            group,
+                            i,
+                            row["fps"],
+                            row["n_frames"],
+                            policy.choices(row),
+                            row.get(MOTION),
+                            tuple((tag["frame_index"], tag["prompt"]) for tag in tags),
+                        )
+                    )
+    except FileNotFoundError:
+        raise TrainError(f"{shards}/index.json names {name}, which is not there; write the shards again") from None
     except (pa.ArrowException, OSError) as error:
-        raise TrainError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
+        raise TrainError(f"{shards}/{name} cannot be read: {str(error).splitlines()[0]}") from None
     return clips
 
 
@@ -120,16 +160,23 @@ def order(n_clips: int, batch: int, seed: int, step: int) -> list[tuple[int, int
     return pairs
 
 
-def frame_indices(fps: float, n_frames: int, frames: int, at_fps: float, draw: float) -> list[int]:
+def frame_indices(
+    fps: float, n_frames: int, frames: int, at_fps: float, draw: float, begin: int | None = None
+) -> list[int]:
     """Indices of `frames` frames, evenly in time at `at_fps`, in a clip of `n_frames` frames at `fps`.
 
-    `draw` in [0, 1) places the first.
+    `draw` in [0, 1) places the first; or it is `begin`, or the last frame from which there are enough.
 
     The clip must be long enough (see `too_short`).
     """
     offsets = [round(i * fps / at_fps) for i in range(frames)]
-    first = int(draw * (n_frames - offsets[-1]))
+    first = int(draw * (n_frames - offsets[-1])) if begin is None else min(begin, n_frames - 1 - offsets[-1])
     return [first + offset for offset in offsets]
+
+
+def by_tag(clip: ShardClip) -> list[ShardClip]:
+    """The clip once for each of its tagged frames, from there on and with that prompt; as it is where none is tagged."""
+    return [replace(clip, first_frame=at, captions=((prompt, 1.0),)) for at, prompt in clip.tagged] or [clip]
 
 
 def too_short(clip: ShardClip, frames: int, at_fps: float) -> str | None:
@@ -165,7 +212,7 @@ class Feed:
 
     def __init__(
         self,
-        shards: Path,
+        shards: str | Path,
         *,
         frames: int,
         fps: float,
@@ -175,6 +222,7 @@ class Feed:
         windows_per_clip: int,
         heldout_share: float,
         seed: int,
+        tagged: bool = False,
     ) -> None:
         self.shards, self.frames, self.fps, self.batch = shards, frames, fps, batch
         self.width_px, self.height_px = width_px, height_px
@@ -193,22 +241,34 @@ class Feed:
         chosen = {clip.clip_id for clip in sorted(usable, key=lambda clip: self._hash(clip.clip_id))[:n_heldout]}
         self.heldout = [clip for clip in usable if clip.clip_id in chosen]
         self.train = [clip for clip in usable if clip.clip_id not in chosen]
+        if tagged:
+            self.train = [sample for clip in self.train for sample in by_tag(clip)]
         self.n_without_caption = sum(not clip.caption for clip in usable)
         self._files: dict[str, pq.ParquetFile] = {}
-        self._cache: dict[tuple[str, int], Tensor] = {}
+        self._cache: dict[tuple[str, int, int | None], Tensor] = {}
         self._cached_bytes = 0
 
     def samples(self, step: int) -> list[Sample]:
         """The samples of one training step: a pure function of the seed and the step."""
         return [self.read(self.train[i], epoch) for i, epoch in order(len(self.train), self.batch, self.seed, step)]
 
-    def reached(self, steps: int) -> set[str]:
-        """Ids of the clips that the first `steps` steps train on."""
-        if steps * self.batch >= len(self.train):
+    def stills(self, step: int, n: int) -> list[Sample]:
+        """`n` pictures for each sample of a step, the middle frames of other clips: a pure function of the seed and the step."""
+        draws = np.random.default_rng([self.seed, step, _STILLS])
+        picked = draws.integers(0, len(self.train), self.batch * n)
+        samples = [
+            self.read(self.train[i], int(epoch))
+            for i, epoch in zip(picked, draws.integers(0, 2**31, len(picked)), strict=True)
+        ]
+        return [replace(s, video_CTHW=s.video_CTHW[:, [self.frames // 2]]) for s in samples]
+
+    def reached(self, steps: int, begin: int = 0) -> set[str]:
+        """Ids of the clips that the steps from `begin` to before `steps` train on."""
+        if (steps - begin) * self.batch >= 2 * len(self.train):  # an epoch that began before is not a whole one
             return {clip.clip_id for clip in self.train}
         return {
             self.train[i].clip_id
-            for step in range(steps)
+            for step in range(begin, steps)
             for i, _ in order(len(self.train), self.batch, self.seed, step)
         }
 
@@ -218,24 +278,26 @@ class Feed:
         Raises TrainError, naming the clip, when it cannot be decoded.
         """
         window = epoch % self.windows
-        frames_TCHW = self._cache.get((clip.clip_id, window))
+        key = (clip.clip_id, window, clip.first_frame)
+        frames_TCHW = self._cache.get(key)
+        draw = np.random.default_rng([self._hash(clip.clip_id), window]).random()
+        indices = frame_indices(clip.fps, clip.n_frames, self.frames, self.fps, draw, clip.first_frame)
         if frames_TCHW is None:
-            draw = np.random.default_rng([self._hash(clip.clip_id), window]).random()
-            indices = frame_indices(clip.fps, clip.n_frames, self.frames, self.fps, draw)
             try:
                 frames_THWC = decode_frames(self._mp4(clip), indices)
             except DecodeError as error:
                 raise TrainError(f"clip {clip.clip_id} in {clip.file} cannot be decoded: {error}") from None
             frames_TCHW = torch.stack([fit(frame, self.width_px, self.height_px) for frame in frames_THWC])
             if self._cached_bytes + frames_TCHW.numel() <= _CACHE_BYTES:
-                self._cache[clip.clip_id, window] = frames_TCHW
+                self._cache[key] = frames_TCHW
                 self._cached_bytes += frames_TCHW.numel()
         caption = pick(clip.captions, np.random.default_rng([self._hash(clip.clip_id), epoch, _CAPTION]).random())
-        return Sample(clip.clip_id, caption, frames_TCHW.transpose(0, 1).float() / 127.5 - 1.0)
+        fps = clip.fps * (len(indices) - 1) / max(1, indices[-1] - indices[0]) if len(indices) > 1 else self.fps
+        return Sample(clip.clip_id, caption, frames_TCHW.transpose(0, 1).float() / 127.5 - 1.0, fps, clip.motion)
 
     def _mp4(self, clip: ShardClip) -> bytes:
         if clip.file not in self._files:
-            self._files[clip.file] = pq.ParquetFile(self.shards / clip.file)
+            self._files[clip.file] = pq.ParquetFile(_open(self.shards, clip.file))
         column = self._files[clip.file].read_row_group(clip.row_group, columns=["mp4"])["mp4"]
         return column[clip.row].as_py() or b""
 
@@ -243,6 +305,6 @@ class Feed:
         return int.from_bytes(hashlib.sha256(f"{self.seed}:{clip_id}".encode()).digest()[:8], "big")
 
 
-def stack(samples: list[Sample]) -> Tensor:
+def stack(samples: Sequence[Sample]) -> Tensor:
     """The videos of a batch, `video_BCTHW`."""
     return torch.stack([sample.video_CTHW for sample in samples])

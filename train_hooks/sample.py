@@ -1,70 +1,222 @@
-"""One video from a finished folder, to look at: `sample.mp4`, and `sample.png` with the real clip's frames below.
+"""Sampling from a finished folder: text, a first frame, or a video to be made anew, to frames.
 
-Shapes: T frames, H and W in pixels, C = 3; pixels are 0..1 here, as diffusers pipelines give them.
+One loop for every architecture, over diffusers' schedulers: DDIM, DPM-Solver++ or Euler on EDM's noise levels. Guidance may rise over the frames
+(SVD: from 1 to 3, linearly). A video to start from is noised to `strength` and denoised from there: ZeroScope XL's second pass.
+
+Shapes: B = 1 clip, C channels, T frames, H and W in pixels, h and w in latents. Pixels are 0..1 where they leave this file.
 """
 
-from fractions import Fraction
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-import av
 import torch
-from diffusers import TextToVideoSDPipeline
-from PIL import Image
+from diffusers import DPMSolverMultistepScheduler, EulerDiscreteScheduler
 from torch import Tensor
 
+from train_hooks.base import Base, load_base
+from train_hooks.conditioning import (
+    BUCKETS,
+    DEFAULT_BUCKET,
+    encode_image,
+    encode_text,
+    encode_video,
+    first_frame_latents,
+)
+from train_hooks.errors import RecipeError, TrainError
+from train_hooks.export import RECORD
+from train_hooks.net import Conditions, Net
+from train_hooks.objectives import schedule, signal_scale
+from train_hooks.pictures import check_ending, read_picture, read_video, write_video
 from train_hooks.recipe import Recipe
+from train_hooks.recipe_files import check_value
 
-SHOWN_WIDTH_PX = 384  # frames are enlarged by a whole factor to at least this width; ours
-GAP_PX = 4
-
-
-def sample(folder: Path, prompt: str, recipe: Recipe) -> Tensor:
-    """Loads the folder as its users will and samples one video from the recipe's seed, `frames_TCHW` in 0..1."""
-    pipeline = TextToVideoSDPipeline.from_pretrained(folder)
-    pipeline.set_progress_bar_config(disable=True)
-    frames_1THWC = pipeline(
-        prompt,
-        height=recipe.height_px,
-        width=recipe.width_px,
-        num_frames=recipe.frames,
-        num_inference_steps=recipe.sample_steps,
-        guidance_scale=recipe.guidance,
-        generator=torch.Generator().manual_seed(recipe.seed),
-        output_type="np",
-    ).frames
-    return torch.from_numpy(frames_1THWC[0]).permute(0, 3, 1, 2).float()
+SIGMA_MIN, SIGMA_MAX = 0.002, 700.0  # SVD, appendix D.2
+FIRST_FRAME_NOISE = 0.02  # generative-models' default of cond_aug
 
 
-def write_mp4(frames_TCHW: Tensor, fps: float, path: Path) -> None:  # noqa: N803
-    """Writes H.264, yuv420p, enlarged bicubically so that it can be watched."""
-    factor = -(-SHOWN_WIDTH_PX // frames_TCHW.shape[-1])
-    large = torch.nn.functional.interpolate(frames_TCHW, scale_factor=factor, mode="bicubic").clamp(0, 1)
-    part = path.with_suffix(".part")
-    with av.open(str(part), "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
-        stream.height, stream.width = large.shape[-2:]
-        stream.pix_fmt = "yuv420p"
-        stream.options = {"crf": "16"}
-        for frame_CHW in large:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(_bytes_HWC(frame_CHW).numpy(), format="rgb24")))
-        container.mux(stream.encode())
-    part.replace(path)
+@dataclass(frozen=True)
+class Ask:
+    """What is to be sampled."""
+
+    prompt: str = ""
+    seed: int = 0
+    motion_bucket: int = DEFAULT_BUCKET
+    first_frame_CHW: Tensor | None = None  # noqa: N815
+    """For image-to-video: pixels in -1..1."""
+    video_CTHW: Tensor | None = None  # noqa: N815
+    """For a second pass: pixels in -1..1, at the size wanted."""
+    strength: float = 0.7
+    """How much of the noise a second pass starts from. ZeroScope XL's card: 0.66 to 0.85."""
 
 
-def write_sheet(sampled_TCHW: Tensor, real_TCHW: Tensor, path: Path) -> None:  # noqa: N803
-    """Writes a PNG of two rows, one column per frame: the sampled frames above, the real clip's below.
+def open_folder(folder: Path) -> tuple[Recipe, Base, Net]:
+    """A finished training, ready to sample, with the stage as which it is sampled. Raises TrainError when it is none or cannot be read."""
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        recipe = recipe_of(record["recipe"]).shown()
+    except (OSError, ValueError, KeyError, TypeError):
+        told = "a folder of another kind is sampled with its own pipeline of diffusers"
+        raise TrainError(f"{folder} is not a finished training: it has no {RECORD} that can be read; {told}") from None
+    base = load_base(folder, recipe)
+    return recipe, base, Net(base.unet)
 
-    Nearest, twice the size.
+
+def recipe_of(values: Mapping[str, Any]) -> Recipe:
+    """The recipe in a record: JSON knows no tuples."""
+    plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    return Recipe(**plain)
+
+
+@torch.no_grad()
+def sample(recipe: Recipe, base: Base, net: Net, ask: Ask) -> Tensor:
+    """Frames (T, 3, H, W), 0..1, of the recipe's size and number.
+
+    Raises TrainError when the recipe needs a first frame and there is none.
     """
-    rows = [
-        torch.cat([torch.nn.functional.pad(f, (0, GAP_PX, 0, GAP_PX), value=1.0) for f in r], -1)
-        for r in (sampled_TCHW, real_TCHW)
-    ]
-    sheet_CHW = torch.cat(rows, dim=-2).repeat_interleave(2, -1).repeat_interleave(2, -2)
-    part = path.with_suffix(".part")
-    Image.fromarray(_bytes_HWC(sheet_CHW).numpy()).save(part, format="png")
-    part.replace(path)
+    generator = torch.Generator().manual_seed(ask.seed)
+    told, untold = _conditions(recipe, base, ask, generator)
+    scheduler = sampler(recipe)
+    scheduler.set_timesteps(recipe.sample_steps)
+    factor = recipe.latent_factor
+    size = (1, base.vae.config.latent_channels, recipe.frames, recipe.height_px // factor, recipe.width_px // factor)
+    noise_BCThw = torch.randn(size, generator=generator)
+    times = scheduler.timesteps
+    if ask.video_CTHW is None:
+        latents_BCThw = noise_BCThw * scheduler.init_noise_sigma
+    else:
+        times = times[len(times) - max(1, round(len(times) * ask.strength)) :]
+        clean_BCThw = encode_video(base.vae, ask.video_CTHW[None])
+        latents_BCThw = scheduler.add_noise(clean_BCThw, noise_BCThw, times[:1])
+        if hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(len(scheduler.timesteps) - len(times))
+    net.unet.eval()
+    latents_BCThw = denoise(recipe, net, scheduler, times, latents_BCThw, told, untold)
+    return decode(base.vae, latents_BCThw)[0]
 
 
-def _bytes_HWC(frame_CHW: Tensor) -> Tensor:  # noqa: N802, N803
-    return (frame_CHW.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous()
+def denoise(
+    recipe: Recipe,
+    net: Net,
+    scheduler: Any,
+    times: Tensor,
+    latents_BCThw: Tensor,  # noqa: N803
+    told: Conditions,
+    untold: Conditions,
+) -> Tensor:
+    """The scheduler's steps over the net's answers, with classifier-free guidance that rises over the frames."""
+    first = recipe.first_frame_guidance or recipe.guidance
+    guidance_T = torch.linspace(first, recipe.guidance, latents_BCThw.shape[2])[:, None, None]
+    guided = max(first, recipe.guidance) > 1
+    for i, t in enumerate(times):
+        input_BCThw = scheduler.scale_model_input(latents_BCThw, t)
+        time_B = t.expand(len(latents_BCThw))
+        answer = net(input_BCThw, time_B, told)
+        if guided:
+            without = net(input_BCThw, time_B, untold)
+            answer = without + guidance_T * (answer - without)
+        step = scheduler.step(answer, t, latents_BCThw)
+        latents_BCThw = step.prev_sample
+        if recipe.signal_scale != 1.0:
+            after = times[i + 1 : i + 2] if i + 1 < len(times) else torch.zeros(1)
+            latents_BCThw = latents_BCThw + _signal_step(recipe, scheduler, step.pred_original_sample, t[None], after)
+    return latents_BCThw
+
+
+def _signal_step(recipe: Recipe, scheduler: Any, signal_BCThw: Tensor, t: Tensor, after: Tensor) -> Tensor:  # noqa: N803
+    """What the clean latents grow by when their scale rises from that of t to that of the next timestep (VideoCrafter's DDIM)."""
+    ratio = signal_scale(after, recipe.signal_scale) / signal_scale(t, recipe.signal_scale)
+    abar = scheduler.alphas_cumprod[int(after)] if int(after) > 0 else scheduler.final_alpha_cumprod
+    grown: Tensor = abar.sqrt() * signal_BCThw * (ratio - 1)
+    return grown
+
+
+def sampler(recipe: Recipe) -> Any:
+    """The scheduler that a recipe samples with, on the schedule that it was trained with.
+
+    diffusers' DDIM is exact where the number of steps divides 1000; else it steps to other timesteps than it then asks the net about.
+    """
+    if recipe.prediction == "edm":
+        return EulerDiscreteScheduler(
+            prediction_type="v_prediction", timestep_type="continuous", use_karras_sigmas=True, sigma_min=SIGMA_MIN,
+            sigma_max=SIGMA_MAX, beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, steps_offset=1,
+            timestep_spacing="leading",
+        )  # fmt: skip
+    trained = schedule(recipe)
+    if recipe.sampler == "dpm++":
+        return DPMSolverMultistepScheduler.from_config(trained.config, algorithm_type="dpmsolver++", solver_order=2)
+    return EulerDiscreteScheduler.from_config(trained.config) if recipe.sampler == "euler" else trained
+
+
+def _conditions(recipe: Recipe, base: Base, ask: Ask, generator: torch.Generator) -> tuple[Conditions, Conditions]:
+    """What the net is told, and what it is told for the other half of the guidance."""
+    fps_B, bucket_B = torch.tensor([recipe.fps], dtype=torch.float32), torch.tensor([ask.motion_bucket])
+    if recipe.image_condition == "none":
+        text = encode_text(base, [ask.prompt, ""])
+        return Conditions(text[:1], fps_B, bucket_B), Conditions(text[1:], fps_B, bucket_B)
+    if ask.first_frame_CHW is None:
+        raise TrainError("this model makes a video from its first frame: give one with --image")
+    first_BCHW = ask.first_frame_CHW[None]
+    noise = torch.randn(first_BCHW.shape, generator=generator)
+    latents_BChw = first_frame_latents(base.vae, first_BCHW + FIRST_FRAME_NOISE * noise)
+    embedding = encode_image(base, first_BCHW)
+    noise_B = torch.tensor([FIRST_FRAME_NOISE])
+    told = Conditions(embedding, fps_B, bucket_B, latents_BChw, noise_B)
+    nothing = replace(told, text=torch.zeros_like(embedding), first_frame_BChw=torch.zeros_like(latents_BChw))
+    return told, nothing
+
+
+@torch.no_grad()
+def decode(vae: Any, latents_BCThw: Tensor) -> Tensor:  # noqa: N803
+    """Pixels (B, T, 3, H, W), 0..1."""
+    frames_NChw = latents_BCThw.transpose(1, 2).flatten(0, 1) / vae.config.scaling_factor
+    temporal = {"num_frames": latents_BCThw.shape[2]} if hasattr(vae.decoder, "time_conv_out") else {}
+    pixels_NCHW: Tensor = vae.decode(frames_NChw, **temporal).sample
+    return (pixels_NCHW / 2 + 0.5).clamp(0, 1).reshape(*latents_BCThw.shape[::2][:2], *pixels_NCHW.shape[1:])
+
+
+def sample_to(
+    folder: Path,
+    out: Path,
+    changes: Mapping[str, Any],
+    prompt: str = "",
+    seed: int = 0,
+    motion_bucket: int = DEFAULT_BUCKET,
+    image: Path | None = None,
+    video: Path | None = None,
+    strength: float = 0.7,
+) -> None:
+    """Samples from a finished folder into a file; `changes` are values of its recipe.
+
+    Raises RecipeError for a value that does not fit, TrainError for what cannot be read or written.
+    """
+    if not 0 < strength <= 1:
+        raise RecipeError(f"strength must be above 0 and at most 1, got {strength:g}")
+    if not 0 <= motion_bucket < BUCKETS:
+        raise RecipeError(f"the motion bucket must be 0 to {BUCKETS - 1}, got {motion_bucket}")
+    check_ending(out)
+    recipe, base, net = open_folder(folder)
+    for key, value in changes.items():
+        check_value(key, value)
+    recipe = replace(recipe, **changes)
+    step_px = recipe.latent_factor * 2 ** (len(net.unet.config.block_out_channels) - 1)
+    if recipe.width_px % step_px or recipe.height_px % step_px:
+        raise RecipeError(
+            f"width and height must be multiples of {step_px}, got {recipe.width_px} x {recipe.height_px}"
+        )
+    size = (recipe.width_px, recipe.height_px)
+    ask = Ask(
+        prompt,
+        seed,
+        motion_bucket,
+        None if image is None else read_picture(image, *size),
+        None if video is None else read_video(video, recipe.frames, *size),
+        strength,
+    )
+    frames_TCHW = sample(recipe, base, net, ask)
+    try:
+        write_video(frames_TCHW, recipe.fps, out)
+    except OSError as error:
+        raise TrainError(f"{out} cannot be written: {error.strerror or error}") from None

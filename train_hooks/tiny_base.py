@@ -1,49 +1,67 @@
-"""A small base model of the Stable Diffusion 2 architecture, filled at random.
+"""A small base model of Stable Diffusion's architecture, filled at random: 1.x or 2.x, and SVD's image encoder where the recipe needs one.
 
 It stands where the weights of Stable Diffusion stand in the other recipes. The tokenizer is the real one (its
-vocabulary ships inside open_clip), the VAE starts as `tiny_vae` says; everything else starts at random. VAE and text
-encoder are frozen while the UNet trains.
-
-Shapes: B clips, L tokens, D width of a text state.
+vocabulary ships inside open_clip), the VAE starts as `tiny_vae` says; everything else starts at random.
 """
 
 import gzip
 import importlib.util
-from dataclasses import dataclass
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from tokenizers.pre_tokenizers import ByteLevel
-from torch import Tensor
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import (
+    CLIPImageProcessor,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTokenizer,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+)
 
 from train_hooks import tiny_vae
+from train_hooks.base import PARTS, Base
+from train_hooks.conditioning import N_TOKENS
 from train_hooks.errors import TrainError
 from train_hooks.recipe import Recipe
 
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
-N_TOKENS = 77  # CLIP's context length
 NORM_GROUPS = 8  # of the UNet. SD: 32; ours
-
-
-@dataclass
-class Base:
-    """The parts of an image diffusion model, as diffusers objects."""
-
-    unet: Any
-    vae: Any
-    text_encoder: Any
-    tokenizer: Any
-    scheduler: Any
+IMAGE_PX = 32  # side of the picture that the image encoder sees. SVD: 224; ours
 
 
 def build_base(recipe: Recipe) -> Base:
     """Builds the base with random weights; the same recipe and seed give the same weights."""
     torch.manual_seed(recipe.seed)
+    with_image = recipe.image_condition != "none"
+    tokenizer = clip_tokenizer()
+    return Base(
+        unet=_unet(recipe),
+        vae=_vae(recipe),
+        text_encoder=None if with_image else _text_encoder(recipe, tokenizer).eval().requires_grad_(False),
+        tokenizer=None if with_image else tokenizer,
+        image_encoder=_image_encoder(recipe).eval().requires_grad_(False) if with_image else None,
+        feature_extractor=_image_processor() if with_image else None,
+    )
+
+
+def save_base(base: Base, folder: Path) -> None:
+    """Writes the parts as a diffusers folder, which is then read as any other base is."""
+    for part in PARTS:
+        made = getattr(base, part, None)
+        if made is not None:
+            made.save_pretrained(folder / part)
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}) + "\n")
+
+
+def _unet(recipe: Recipe) -> Any:
     levels = len(recipe.unet_channels)
-    unet = UNet2DConditionModel(
+    sd1 = recipe.family == "sd1"
+    heads = tuple(c // recipe.head_dim for c in recipe.unet_channels)
+    return UNet2DConditionModel(
         sample_size=(recipe.height_px // recipe.latent_factor, recipe.width_px // recipe.latent_factor),
         in_channels=recipe.latent_channels,
         out_channels=recipe.latent_channels,
@@ -51,24 +69,32 @@ def build_base(recipe: Recipe) -> Base:
         up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * (levels - 1),
         block_out_channels=recipe.unet_channels,
         layers_per_block=recipe.unet_layers_per_block,
-        norm_num_groups=NORM_GROUPS,
+        norm_num_groups=32 if recipe.architecture == "spatiotemporal" else NORM_GROUPS,
         cross_attention_dim=recipe.text_width,
-        # The name is historical: in UNet2DConditionModel these are numbers of heads.
-        attention_head_dim=tuple(c // recipe.head_dim for c in recipe.unet_channels),
-        use_linear_projection=True,
+        # The name is historical: in UNet2DConditionModel these are numbers of heads; SD 1 has as many at every level.
+        attention_head_dim=heads[0] if sd1 else heads,
+        use_linear_projection=not sd1,
     )
-    vae_levels = len(recipe.vae_channels)
+
+
+def _vae(recipe: Recipe) -> Any:
+    levels = len(recipe.vae_channels)
+    as_svd = recipe.image_condition != "none"
     vae = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * vae_levels,
-        up_block_types=("UpDecoderBlock2D",) * vae_levels,
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
         block_out_channels=recipe.vae_channels,
-        layers_per_block=1,
+        layers_per_block=2 if as_svd else 1,
         latent_channels=recipe.latent_channels,
-        norm_num_groups=tiny_vae.NORM_GROUPS,
+        norm_num_groups=32 if as_svd else tiny_vae.NORM_GROUPS,
         sample_size=max(recipe.width_px, recipe.height_px),
+        force_upcast=False,
     )
     tiny_vae.start_as_pyramid(vae)
-    tokenizer = clip_tokenizer()
+    return vae.eval()
+
+
+def _text_encoder(recipe: Recipe, tokenizer: Any) -> Any:
     text_encoder = CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer),
@@ -89,20 +115,28 @@ def build_base(recipe: Recipe) -> Base:
     with torch.no_grad():
         embeddings.position_embedding.weight.zero_()
         embeddings.token_embedding.weight[[tokenizer.bos_token_id, tokenizer.eos_token_id]] = 0.0
-    scheduler = DDIMScheduler(
-        # Stable Diffusion's schedule.
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        num_train_timesteps=1000,
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
-        prediction_type=recipe.prediction,
-        # Sampling starts at the last timestep, which training reaches too (Lin et al. 2023, section 3.3).
-        timestep_spacing="trailing",
+    return text_encoder
+
+
+def _image_encoder(recipe: Recipe) -> Any:
+    """In SVD this is OpenCLIP's ViT-H/14; here a random one of two layers."""
+    return CLIPVisionModelWithProjection(
+        CLIPVisionConfig(
+            hidden_size=recipe.text_width,
+            intermediate_size=4 * recipe.text_width,
+            num_hidden_layers=recipe.text_layers,
+            num_attention_heads=recipe.text_width // recipe.head_dim,
+            image_size=IMAGE_PX,
+            patch_size=IMAGE_PX // 4,
+            projection_dim=recipe.text_width,
+        )
     )
-    return Base(unet, vae.eval(), text_encoder.eval().requires_grad_(False), tokenizer, scheduler)
+
+
+def _image_processor() -> Any:
+    return CLIPImageProcessor(
+        size={"height": IMAGE_PX, "width": IMAGE_PX}, crop_size={"height": IMAGE_PX, "width": IMAGE_PX}
+    )
 
 
 def clip_tokenizer() -> Any:
@@ -124,11 +158,3 @@ def clip_tokenizer() -> Any:
     tokens = [*symbols, *(s + "</w>" for s in symbols), *(left + right for left, right in merges), BOS, EOS]
     vocab = {token: i for i, token in enumerate(tokens)}
     return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=N_TOKENS)
-
-
-@torch.no_grad()
-def encode_text(base: Base, captions: list[str]) -> Tensor:
-    """Text states (B, 77, text_width) of the frozen encoder; captions beyond 77 tokens are cut, as CLIP does."""
-    tokens = base.tokenizer(captions, padding="max_length", max_length=N_TOKENS, truncation=True, return_tensors="pt")
-    states: Tensor = base.text_encoder(tokens.input_ids)[0]
-    return states

@@ -18,7 +18,7 @@ from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
 KL_WEIGHT = 1e-6  # the KL weight of SD's autoencoder (latent-diffusion, autoencoder_kl_32x32x4.yaml)
-NORM_GROUPS = 2  # SD: 32. Ours: the first group must hold five channels of the narrowest level
+NORM_GROUPS = 2  # SD: 32. Ours: the first group must hold five channels of the narrowest level; with 32 that takes 160
 RGB = (0, 1, 2)  # channels that carry the picture
 CONSTANTS = {
     3: 8.0,
@@ -104,7 +104,7 @@ def _linear_output(norm: Any, conv: Any) -> None:
 def fit_vae(vae: Any, frames: Iterator[Tensor], steps: int, lr: float) -> tuple[float, float]:
     """Fits the VAE to batches of frames (N, 3, H, W) by L1 and a little KL, sets its scaling factor, freezes it.
 
-    The scaling factor is 1 / std of the latents, which is how Stable Diffusion's 0.18215 came about.
+    The scaling factor is 1 / std of the latents, which is how Stable Diffusion's 0.18215 came about. Without steps, that is all.
 
     Returns the mean absolute error before and after on one batch, in units of -1..1.
     """
@@ -133,11 +133,3 @@ def reconstruction_error(vae: Any, frames_NCHW: Tensor) -> float:  # noqa: N803
     """Mean absolute error of decoding the mean latent, in units of -1..1."""
     decoded_NCHW: Tensor = vae.decode(vae.encode(frames_NCHW).latent_dist.mean).sample
     return (decoded_NCHW - frames_NCHW).abs().mean().item()
-
-
-@torch.no_grad()
-def encode_video(vae: Any, video_BCTHW: Tensor) -> Tensor:  # noqa: N803
-    """Latents (B, C, T, h, w) at unit scale, frame by frame: the posterior's mean times the scaling factor."""
-    frames_NCHW = video_BCTHW.transpose(1, 2).flatten(0, 1)
-    latents_NCHW: Tensor = vae.encode(frames_NCHW).latent_dist.mean * vae.config.scaling_factor
-    return latents_NCHW.reshape(*video_BCTHW.transpose(1, 2).shape[:2], *latents_NCHW.shape[1:]).transpose(1, 2)

@@ -2,20 +2,26 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor
 
+from train_hooks.base import folder_of, hush, load_base
+from train_hooks.conditioning import MotionBuckets
 from train_hooks.export import check_out, export
 from train_hooks.feed import Feed, ShardClip, stack
-from train_hooks.inflate import inflate
 from train_hooks.loop import run_loop
-from train_hooks.recipe import Recipe, load_recipe
-from train_hooks.sample import sample, write_mp4, write_sheet
-from train_hooks.tiny_base import build_base
+from train_hooks.net import Net, make
+from train_hooks.objectives import schedule
+from train_hooks.pictures import write_sheet, write_video
+from train_hooks.recipe import Recipe
+from train_hooks.recipe_files import load_recipe
+from train_hooks.sample import Ask, open_folder, sample, sampler
+from train_hooks.tiny_base import build_base, save_base
 from train_hooks.tiny_vae import fit_vae
 
 
@@ -39,78 +45,107 @@ class TrainResult:
 
 def train(
     recipe: str,
-    shards: Path,
+    shards: str | Path,
     out: Path,
     overrides: Mapping[str, str] | None = None,
     say: Callable[[str], None] = print,
+    pickled: bool = False,
 ) -> TrainResult:
     """Runs a recipe on a shards folder and writes a diffusers folder with a sample video to `out`.
+
+    `pickled` asks for the weights as other projects' pickles too, where there are such (train_hooks/export.py).
 
     Raises RecipeError when the recipe or an override is wrong, TrainError when the shards, the base or a step fail.
     """
     started_s = time.monotonic()
-    plan = load_recipe(recipe, overrides)
+    whole = load_recipe(recipe, overrides)
+    plan, shown = whole.plan(), whole.shown()
     check_out(out)
-    torch.set_num_threads(plan.threads)
+    torch.set_num_threads(shown.threads)
     hush()
 
-    feed = Feed(
-        shards, frames=plan.frames, fps=plan.fps, width_px=plan.width_px, height_px=plan.height_px, batch=plan.batch,
-        windows_per_clip=plan.windows_per_clip, heldout_share=plan.heldout_share, seed=plan.seed,
-    )  # fmt: skip
-    used = feed.reached(plan.steps)
+    feeds = [feed_of(stage, shards) for stage in plan]
+    feed = feeds[plan.index(shown)]
+    used = reached(plan, feeds)
     left_out = dict(feed.left_out)
     left_out |= {
-        c.clip_id: f"not reached in {plan.steps} steps of {plan.batch}" for c in feed.train if c.clip_id not in used
+        c.clip_id: f"not reached in {whole.steps} steps of {shown.batch}" for c in feed.train if c.clip_id not in used
     }
     say_clips(feed, used, left_out, say)
+    motion = MotionBuckets.of([clip.motion for clip in feed.train])
 
-    base = build_base(plan)
-    first_error, last_error = fit_vae(base.vae, vae_frames(plan, feed), plan.vae_fit_steps, plan.vae_fit_lr)
-    say(
-        f"small VAE fitted to the clips' frames in {plan.vae_fit_steps} steps: "
-        f"mean error {first_error:.3f} -> {last_error:.3f} (pixels are -1..1)"
-    )
-    unet, report, identity = inflate(base.unet)
-    say(f"inflated: {report}; step-0 difference to the image UNet {identity:.1e}")
+    with TemporaryDirectory() as aside:
+        folder = folder_of(whole.base) if whole.base else build_tiny(shown, feed, Path(aside), say)
+        base = load_base(folder, shown)
+    unet, report, identity = make(base.unet, shown)
+    if report is None:
+        say(f"the base is a {type(unet).__name__} already and is trained on as it is")
+    else:
+        say(f"inflated: {report}; step-0 difference to the image UNet {identity:.1e}")
+    base.unet = None
+    net = Net(unet, shown.fps_condition)
 
-    losses = run_loop(plan, base, unet, feed, say)
+    losses = run_loop(whole, base, net, schedule(shown), feeds, motion, say)
     say(
         f"loss on the fixed grid: {losses.grid_before:.4f} -> {losses.grid_after:.4f} "
-        f"({plan.steps} steps, {losses.steps_s:.0f} s)"
+        f"({whole.steps} steps, {losses.steps_s:.0f} s)"
     )
 
-    shown = clip_to_show(feed, used)
+    clip = clip_to_show(feed, used)
     record = {
-        "recipe": asdict(plan),
+        "recipe": asdict(whole),
         "shards": {"path": str(shards), "index_sha256": feed.index_sha256},
         "losses": asdict(losses),
-        "vae_error": [first_error, last_error],
+        "identity_error": identity,
+        "motion_quantiles": list(motion.quantiles),
         "clips": {"used": sorted(used), "heldout": sorted(c.clip_id for c in feed.heldout), "left_out": left_out},
         "n_without_caption": feed.n_without_caption,
-        "sample": {"clip_id": shown.clip_id, "prompt": shown.caption, "seed": plan.seed},
+        "sample": {"clip_id": clip.clip_id, "prompt": clip.caption, "seed": shown.seed},
     }
-    export(base, unet, record, out)
+    export(base, unet, sampler(shown), record, out, pickled)
 
-    sampled_TCHW = sample(out, shown.caption, plan)
-    real_TCHW = (feed.read(shown, epoch=0).video_CTHW.transpose(0, 1) + 1) / 2
-    write_mp4(sampled_TCHW, plan.fps, out / "sample.mp4")
-    write_sheet(sampled_TCHW, real_TCHW, out / "sample.png")
+    real = feed.read(clip, epoch=0)
+    real_TCHW = (real.video_CTHW.transpose(0, 1) + 1) / 2
+    ask = Ask(clip.caption, shown.seed, motion.bucket(clip.motion), real.video_CTHW[:, 0])
+    sampled_TCHW = sample(*open_folder(out), ask)
+    write_video(sampled_TCHW, shown.fps, out / "sample.mp4")
+    write_sheet([sampled_TCHW, real_TCHW], out / "sample.png")
     seconds = time.monotonic() - started_s
-    say(f'sampled "{shown.caption}" into {out / "sample.mp4"}; {seconds:.0f} s in all')
+    say(f'sampled "{clip.caption}" into {out / "sample.mp4"}; {seconds:.0f} s in all')
     return TrainResult(
         out, losses.grid_before, losses.grid_after, len(used), len(feed.heldout), left_out, out / "sample.mp4", seconds
     )
 
 
-def hush() -> None:
-    """Keeps the libraries' progress bars and their remarks on what they deprecate off the screen; warnings and errors stay."""
-    import diffusers
-    import transformers
+def feed_of(stage: Recipe, shards: str | Path) -> Feed:
+    """The clips as a stage sees them."""
+    return Feed(
+        shards, frames=stage.frames, fps=stage.fps, width_px=stage.width_px, height_px=stage.height_px, batch=stage.batch,
+        windows_per_clip=stage.windows_per_clip, heldout_share=stage.heldout_share, seed=stage.seed, tagged=stage.tagged_frames,
+    )  # fmt: skip
 
-    for library in (diffusers.utils.logging, transformers.utils.logging):
-        library.disable_progress_bar()
-        library.set_verbosity_error()
+
+def reached(plan: Sequence[Recipe], feeds: Sequence[Feed]) -> set[str]:
+    """Ids of the clips that some step of some stage trains on."""
+    found: set[str] = set()
+    begin = 0
+    for stage, feed in zip(plan, feeds, strict=True):
+        end = begin + stage.steps
+        found |= feed.reached(min(end, stage.overfit)) if stage.overfit else feed.reached(end, begin)
+        begin = end
+    return found
+
+
+def build_tiny(recipe: Recipe, feed: Feed, folder: Path, say: Callable[[str], None]) -> Path:
+    """Writes the small random base, its VAE fitted to the clips' frames, as a diffusers folder."""
+    base = build_base(recipe)
+    first_error, last_error = fit_vae(base.vae, vae_frames(recipe, feed), recipe.vae_fit_steps, recipe.vae_fit_lr)
+    say(
+        f"small VAE fitted to the clips' frames in {recipe.vae_fit_steps} steps: "
+        f"mean error {first_error:.3f} -> {last_error:.3f} (pixels are -1..1)"
+    )
+    save_base(base, folder)
+    return folder
 
 
 def vae_frames(plan: Recipe, feed: Feed) -> Iterator[Tensor]:

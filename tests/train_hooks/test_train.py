@@ -13,7 +13,7 @@ from PIL import Image
 from tests.train_hooks.worlds import COLOURS, square_frames, write_shards
 from train_hooks.errors import RecipeError, TrainError
 from train_hooks.loop import lr_factor, stop_unless_finite
-from train_hooks.recipe import load_recipe
+from train_hooks.recipe_files import load_recipe
 from train_hooks.tiny_base import build_base, clip_tokenizer
 from train_hooks.tiny_vae import reconstruction_error
 from train_hooks.train import train

@@ -1,0 +1,106 @@
+"""What the net is told beside the noise level: text, frame rate, motion, a first frame and how noisy it is.
+
+SVD's convention that the frame rate is told as fps - 1 stands here and nowhere else; diffusers' pipeline subtracts by itself.
+
+SVD never said how its motion score becomes the motion bucket 0..255 (generative-models issues 148, 196, 279 and 354). Ours: the share of the
+trained clips that move less, times 255. The quantiles that this takes are written into the checkpoint, so that a bucket can be read back.
+
+Shapes: B clips, C channels, H and W in pixels, h and w in latents; L tokens of D channels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+BUCKETS = 256
+KNOTS = 33
+"""Quantiles that are kept of the motion scores. Ours."""
+DEFAULT_BUCKET = 127
+"""For a clip without a motion score: the default of diffusers' pipeline."""
+N_TOKENS = 77  # CLIP's context length
+
+
+@dataclass(frozen=True)
+class MotionBuckets:
+    """Quantiles of the trained clips' motion scores, evenly spaced from the least to the largest."""
+
+    quantiles: tuple[float, ...]
+
+    @classmethod
+    def of(cls, scores: Sequence[float | None]) -> "MotionBuckets":
+        """The mapping for these clips; those without a score do not count."""
+        known = [score for score in scores if score is not None]
+        return cls(tuple(float(q) for q in np.quantile(known, np.linspace(0, 1, KNOTS))) if known else ())
+
+    def bucket(self, score: float | None) -> int:
+        """0 for the least motion, 255 for the most; `DEFAULT_BUCKET` where nothing is known."""
+        if score is None or not self.quantiles:
+            return DEFAULT_BUCKET
+        ranks = np.linspace(0, 1, len(self.quantiles))
+        if self.quantiles[0] == self.quantiles[-1]:
+            return DEFAULT_BUCKET
+        return round((BUCKETS - 1) * float(np.interp(score, self.quantiles, ranks)))
+
+    def score(self, bucket: int) -> float | None:
+        """The motion score in the middle of a bucket: what to ask a sampler for."""
+        if not self.quantiles:
+            return None
+        return float(np.interp(bucket / (BUCKETS - 1), np.linspace(0, 1, len(self.quantiles)), self.quantiles))
+
+
+def added_time_ids(fps_B: Tensor, bucket_B: Tensor, noise_B: Tensor | None) -> Tensor:  # noqa: N803
+    """SVD's micro-conditions (B, 2 or 3): fps - 1, motion bucket, and with a first frame the standard deviation of its noise."""
+    parts = [fps_B - 1, bucket_B.to(fps_B.dtype)]
+    return torch.stack(parts if noise_B is None else [*parts, noise_B], dim=1)
+
+
+def noisy_first_frame(
+    frames_BCHW: Tensor,  # noqa: N803
+    log_mean: float,
+    log_std: float,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """First frames in -1..1 with Gaussian noise of ln(sigma) ~ N(log_mean, log_std^2), and sigma (B,) (SVD, appendix D.1)."""
+    sigma_B = torch.exp(log_mean + log_std * torch.randn(len(frames_BCHW), generator=generator))
+    noise = torch.randn(frames_BCHW.shape, generator=generator)
+    return frames_BCHW + sigma_B[:, None, None, None] * noise, sigma_B
+
+
+@torch.no_grad()
+def encode_text(base: Any, captions: Sequence[str]) -> Tensor:
+    """Text states (B, 77, D) of the frozen encoder; captions beyond 77 tokens are cut, as CLIP does."""
+    tokens = base.tokenizer(
+        list(captions), padding="max_length", max_length=N_TOKENS, truncation=True, return_tensors="pt"
+    )
+    states: Tensor = base.text_encoder(tokens.input_ids.to(base.text_encoder.device))[0]
+    return states
+
+
+@torch.no_grad()
+def encode_image(base: Any, frames_BCHW: Tensor) -> Tensor:  # noqa: N803
+    """CLIP's embedding of pictures in -1..1, (B, 1, D), as StableVideoDiffusionPipeline makes it: antialiased, no crop."""
+    size = base.image_encoder.config.image_size
+    small = torch.nn.functional.interpolate(frames_BCHW, (size, size), mode="bicubic", antialias=True)
+    mean = torch.tensor(base.feature_extractor.image_mean)[:, None, None]
+    std = torch.tensor(base.feature_extractor.image_std)[:, None, None]
+    embedding: Tensor = base.image_encoder(((small + 1) / 2 - mean) / std).image_embeds
+    return embedding[:, None]
+
+
+@torch.no_grad()
+def encode_video(vae: Any, video_BCTHW: Tensor) -> Tensor:  # noqa: N803
+    """Latents (B, C, T, h, w) at unit scale, frame by frame: the posterior's mean times the scaling factor."""
+    latents_NCHW: Tensor = first_frame_latents(vae, video_BCTHW.transpose(1, 2).flatten(0, 1))
+    latents_NCHW = latents_NCHW * vae.config.scaling_factor
+    return latents_NCHW.reshape(len(video_BCTHW), -1, *latents_NCHW.shape[1:]).transpose(1, 2)
+
+
+@torch.no_grad()
+def first_frame_latents(vae: Any, frames_NCHW: Tensor) -> Tensor:  # noqa: N803
+    """The posterior's mean for pictures, not scaled: so does SVD concatenate its first frame."""
+    mean: Tensor = vae.encode(frames_NCHW).latent_dist.mean
+    return mean

@@ -1,0 +1,202 @@
+"""One way to call every video UNet: latents (B, C, F, h, w), noise level, text, and the conditions that it knows.
+
+Shapes: B clips, C latent channels, F = T frames + M stills, h and w in latents; L tokens of D channels.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import UNet3DConditionModel, UNetSpatioTemporalConditionModel
+from diffusers.models.embeddings import TimestepEmbedding
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from train_hooks.blocks import ImageOnly, Layout, PerFrameText, images_pass
+from train_hooks.conditioning import added_time_ids
+from train_hooks.errors import TrainError
+from train_hooks.inflate import KeyReport, head_dim_per_level, inflate, spatiotemporal_unet_like, video_unet_like
+from train_hooks.recipe import Recipe
+from train_hooks.video_unet import CLASS, WEIGHTS, Style, VideoUNet
+
+SHAW_FRAMES = 16  # VideoCrafter's temporal_length
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What a batch is told beside its text. What a net does not know of is not used."""
+
+    text: Tensor
+    """One for each clip (B, L, D), or for each frame and still (B, F, L, D)."""
+    fps_B: Tensor  # noqa: N815
+    """True frames per second of the frames shown; SVD's fps - 1 is taken in `added_time_ids`."""
+    motion_bucket_B: Tensor  # noqa: N815
+    first_frame_BChw: Tensor | None = None  # noqa: N815
+    """SVD's first frame, as latents that are not scaled."""
+    first_frame_noise_B: Tensor | None = None  # noqa: N815
+    images: int = 0
+    """How many of the F are stills."""
+
+
+class Net:
+    """A video UNet with the switches that its architecture needs.
+
+    `unet` is what is trained and saved. `Net(unet)` adds no parameter but `fps_embedding`, where the recipe asks for it on a UNet3D.
+    """
+
+    def __init__(self, unet: Any, fps_condition: bool = False) -> None:
+        self.unet = unet
+        self._layout = unet.layout if isinstance(unet, VideoUNet) else Layout()
+        self._text: PerFrameText | None = None
+        self._fps_B: Tensor | None = None
+        if isinstance(unet, UNetSpatioTemporalConditionModel):
+            self._image_only = ImageOnly(unet)
+        if not isinstance(unet, VideoUNet):
+            self._text = PerFrameText(unet)
+        if isinstance(unet, UNet3DConditionModel):
+            images_pass(unet, self._layout)
+            if fps_condition:
+                add_fps_embedding(unet)
+            if hasattr(unet, "fps_embedding"):
+                unet.time_embedding.register_forward_hook(self._add_fps)
+
+    def __call__(self, x_BCFhw: Tensor, time_B: Tensor, told: Conditions) -> Tensor:  # noqa: N803
+        """The net's answer, shaped as the latents."""
+        n_frames = x_BCFhw.shape[2]
+        self._layout.frames, self._layout.images = n_frames - told.images, told.images
+        if isinstance(self.unet, UNetSpatioTemporalConditionModel):
+            return self._spatiotemporal(x_BCFhw, time_B, told)
+        text = told.text
+        self._fps_B = told.fps_B
+        if isinstance(self.unet, VideoUNet):
+            self.unet.fps_B = told.fps_B
+        elif text.ndim == 4 and self._text is not None:
+            self._text.text_NLD = text.flatten(0, 1)
+            text = text[:, 0]
+        try:
+            answer: Tensor = self.unet(x_BCFhw, time_B, encoder_hidden_states=text).sample
+        finally:
+            if self._text is not None:
+                self._text.text_NLD = None
+        return answer
+
+    def _add_fps(self, module: Any, args: Any, out: Tensor) -> Tensor:
+        if self._fps_B is None:
+            return out
+        wave = self.unet.time_proj(self._fps_B).to(out.dtype)
+        added: Tensor = out + self.unet.fps_embedding(wave)
+        return added
+
+    def _spatiotemporal(self, x_BCFhw: Tensor, time_B: Tensor, told: Conditions) -> Tensor:  # noqa: N803
+        x_BFChw = x_BCFhw.transpose(1, 2)
+        first = told.first_frame_BChw
+        if first is not None:
+            x_BFChw = torch.cat([x_BFChw, first[:, None].expand(-1, x_BFChw.shape[1], -1, -1, -1)], dim=2)
+        ids = added_time_ids(told.fps_B, told.motion_bucket_B, told.first_frame_noise_B)
+        indicator_BF = x_BFChw.new_zeros(x_BFChw.shape[:2])
+        if told.images:
+            indicator_BF[:, -told.images :] = 1
+        text = told.text
+        if text.ndim == 4 and self._text is not None:
+            self._text.text_NLD = text.flatten(0, 1)
+            text = text[:, 0]
+        try:
+            with self._image_only.set(indicator_BF):
+                answer: Tensor = self.unet(x_BFChw, time_B, text, added_time_ids=ids).sample
+        finally:
+            if self._text is not None:
+                self._text.text_NLD = None
+        return answer.transpose(1, 2)
+
+
+def add_fps_embedding(unet: Any) -> None:
+    """A second time embedding for the frame rate, added to the first; its last layer starts at zero (ModelScope; VideoCrafter, section 3.1)."""
+    first = unet.config.block_out_channels[0]
+    unet.fps_embedding = TimestepEmbedding(first, 4 * first)
+    nn.init.zeros_(unet.fps_embedding.linear_2.weight)
+    nn.init.zeros_(unet.fps_embedding.linear_2.bias)
+
+
+def make(unet: Any, recipe: Recipe) -> tuple[Any, KeyReport | None, float | None]:
+    """The video UNet of a recipe: inflated from an image UNet, or the one that the base already has, as it is.
+
+    Returns it with the key report and the step-0 difference of an inflation.
+
+    Raises TrainError when the base is of another kind than the recipe needs.
+    """
+    kind = kind_of(unet)
+    if kind == "image":
+        _check_family(unet, recipe)
+        return inflate(unet, lambda image: _like(image, recipe))
+    if kind != recipe.architecture:
+        raise TrainError(f"the base holds a {type(unet).__name__}, and the recipe makes '{recipe.architecture}'")
+    if kind == "spatiotemporal":
+        wanted = unet.config.out_channels * (2 if recipe.image_condition != "none" else 1)
+        if unet.config.in_channels != wanted:
+            told = f"{unet.config.in_channels} input channels, and image_condition '{recipe.image_condition}' needs {wanted}"
+            raise TrainError(f"the base has {told}")
+    return unet, None, None
+
+
+def kind_of(unet: Any) -> str:
+    """The architecture of a UNet, or `image`."""
+    if isinstance(unet, VideoUNet):
+        return unet.style.architecture
+    if isinstance(unet, UNetSpatioTemporalConditionModel):
+        return "spatiotemporal"
+    return "unet3d" if isinstance(unet, UNet3DConditionModel) else "image"
+
+
+def _like(unet2d: Any, recipe: Recipe) -> Any:
+    if recipe.architecture == "unet3d":
+        video = video_unet_like(unet2d)
+        if not recipe.temporal_convs:
+            raise TrainError("UNet3DConditionModel always has temporal convolutions; set temporal_convs to true")
+        return video
+    if recipe.architecture == "spatiotemporal":
+        return spatiotemporal_unet_like(unet2d, recipe.image_condition != "none", recipe.frames)
+    longest = SHAW_FRAMES if recipe.frame_positions == "shaw" else 0
+    return VideoUNet.like(unet2d, Style(recipe.architecture, recipe.temporal_convs, longest, recipe.fps_condition))
+
+
+def _check_family(unet2d: Any, recipe: Recipe) -> None:
+    family = "sd2" if unet2d.config.use_linear_projection else "sd1"
+    if family != recipe.family:
+        names = {"sd1": "Stable Diffusion 1", "sd2": "Stable Diffusion 2"}
+        raise TrainError(f"the base is of {names[family]}'s kind, and the recipe is made for {names[recipe.family]}")
+
+
+def load_unet(folder: Path) -> Any:
+    """A UNet as a finished folder holds it, of whichever class."""
+    import json
+
+    from diffusers import UNet2DConditionModel
+
+    told = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    name = told["_class_name"]
+    if name == CLASS:
+        return VideoUNet.from_pretrained(folder)
+    if name == "UNet3DConditionModel":
+        with head_dim_per_level():
+            unet = UNet3DConditionModel.from_pretrained(folder)
+        _restore_fps_embedding(unet, folder / WEIGHTS)
+        return unet
+    known = {
+        "UNet2DConditionModel": UNet2DConditionModel,
+        "UNetSpatioTemporalConditionModel": UNetSpatioTemporalConditionModel,
+    }
+    if name not in known:
+        raise TrainError(f"{folder} holds a {name}; known are {', '.join([*known, 'UNet3DConditionModel', CLASS])}")
+    return known[name].from_pretrained(folder)
+
+
+def _restore_fps_embedding(unet: Any, weights: Path) -> None:
+    """UNet3DConditionModel's own loader leaves the embedding that we added where it lies."""
+    if not weights.is_file():
+        return
+    with safe_open(weights, framework="pt") as file:
+        mine = {k.removeprefix("fps_embedding."): file.get_tensor(k) for k in file.keys() if k.startswith("fps_")}  # noqa: SIM118
+    if mine:
+        add_fps_embedding(unet)
+        unet.fps_embedding.load_state_dict(mine)

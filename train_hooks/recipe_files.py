@@ -1,0 +1,174 @@
+"""Recipes as YAML: `recipes/NAME.yaml`, checked before anything starts.
+
+All keys but those with a default must be in the file or in the one it `extends`; unknown ones are errors; `key=value` overrides are parsed by
+the type of the key. A key under `stages` holds in that stage alone. The comment beside a value says where it comes from, and `explain`
+gives both.
+"""
+
+import difflib
+import re
+import typing
+from collections.abc import Mapping
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import yaml
+
+from train_hooks.errors import RecipeError
+from train_hooks.recipe import Recipe
+
+RECIPES = Path(__file__).parent / "recipes"
+_TYPES = {key: kind for key, kind in typing.get_type_hints(Recipe).items() if key not in ("name", "stage", "stages")}
+_NEEDED = [f.name for f in fields(Recipe) if f.default is MISSING]
+
+
+class Explained(NamedTuple):
+    """A value of a recipe and where it comes from."""
+
+    key: str
+    value: str
+    source: str
+
+
+def known_recipes() -> list[str]:
+    """Names of the recipes that ship with the package."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def load_recipe(name: str, overrides: Mapping[str, str] | None = None) -> Recipe:
+    """Reads a recipe by its name, or from a YAML file, and applies `key=value` overrides; these hold in every stage.
+
+    Raises RecipeError for an unknown recipe, an unknown or missing key, or a value that does not parse.
+    """
+    values: dict[str, Any] = {}
+    stages: list[dict[str, Any]] = []
+    for path in _chain(name):
+        given = _read(path)
+        told = f"recipe {path.stem}"
+        own = given.pop("stages", None) or []
+        stages = [_stage(f"{told}, stage {i + 1}", stage) for i, stage in enumerate(own)] or stages
+        values |= _parsed(told, {key: raw for key, raw in given.items() if key != "extends"})
+    missing = sorted(key for key in _NEEDED if key not in values)
+    if missing:
+        raise RecipeError(f"recipe {name}: missing {', '.join(missing)}")
+    whole = sum(stage["steps"] for stage in stages)
+    if stages and whole != values["steps"]:
+        raise RecipeError(f"recipe {name}: its stages have {whole} steps, and steps says {values['steps']}")
+    changed = _parsed("--set", dict(overrides or {}))
+    stages = [
+        {key: value for key, value in s.items() if key in ("steps", "stage") or key not in changed} for s in stages
+    ]
+    recipe = Recipe(name=Path(name).stem, stages=tuple(stages), **{**values, **changed})
+    recipe.plan()
+    return recipe
+
+
+def check_value(key: str, value: Any) -> None:
+    """Raises RecipeError when a value is not of the type of its key."""
+    _parse("recipe", key, value)
+
+
+def explain(name: str) -> list[Explained]:
+    """Every value of a recipe with its source: the comment beside it. Raises RecipeError as `load_recipe` does."""
+    load_recipe(name)
+    rows: dict[str, Explained] = {}
+    for path in _chain(name):
+        found = _commented(path.read_text(encoding="utf-8"))
+        if any(row.key.startswith("stage ") for row in found):
+            rows = {key: row for key, row in rows.items() if not key.startswith("stage ")}
+        rows |= {row.key: row for row in found}
+    return list(rows.values())
+
+
+def _commented(text: str) -> list[Explained]:
+    """The values of a recipe's text with their comments; a comment may run on in lines of its own, further to the right."""
+    rows: list[Explained] = []
+    stage = 0
+    for line in text.splitlines():
+        stage += line.lstrip().startswith("- ")
+        found = re.match(r"(\s*(?:- )?)(\w+):\s*([^#]*?)\s*(?:#\s*(.*))?$", line)
+        more = re.match(r"\s{8,}#\s*(.*)$", line)
+        if found and found[2] not in ("stages", "extends"):
+            where = f"stage {stage}: " if found[1] else ""
+            rows.append(Explained(where + found[2], found[3].strip("'\""), found[4] or ""))
+        elif more and rows:
+            rows[-1] = rows[-1]._replace(source=f"{rows[-1].source} {more[1]}")
+    return rows
+
+
+def _chain(name: str) -> list[Path]:
+    """The files of a recipe, the one that all others extend first."""
+    paths: list[Path] = []
+    while name:
+        path = Path(name) if name.endswith((".yaml", ".yml")) else RECIPES / f"{name}.yaml"
+        if not path.is_file() or path in paths:
+            raise RecipeError(f"there is no recipe '{name}'; the known ones are: {', '.join(known_recipes())}")
+        paths.insert(0, path)
+        name = str(_read(path).get("extends") or "")
+    return paths
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        given = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(given, dict):
+        raise RecipeError(f"{path} is not a recipe: it should be a list of `key: value`")
+    return given
+
+
+def _parsed(source: str, pairs: Any) -> dict[str, Any]:
+    if not isinstance(pairs, Mapping):
+        raise RecipeError(f"{source}: expected `key: value`, got {pairs!r}")
+    for key in pairs:
+        if key not in _TYPES:
+            raise RecipeError(f"{source}: unknown key '{key}'{_nearest(str(key))}")
+    return {key: _parse(source, key, raw) for key, raw in pairs.items()}
+
+
+def _stage(source: str, pairs: Any) -> dict[str, Any]:
+    """A stage: its name, and the keys that it sets."""
+    if not isinstance(pairs, Mapping) or "steps" not in pairs:
+        raise RecipeError(f"{source}: expected `key: value`, steps among them, got {pairs!r}")
+    return {"stage": str(pairs.get("stage", "")), **_parsed(source, {k: v for k, v in pairs.items() if k != "stage"})}
+
+
+def _parse(source: str, key: str, raw: Any) -> Any:
+    """Turns a YAML value or the text after `=` into the type of the key."""
+    kind = _TYPES[key]
+    wrong = RecipeError(f"{source}: {key} must be {_described(kind)}, got {raw!r}")
+    try:
+        if typing.get_origin(kind) is tuple:
+            parts = raw.strip("[]() ").split(",") if isinstance(raw, str) else list(raw)
+            if not parts:
+                raise wrong
+            return tuple(int(part) for part in parts)
+        if typing.get_origin(kind) is Literal:
+            if raw not in typing.get_args(kind):
+                raise wrong
+            return raw
+        if kind is str:
+            return "" if raw is None else str(raw)
+        if kind is bool:
+            return {"true": True, "false": False}[str(raw).lower()]
+        if isinstance(raw, bool) or (kind is int and isinstance(raw, float)):
+            raise wrong
+        number = kind(raw)
+    except (KeyError, TypeError, ValueError):
+        raise wrong from None
+    return number
+
+
+def _described(kind: Any) -> str:
+    if typing.get_origin(kind) is tuple:
+        return "a list of whole numbers such as 32,64"
+    if typing.get_origin(kind) is Literal:
+        return "one of " + ", ".join(typing.get_args(kind))
+    return {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[kind]
+
+
+def _nearest(wrong: str) -> str:
+    found = difflib.get_close_matches(wrong, _TYPES, n=1, cutoff=0.6)
+    return f"; did you mean '{found[0]}'?" if found else f"; the keys are: {', '.join(sorted(_TYPES))}"

@@ -24,6 +24,7 @@ from train_hooks.batch import Batch, make_batch, shows_images
 from train_hooks.checkpointing import checkpoint_activations
 from train_hooks.conditioning import MotionBuckets
 from train_hooks.errors import TrainError
+from train_hooks.fast import speed_up
 from train_hooks.feed import Feed
 from train_hooks.net import Net
 from train_hooks.objectives import draw_levels, draw_noise, noised
@@ -68,6 +69,8 @@ def run_loop(
     per_step: list[float] = []
     started_s = time.monotonic()
     n_steps = sum(stage.steps for stage in plan)
+    if shown.fast:
+        speed_up(net.unet)
     checkpoint_activations(net.unet, shown.checkpointing)
     net.unet.train()
     for stage, feed in zip(plan, feeds, strict=True):

@@ -50,6 +50,7 @@ class Recipe:
     lora_rank: int
     inherited_grad_scale: float
     checkpointing: Literal["none", "blocks", "selective"]
+    fast: bool
     # the objective
     prediction: Prediction
     schedule: Literal["scaled_linear", "linear", "squaredcos_cap_v2"]

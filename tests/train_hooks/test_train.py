@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -11,12 +12,16 @@ from diffusers import TextToVideoSDPipeline, UNet3DConditionModel
 from PIL import Image
 
 from tests.train_hooks.worlds import COLOURS, square_frames, write_shards
+from train_hooks.conditioning import MotionBuckets
 from train_hooks.errors import RecipeError, TrainError
-from train_hooks.loop import lr_factor, stop_unless_finite
+from train_hooks.loop import grid_loss, lr_factor, make_grid, stop_unless_finite
+from train_hooks.net import Net
+from train_hooks.objectives import schedule
 from train_hooks.recipe_files import load_recipe
+from train_hooks.sample import open_folder
 from train_hooks.tiny_base import build_base, clip_tokenizer
 from train_hooks.tiny_vae import reconstruction_error
-from train_hooks.train import train
+from train_hooks.train import feed_of, train
 
 SMALL = {
     "frames": "4", "width_px": "32", "height_px": "24", "unet_channels": "16,32", "head_dim": "16", "text_width": "32",
@@ -58,20 +63,12 @@ def test_every_clip_is_in_the_record(trained):
 
 def test_the_folder_loads_and_the_loop_and_the_pipeline_agree(trained):
     """The reloaded parts give the loss that the loop measured: weights, VAE scale, text and schedule survived."""
-    from train_hooks.feed import Feed
-    from train_hooks.loop import grid_loss
-    from train_hooks.tiny_base import Base
-
     result, _, shards = trained
     pipeline = TextToVideoSDPipeline.from_pretrained(result.out)
-    recipe = load_recipe("tiny", SMALL)
-    feed = Feed(
-        shards, frames=4, fps=recipe.fps, width_px=32, height_px=24, batch=2,
-        windows_per_clip=recipe.windows_per_clip, heldout_share=0.0, seed=0,
-    )  # fmt: skip
-    base = Base(None, pipeline.vae, pipeline.text_encoder, pipeline.tokenizer, pipeline.scheduler)
-    grid = [feed.read(clip, epoch=0) for clip in feed.train[:4]]
-    assert grid_loss(base, pipeline.unet, grid, recipe.seed) == result.last_loss
+    recipe, base, _ = open_folder(result.out)
+    net = Net(pipeline.unet)
+    grid = make_grid(recipe, base, feed_of(recipe, shards), MotionBuckets(()))
+    assert grid_loss(recipe, net, schedule(recipe), grid) == result.last_loss
 
 
 def test_the_unet_comes_back_bit_equal(tmp_path, trained):
@@ -135,17 +132,16 @@ def test_a_loss_that_is_not_finite_stops_with_the_clip_ids(square_rows, tmp_path
     with pytest.raises(TrainError, match=r"(loss|gradient) is not finite at step \d+, on clips clip\d"):
         train("tiny", shards, tmp_path / "out", {**SMALL, "lr": "1e30", "grad_clip": "1e30"}, lambda line: None)
     assert not (tmp_path / "out").exists()
-    from train_hooks.feed import Sample
-
-    samples = [Sample(name, "", torch.zeros(1)) for name in ("good", "bad")]
     with pytest.raises(TrainError, match="at step 4, on clips bad;"):
-        stop_unless_finite(torch.tensor([1.0, float("nan")]), samples, 4, "loss")
+        stop_unless_finite(torch.tensor([1.0, float("nan")]), ["good", "bad"], 4, "loss")
 
 
 def test_the_learning_rate_warms_up_and_comes_down():
-    assert lr_factor(0, 100, 10) == pytest.approx(0.1)
-    assert lr_factor(10, 100, 10) == pytest.approx(1.0)
-    assert lr_factor(99, 100, 10) == pytest.approx(0.1)
+    stage = load_recipe("tiny", {"steps": "100", "lr_warmup_steps": "10"})
+    assert lr_factor(0, stage) == pytest.approx(0.1)
+    assert lr_factor(10, stage) == pytest.approx(1.0)
+    assert lr_factor(99, stage) == pytest.approx(0.1)
+    assert lr_factor(99, replace(stage, lr_decay="constant")) == 1.0
 
 
 def test_the_tokenizer_is_clips():

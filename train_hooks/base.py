@@ -63,7 +63,9 @@ def load_base(folder: Path, recipe: Recipe) -> Base:
     """
     hush()
     with_image = recipe.image_condition != "none"
-    needed = ["unet", "vae", *(("image_encoder",) if with_image else ("text_encoder", "tokenizer"))]
+    with_text = recipe.image_condition != "concatenate"
+    eyes, words = ("image_encoder",) if with_image else (), ("text_encoder", "tokenizer") if with_text else ()
+    needed = ["unet", "vae", *eyes, *words]
     lacking = [part for part in needed if not (folder / part).is_dir()]
     if lacking:
         told = f"it has no {' and no '.join(f'{part}/' for part in lacking)}"
@@ -75,13 +77,13 @@ def load_base(folder: Path, recipe: Recipe) -> Base:
         made.feature_extractor = (
             _read(processor, CLIPImageProcessor.from_pretrained) if processor.is_dir() else CLIPImageProcessor()
         )
-        given, wanted = made.image_encoder.config.projection_dim, made.unet.config.cross_attention_dim
-        what = "image_encoder gives embeddings"
-    else:
+    if with_text:
         made.text_encoder = _read(folder / "text_encoder", CLIPTextModel.from_pretrained)
         made.tokenizer = _read(folder / "tokenizer", CLIPTokenizer.from_pretrained)
-        given, wanted = made.text_encoder.config.hidden_size, made.unet.config.cross_attention_dim
-        what = "text_encoder gives states"
+        given, what = made.text_encoder.config.hidden_size, "text_encoder gives states"
+    else:
+        given, what = made.image_encoder.config.projection_dim, "image_encoder gives embeddings"
+    wanted = made.unet.config.cross_attention_dim
     if given != wanted:
         raise TrainError(f"base: {folder}: its {what} of {given} numbers, and its unet reads {wanted}")
     if made.vae.config.latent_channels != made.unet.config.out_channels:

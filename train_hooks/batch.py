@@ -13,6 +13,7 @@ from train_hooks.base import Base
 from train_hooks.conditioning import (
     MotionBuckets,
     encode_image,
+    encode_image_tokens,
     encode_text,
     encode_video,
     first_frame_latents,
@@ -68,7 +69,7 @@ def make_batch(
         latents_BCFhw = torch.cat([latents_BCFhw, stills_BCMhw], dim=2)
     fps_B = torch.tensor([sample.fps for sample in samples], dtype=torch.float32)
     bucket_B = torch.tensor([motion.bucket(sample.motion) for sample in samples])
-    if recipe.image_condition != "none":
+    if recipe.image_condition == "concatenate":
         told = _with_first_frame(recipe, base, video_BCTHW[:, :, 0], draws)
         told = replace(told, fps_B=fps_B, motion_bucket_B=bucket_B)
     else:
@@ -80,6 +81,10 @@ def make_batch(
             frames = video_BCTHW.shape[2]
             text = torch.cat([text[:, None].expand(-1, frames, -1, -1), own_BMLD], dim=1)
         told = Conditions(text, fps_B, bucket_B, images=n_images)
+        if recipe.image_condition == "attention":
+            tokens_BLD = encode_image_tokens(base, video_BCTHW[:, :, 0])
+            kept_B = torch.rand(len(samples), generator=draws) >= recipe.image_dropout
+            told = replace(told, image_tokens_BLD=tokens_BLD * kept_B[:, None, None])
     return Batch([sample.clip_id for sample in samples], latents_BCFhw, told)
 
 

@@ -82,13 +82,25 @@ def encode_text(base: Any, captions: Sequence[str]) -> Tensor:
 
 @torch.no_grad()
 def encode_image(base: Any, frames_BCHW: Tensor) -> Tensor:  # noqa: N803
-    """CLIP's embedding of pictures in -1..1, (B, 1, D), as StableVideoDiffusionPipeline makes it: antialiased, no crop."""
+    """CLIP's embedding of pictures in -1..1, (B, 1, D)."""
+    embedding: Tensor = _seen(base, frames_BCHW).image_embeds
+    return embedding[:, None]
+
+
+@torch.no_grad()
+def encode_image_tokens(base: Any, frames_BCHW: Tensor) -> Tensor:  # noqa: N803
+    """All of CLIP's tokens of pictures in -1..1, (B, 1 + patches, D)."""
+    tokens: Tensor = _seen(base, frames_BCHW).last_hidden_state
+    return tokens
+
+
+def _seen(base: Any, frames_BCHW: Tensor) -> Any:  # noqa: N803
+    """CLIP on pictures as StableVideoDiffusionPipeline shows them to it: antialiased, no crop."""
     size = base.image_encoder.config.image_size
     small = torch.nn.functional.interpolate(frames_BCHW, (size, size), mode="bicubic", antialias=True)
     mean = torch.tensor(base.feature_extractor.image_mean)[:, None, None]
     std = torch.tensor(base.feature_extractor.image_std)[:, None, None]
-    embedding: Tensor = base.image_encoder(((small + 1) / 2 - mean) / std).image_embeds
-    return embedding[:, None]
+    return base.image_encoder(((small + 1) / 2 - mean) / std)
 
 
 @torch.no_grad()

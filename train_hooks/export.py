@@ -74,7 +74,7 @@ def _save_parts(base: Base, unet: Any, scheduler: Any, folder: Path) -> None:
             vae=base.vae, text_encoder=base.text_encoder, tokenizer=base.tokenizer, unet=unet, scheduler=scheduler
         ).save_pretrained(folder)
         return
-    if base.image_encoder is not None:
+    if kind == "spatiotemporal" and base.image_encoder is not None:
         StableVideoDiffusionPipeline(
             vae=temporal_vae(base.vae), image_encoder=base.image_encoder, unet=unet, scheduler=scheduler,
             feature_extractor=base.feature_extractor,

@@ -47,6 +47,9 @@ def videocrafter_keys(unet: Any) -> dict[str, str]:
     names = sorted(modules, key=len, reverse=True)
     made: dict[str, str] = {}
     for key in unet.unet.state_dict():
+        if key.startswith("image_proj."):  # lvdm keeps it beside the UNet
+            made[key] = key.replace("image_proj.", "image_proj_model.", 1)
+            continue
         name = next(name for name in names if key.startswith(f"{name}."))
         rest = key.removeprefix(f"{name}.")
         made[key] = f"{PREFIX}{modules[name]}.{_inside(name, rest)}"
@@ -65,7 +68,7 @@ def _inside(name: str, rest: str) -> str:
     if re.search(r"\.resnets\.\d+$", name):
         part, _, tail = rest.partition(".")
         return f"{RESNET[part]}.{tail}"
-    return rest
+    return rest.replace(".processor.", ".")  # `attn2.to_k_ip`
 
 
 def as_videocrafter(unet: Any) -> dict[str, Tensor]:

@@ -37,6 +37,7 @@ IMAGE_EPS = 1e-5
 """Epsilon of Stable Diffusion's group norms; SVD's blocks have 1e-6 in most places, which alone moves outputs by 1e-4."""
 NEW_KEYS = (
     "temp_", "_temp.", "temporal_", "time_mixer.", "time_pos_embed.", "transformer_in.", "add_embedding.", "init_attn.", "fps_embedding.",
+    "image_proj.", ".processor.",
 )  # fmt: skip
 """What the name of a parameter that inflation adds holds."""
 

@@ -37,6 +37,8 @@ class Conditions:
     first_frame_noise_B: Tensor | None = None  # noqa: N815
     images: int = 0
     """How many of the F are stills."""
+    image_tokens_BLD: Tensor | None = None  # noqa: N815
+    """VideoCrafter's first frame, as its encoder's tokens."""
 
 
 class Net:
@@ -75,7 +77,8 @@ class Net:
             self._text.text_NLD = text.flatten(0, 1)
             text = text[:, 0]
         try:
-            answer: Tensor = self.unet(x_BCFhw, time_B, encoder_hidden_states=text).sample
+            seen = {} if told.image_tokens_BLD is None else {"image_tokens": told.image_tokens_BLD}
+            answer: Tensor = self.unet(x_BCFhw, time_B, encoder_hidden_states=text, **seen).sample
         finally:
             if self._text is not None:
                 self._text.text_NLD = None
@@ -118,8 +121,10 @@ def add_fps_embedding(unet: Any) -> None:
     nn.init.zeros_(unet.fps_embedding.linear_2.bias)
 
 
-def make(unet: Any, recipe: Recipe) -> tuple[Any, KeyReport | None, float | None]:
+def make(unet: Any, recipe: Recipe, image_width: int = 0) -> tuple[Any, KeyReport | None, float | None]:
     """The video UNet of a recipe: inflated from an image UNet, or the one that the base already has, as it is.
+
+    `image_width`: channels of the image encoder's tokens, where the recipe shows them to the UNet.
 
     Returns it with the key report and the step-0 difference of an inflation.
 
@@ -128,7 +133,7 @@ def make(unet: Any, recipe: Recipe) -> tuple[Any, KeyReport | None, float | None
     kind = kind_of(unet)
     if kind == "image":
         _check_family(unet, recipe)
-        return inflate(unet, lambda image: _like(image, recipe))
+        return inflate(unet, lambda image: _like(image, recipe, image_width))
     if kind != recipe.architecture:
         raise TrainError(f"the base holds a {type(unet).__name__}, and the recipe makes '{recipe.architecture}'")
     if kind == "spatiotemporal":
@@ -148,16 +153,18 @@ def kind_of(unet: Any) -> str:
     return "unet3d" if isinstance(unet, UNet3DConditionModel) else "image"
 
 
-def _like(unet2d: Any, recipe: Recipe) -> Any:
+def _like(unet2d: Any, recipe: Recipe, image_width: int) -> Any:
     if recipe.architecture == "unet3d":
         video = video_unet_like(unet2d)
         if not recipe.temporal_convs:
             raise TrainError("UNet3DConditionModel always has temporal convolutions; set temporal_convs to true")
         return video
     if recipe.architecture == "spatiotemporal":
-        return spatiotemporal_unet_like(unet2d, recipe.image_condition != "none", recipe.frames)
+        return spatiotemporal_unet_like(unet2d, recipe.image_condition == "concatenate", recipe.frames)
     longest = SHAW_FRAMES if recipe.frame_positions == "shaw" else 0
-    return VideoUNet.like(unet2d, Style(recipe.architecture, recipe.temporal_convs, longest, recipe.fps_condition))
+    shown = image_width if recipe.image_condition == "attention" else 0
+    style = Style(recipe.architecture, recipe.temporal_convs, longest, recipe.fps_condition, shown)
+    return VideoUNet.like(unet2d, style)
 
 
 def _check_family(unet2d: Any, recipe: Recipe) -> None:

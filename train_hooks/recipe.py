@@ -43,7 +43,7 @@ class Recipe:
     temporal_convs: bool
     frame_positions: Literal["none", "shaw", "rotary"]
     fps_condition: bool
-    image_condition: Literal["none", "concatenate"]
+    image_condition: Literal["none", "concatenate", "attention"]
     # what of it is trained
     trainable: Literal["all", "temporal", "spatial", "attention", "lora"]
     lora_layers: Literal["all", "temporal", "spatial"]
@@ -127,8 +127,10 @@ class Recipe:
             raise RecipeError("min_snr_gamma does not go with prediction 'edm', whose weights are its own")
         if self.signal_scale != 1 and self.sampler != "ddim":
             raise RecipeError(f"signal_scale is undone by 'ddim' alone, got sampler '{self.sampler}'")
-        if self.image_condition != "none" and not spatiotemporal:
+        if self.image_condition == "concatenate" and not spatiotemporal:
             raise RecipeError("image_condition 'concatenate' needs architecture 'spatiotemporal'")
+        if self.image_condition == "attention" and self.architecture != "videocrafter":
+            raise RecipeError("image_condition 'attention' needs architecture 'videocrafter'")
         if self.images_per_video and self.image_rank_share:
             raise RecipeError("images_per_video and image_rank_share are two ways to the same; set one of them to 0")
         if (self.architecture == "lavie") != (self.frame_positions == "rotary"):

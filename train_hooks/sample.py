@@ -21,6 +21,7 @@ from train_hooks.conditioning import (
     BUCKETS,
     DEFAULT_BUCKET,
     encode_image,
+    encode_image_tokens,
     encode_text,
     encode_video,
     first_frame_latents,
@@ -153,11 +154,17 @@ def sampler(recipe: Recipe) -> Any:
 def _conditions(recipe: Recipe, base: Base, ask: Ask, generator: torch.Generator) -> tuple[Conditions, Conditions]:
     """What the net is told, and what it is told for the other half of the guidance."""
     fps_B, bucket_B = torch.tensor([recipe.fps], dtype=torch.float32), torch.tensor([ask.motion_bucket])
-    if recipe.image_condition == "none":
-        text = encode_text(base, [ask.prompt, ""])
-        return Conditions(text[:1], fps_B, bucket_B), Conditions(text[1:], fps_B, bucket_B)
-    if ask.first_frame_CHW is None:
+    if recipe.image_condition != "none" and ask.first_frame_CHW is None:
         raise TrainError("this model makes a video from its first frame: give one with --image")
+    if recipe.image_condition != "concatenate":
+        text = encode_text(base, [ask.prompt, ""])
+        told, untold = Conditions(text[:1], fps_B, bucket_B), Conditions(text[1:], fps_B, bucket_B)
+        if recipe.image_condition == "attention" and ask.first_frame_CHW is not None:
+            tokens_BLD = encode_image_tokens(base, ask.first_frame_CHW[None])
+            told = replace(told, image_tokens_BLD=tokens_BLD)
+            untold = replace(untold, image_tokens_BLD=torch.zeros_like(tokens_BLD))
+        return told, untold
+    assert ask.first_frame_CHW is not None
     first_BCHW = ask.first_frame_CHW[None]
     noise = torch.randn(first_BCHW.shape, generator=generator)
     latents_BChw = first_frame_latents(base.vae, first_BCHW + FIRST_FRAME_NOISE * noise)

@@ -37,12 +37,13 @@ def build_base(recipe: Recipe) -> Base:
     """Builds the base with random weights; the same recipe and seed give the same weights."""
     torch.manual_seed(recipe.seed)
     with_image = recipe.image_condition != "none"
+    with_text = recipe.image_condition != "concatenate"
     tokenizer = clip_tokenizer()
     return Base(
         unet=_unet(recipe),
         vae=_vae(recipe),
-        text_encoder=None if with_image else _text_encoder(recipe, tokenizer).eval().requires_grad_(False),
-        tokenizer=None if with_image else tokenizer,
+        text_encoder=_text_encoder(recipe, tokenizer).eval().requires_grad_(False) if with_text else None,
+        tokenizer=tokenizer if with_text else None,
         image_encoder=_image_encoder(recipe).eval().requires_grad_(False) if with_image else None,
         feature_extractor=_image_processor() if with_image else None,
     )
@@ -79,7 +80,7 @@ def _unet(recipe: Recipe) -> Any:
 
 def _vae(recipe: Recipe) -> Any:
     levels = len(recipe.vae_channels)
-    as_svd = recipe.image_condition != "none"
+    as_svd = recipe.image_condition == "concatenate"
     vae = AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * levels,
         up_block_types=("UpDecoderBlock2D",) * levels,

@@ -77,7 +77,7 @@ def train(
     with TemporaryDirectory() as aside:
         folder = folder_of(whole.base) if whole.base else build_tiny(shown, feed, Path(aside), say)
         base = load_base(folder, shown)
-    unet, report, identity = make(base.unet, shown)
+    unet, report, identity = make(base.unet, shown, base.image_encoder.config.hidden_size if base.image_encoder else 0)
     if report is None:
         say(f"the base is a {type(unet).__name__} already and is trained on as it is")
     else:

@@ -3,7 +3,7 @@
 Pictures run through the image UNet as one batch; the new layers see which of them are frames of one clip. The image UNet's keys do not change.
 
 - videocrafter: after each residual block a temporal convolution (version 2), after each spatial transformer a temporal one, one more behind
-  `conv_in`; the frame rate's embedding is added to the time's.
+  `conv_in`; the frame rate's embedding is added to the time's. Image-to-video: the first frame's tokens beside the text's.
 - lavie: inside each transformer block, between text attention and feed-forward, a temporal attention; no temporal convolution.
 
 Shapes: B clips, C channels, F frames and stills, N = B F, h and w in latents; L tokens of D channels.
@@ -24,7 +24,14 @@ from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from train_hooks.blocks import Layout, RotaryAttention, TemporalTransformer, images_pass
+from train_hooks.blocks import (
+    DualCrossAttention,
+    ImageTokens,
+    Layout,
+    RotaryAttention,
+    TemporalTransformer,
+    images_pass,
+)
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 CLASS = "VideoUNet"
@@ -33,12 +40,19 @@ INIT_HEADS = 8  # of the temporal transformer behind conv_in: ModelScope, VideoC
 
 @dataclass(frozen=True)
 class Style:
-    """Which temporal layers there are. `longest`: frames that Shaw's positions tell apart, 0 for none; `fps`: whether the frame rate is told."""
+    """Which temporal layers there are.
+
+    Attributes:
+        longest: Frames that Shaw's positions tell apart; 0 for none.
+        fps: Whether the frame rate is told.
+        image: Channels of the tokens of a first frame that is seen beside the text; 0 for none.
+    """
 
     architecture: Literal["videocrafter", "lavie"]
     temporal_convs: bool = False
     longest: int = 0
     fps: bool = False
+    image: int = 0
 
 
 class VideoUNet(nn.Module):
@@ -93,6 +107,13 @@ class VideoUNet(nn.Module):
         first = config.block_out_channels[0]
         self.unet.init_attn = TemporalTransformer(first, INIT_HEADS, head_dim, groups, self.style.longest)
         self.unet.conv_in.register_forward_hook(lambda _, args, out: self.unet.init_attn(out, self.layout.each))
+        if self.style.image:
+            context = config.cross_attention_dim
+            self.unet.image_proj = ImageTokens(self.style.image, context)
+            for module in self.unet.modules():
+                if isinstance(module, BasicTransformerBlock):
+                    inner = module.attn2.inner_dim
+                    module.attn2.set_processor(DualCrossAttention(inner, context, self.layout))
         if self.style.fps:
             self.unet.fps_embedding = TimestepEmbedding(first, 4 * first)
             self.unet.time_embedding.register_forward_hook(self._add_fps)
@@ -128,6 +149,8 @@ class VideoUNet(nn.Module):
                 last.append(module.conv4[-1])
             elif isinstance(module, LavieBlock):
                 last.append(module.attn_temp.to_out[0])
+            elif isinstance(module, DualCrossAttention):
+                last.append(module.to_v_ip)
         if self.style.fps:
             last.append(self.unet.fps_embedding.linear_2)
         return last
@@ -138,6 +161,7 @@ class VideoUNet(nn.Module):
         timestep: Any,
         encoder_hidden_states: Tensor,
         return_dict: bool = True,
+        image_tokens: Tensor | None = None,
         **_: Any,
     ) -> Any:
         """The answer for `sample` (B, C, F, h, w).
@@ -147,6 +171,7 @@ class VideoUNet(nn.Module):
             timestep: One number, or one for each clip.
             encoder_hidden_states: One text for each clip (B, L, D), or for each frame (B, F, L, D).
             return_dict: As in diffusers: an object with `.sample`, or a tuple.
+            image_tokens: What the image encoder sees in the first frame (B, L, `style.image`).
         """
         n_frames = sample.shape[2]
         if n_frames <= self.layout.images:
@@ -155,6 +180,10 @@ class VideoUNet(nn.Module):
         t_B = torch.as_tensor(timestep, device=sample.device).expand(len(sample))
         text = encoder_hidden_states
         text_NLD = text.flatten(0, 1) if text.ndim == 4 else text.repeat_interleave(n_frames, dim=0)
+        self.layout.text_tokens = text_NLD.shape[1]
+        if image_tokens is not None:
+            seen_BQD = self.unet.image_proj(image_tokens)
+            text_NLD = torch.cat([text_NLD, seen_BQD.repeat_interleave(n_frames, dim=0)], dim=1)
         x_NChw = sample.transpose(1, 2).flatten(0, 1)
         out_NChw = self.unet(x_NChw, t_B.repeat_interleave(n_frames), text_NLD).sample
         out = out_NChw.unflatten(0, (-1, n_frames)).transpose(1, 2)

@@ -18,6 +18,7 @@ from curate import index, store
 from curate.run import Run
 from tests.curate.videos import write_video
 from tests.project import environment, moving
+from train_hooks.feed import read_index
 
 pytest.importorskip("moto")
 s3fs = pytest.importorskip("s3fs")
@@ -129,6 +130,9 @@ def test_a_run_on_object_storage_survives_a_kill_and_is_the_same(project: Path, 
     assert not set(puts) & set(re.findall(r"PUT /rushes/run/(clips/\S+\.parquet)", log.read_text()[:killed_at]))
 
     assert "all as written" in done(rushes(project, env, "shards", "verify", "s3://rushes/run"))
+    assert (
+        read_index("s3://rushes/run/shards")[0] == read_index(project / "local" / "shards")[0]
+    )  # as training reads them
     hits = json.loads(
         done(rushes(project, env, "search", "s3://rushes/run", "anything", "--where", "brightness > 0", "--json"))
     )

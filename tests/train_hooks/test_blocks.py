@@ -4,19 +4,22 @@ import pytest
 import torch
 from diffusers.models.attention_processor import Attention
 
-from tests.train_hooks.unets import ALL, STYLES, stirred, told, video_unet
+from tests.train_hooks.unets import ALL, STYLES, image_unet, stirred, told, video_unet
 from train_hooks.blocks import (
     DualCrossAttention,
     FrameAttention,
+    ImageTokens,
+    Layout,
     RelativePosition,
     RotaryAttention,
     ShawAttention,
     bucket_of,
     rotate,
 )
+from train_hooks.inflate import inflate
 from train_hooks.net import Net
 from train_hooks.trainable import is_temporal
-from train_hooks.video_unet import VideoUNet
+from train_hooks.video_unet import Style, VideoUNet
 
 JOINT = ["unet3d", "videocrafter", "videocrafter v1", "lavie"]
 
@@ -140,13 +143,29 @@ def test_an_image_beside_the_text_changes_nothing_at_first_and_something_after()
     attention = Attention(query_dim=16, cross_attention_dim=12, heads=2, dim_head=8)
     x, text, image = seeded(2, 6, 16), seeded(2, 77, 12), seeded(2, 4, 12)
     before = attention(x, encoder_hidden_states=text)
-    dual = DualCrossAttention(16, 12)
+    dual = DualCrossAttention(16, 12, Layout())
     attention.set_processor(dual)
     assert (attention(x, encoder_hidden_states=torch.cat([text, image], 1)) - before).abs().max() < 1e-6
     torch.nn.init.normal_(dual.to_v_ip.weight)
     both = attention(x, encoder_hidden_states=torch.cat([text, image], 1))
     assert (both - before).abs().max() > 1e-2
     assert (attention(x, encoder_hidden_states=text) - before).abs().max() < 1e-6
+
+
+def test_a_first_frame_becomes_tokens_that_the_videos_text_stands_beside():
+    torch.manual_seed(0)
+    image = image_unet()
+    video = inflate(image, lambda unet: VideoUNet.like(unet, Style("videocrafter", image=20)))[0].eval()
+    x, text, tokens = seeded(2, 4, 3, 8, 12), seeded(2, 8, 32), seeded(2, 5, 20)
+    with torch.no_grad():
+        plain = video(x, 400, text).sample
+        assert (video(x, 400, text, image_tokens=tokens).sample - plain).abs().max() < 1e-5
+        stirred(video)
+        plain = video(x, 400, text).sample
+        assert (video(x, 400, text, image_tokens=tokens).sample - plain).abs().max() > 1e-3
+    projector = ImageTokens(20, 32)
+    assert projector(tokens).shape == (2, 16, 32)
+    assert (projector(tokens.flip(1)) - projector(tokens)).abs().max() < 1e-5  # a set, not a row
 
 
 def test_more_stills_than_frames_is_told():

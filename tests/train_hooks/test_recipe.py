@@ -132,6 +132,7 @@ def test_a_wrong_file_is_one_sentence(tmp_path, text, says):
         pytest.param("tiny_svd_t2v", {"min_snr_gamma": "5"}, "does not go with prediction 'edm'", id="min snr"),
         pytest.param("tiny_svd_t2v", {"sampler": "ddim"}, "'edm' is sampled with 'euler', got 'ddim'", id="sampler"),
         pytest.param("tiny", {"image_condition": "concatenate"}, "needs architecture 'spatiotemporal'", id="image"),
+        pytest.param("tiny", {"image_condition": "attention"}, "needs architecture 'videocrafter'", id="image tokens"),
         pytest.param("tiny", {"frame_positions": "rotary"}, "'rotary' belongs to architecture 'lavie'", id="rotary"),
         pytest.param("tiny_lavie", {"temporal_convs": "true"}, "LaVie has no temporal_convs", id="lavie"),
         pytest.param("tiny_lavie", {"image_rank_share": "0.5"}, "two ways to the same", id="images twice"),

@@ -9,6 +9,7 @@ import torch
 from diffusers import StableVideoDiffusionPipeline, TextToVideoSDPipeline
 from safetensors.torch import load_file
 
+from tests.train_hooks.unets import stirred
 from tests.train_hooks.worlds import write_shards
 from train_hooks.conditioning import encode_image, encode_text, first_frame_latents
 from train_hooks.errors import TrainError
@@ -155,6 +156,19 @@ def test_other_projects_files_hold_the_same_weights(trained, name):
         back = safe
     assert all(torch.equal(value, pickled[key]) for key, value in safe.items())
     assert all(torch.equal(value, back[key]) for key, value in net.unet.unet.state_dict().items())
+
+
+def test_videocrafter_can_be_shown_a_first_frame(shards, tmp_path):
+    """Its image-to-video: `--set image_condition=attention`."""
+    quick = {**SMALL, "steps": "4", "sample_steps": "2", "image_condition": "attention", "image_dropout": "0.2"}
+    out = train("tiny_videocrafter", shards, tmp_path / "out", quick, lambda line: None).out
+    recipe, base, net = open_folder(out)
+    stirred(net.unet)
+    frames = [sample(recipe, base, net, Ask("a", first_frame_CHW=torch.full((3, 32, 32), x))) for x in (-1.0, 1.0)]
+    assert (frames[0] - frames[1]).abs().max() > 1e-3
+    back = from_videocrafter(load_file(out / "model.safetensors"), open_folder(out)[2].unet)
+    assert len(back) == len(net.unet.unet.state_dict())
+    assert any(key.startswith("image_proj_model.layers.0.0.to_kv") for key in load_file(out / "model.safetensors"))
 
 
 def test_a_pickle_is_written_only_when_asked_for(shards, tmp_path):

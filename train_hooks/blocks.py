@@ -5,48 +5,22 @@
 | `TemporalTransformer` | two self-attentions over frames, a feed-forward (ModelScope; VideoCrafter, its first version with Shaw positions) |
 | `ShawAttention` | relative positions in keys and values (Shaw et al. 2018), clipped |
 | `RotaryAttention` | rotary embedding (Su et al. 2021) on 32 channels of each head, and T5's relative bias: LaVie's `attn_temp` |
-| `DualCrossAttention`, `ImageTokens` | text and image tokens, with keys and values of their own for one query (VideoCrafter's I2V) |
 
 Temporal convolutions are diffusers' `TemporalConvLayer`, which is ModelScope's. Every layer starts as the identity: its last layer is zero.
 
-Images that train beside videos (LaVie; ModelScope by ranks) lie behind a clip's frames, and `images_pass` leads them around every temporal
-layer. `PerFrameText` gives each frame its own caption. `ImageOnly` sets what diffusers fixes at zero: which of SVD's inputs are stills.
-
-Shapes: B clips, T frames, M images, F = T + M, N = B F; C channels, h and w in latents; D channels of a token.
+Shapes: B clips, T frames, N = B T, or B h w where attention is over frames; C channels, h and w in latents; D channels of a token.
 """
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from diffusers.models.attention import FeedForward
-from diffusers.models.resnet import AlphaBlender, TemporalConvLayer
-from diffusers.models.transformers.transformer_2d import Transformer2DModel
-from diffusers.models.transformers.transformer_temporal import TransformerSpatioTemporalModel, TransformerTemporalModel
 from torch import Tensor, nn
 
 ROTARY_CHANNELS = 32  # of each head: LaVie's base/models/attention.py
 BIAS_BUCKETS, BIAS_DISTANCE = 32, 32  # the same
-
-
-@dataclass
-class Layout:
-    """How the N pictures of a batch belong together: clips of `frames` frames, each with `images` stills behind it."""
-
-    frames: int = 1
-    images: int = 0
-    text_tokens: int = 77
-    """How many of the context's tokens are text; those of an image come after them."""
-
-    @property
-    def each(self) -> int:
-        """F: pictures of one clip."""
-        return self.frames + self.images
 
 
 class FrameAttention(nn.Module):
@@ -203,146 +177,3 @@ class TemporalTransformer(nn.Module):
         out_BThwC = self.proj_out(x_NTD).unflatten(0, (size[0], *size[3:]))
         out_NChw: Tensor = x_NChw + out_BThwC.permute(0, 3, 4, 1, 2).flatten(0, 1)
         return out_NChw
-
-
-class DualCrossAttention(nn.Module):
-    """For an `Attention` of diffusers (`attn.set_processor`): text tokens as before, image tokens by keys and values of their own.
-
-    The image's values start at zero, so the answer is that of the text alone.
-    """
-
-    def __init__(self, channels: int, context: int, layout: Layout) -> None:
-        super().__init__()
-        self._layout = layout
-        self.to_k_ip = nn.Linear(context, channels, bias=False)
-        self.to_v_ip = nn.Linear(context, channels, bias=False)
-        nn.init.zeros_(self.to_v_ip.weight)
-
-    def forward(self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Tensor, **_: Any) -> Tensor:
-        """Softmax(Q K_text) V_text + Softmax(Q K_image) V_image, for (N, L, D) and context tokens (N, text + image, D)."""
-        n = self._layout.text_tokens
-        text, image = encoder_hidden_states[:, :n], encoder_hidden_states[:, n:]
-
-        def heads(x: Tensor) -> Tensor:
-            split: Tensor = x.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
-            return split
-
-        q = heads(attn.to_q(hidden_states))
-        out = F.scaled_dot_product_attention(q, heads(attn.to_k(text)), heads(attn.to_v(text)))
-        if image.shape[1]:
-            out = out + F.scaled_dot_product_attention(q, heads(self.to_k_ip(image)), heads(self.to_v_ip(image)))
-        answer: Tensor = attn.to_out[1](attn.to_out[0](out.transpose(1, 2).flatten(2)))
-        return answer
-
-
-class ImageTokens(nn.Module):
-    """All tokens of a picture's encoder to a few that the UNet reads as context: a perceiver, as VideoCrafter's I2V has it.
-
-    16 learned queries look at the picture and at each other in 4 layers of 12 heads of 64 channels (lvdm's ip_resampler.py; keys as there).
-    """
-
-    def __init__(
-        self, width: int, context: int, depth: int = 4, heads: int = 12, head_dim: int = 64, queries: int = 16
-    ) -> None:
-        super().__init__()
-        self.latents = nn.Parameter(torch.randn(1, queries, context) / context**0.5)
-        self.proj_in = nn.Linear(width, context)
-        self.layers = nn.ModuleList(
-            nn.ModuleList([Perceive(context, heads, head_dim), _feed_forward(context)]) for _ in range(depth)
-        )
-        self.proj_out = nn.Linear(context, context)
-        self.norm_out = nn.LayerNorm(context)
-
-    def forward(self, tokens_BLD: Tensor) -> Tensor:  # noqa: N803
-        """(B, L, D) to (B, 16, context)."""
-        seen_BLD = self.proj_in(tokens_BLD)
-        x_BQD = self.latents.expand(len(tokens_BLD), -1, -1)
-        for layer in self.layers:
-            perceive, feed_forward = layer.children()
-            x_BQD = x_BQD + perceive(seen_BLD, x_BQD)
-            x_BQD = x_BQD + feed_forward(x_BQD)
-        out_BQD: Tensor = self.norm_out(self.proj_out(x_BQD))
-        return out_BQD
-
-
-class Perceive(nn.Module):
-    """Queries attend to a picture's tokens and to themselves."""
-
-    def __init__(self, channels: int, heads: int, head_dim: int) -> None:
-        super().__init__()
-        inner = heads * head_dim
-        self.heads = heads
-        self.norm1, self.norm2 = nn.LayerNorm(channels), nn.LayerNorm(channels)
-        self.to_q = nn.Linear(channels, inner, bias=False)
-        self.to_kv = nn.Linear(channels, 2 * inner, bias=False)
-        self.to_out = nn.Linear(inner, channels, bias=False)
-
-    def forward(self, seen_BLD: Tensor, x_BQD: Tensor) -> Tensor:  # noqa: N803
-        """(B, L, D) and (B, Q, D) to (B, Q, D)."""
-        seen_BLD, x_BQD = self.norm1(seen_BLD), self.norm2(x_BQD)
-        keys_values = self.to_kv(torch.cat([seen_BLD, x_BQD], dim=1)).chunk(2, dim=-1)
-        q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (self.to_q(x_BQD), *keys_values))
-        out_BQD: Tensor = self.to_out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
-        return out_BQD
-
-
-def _feed_forward(channels: int) -> nn.Module:
-    return nn.Sequential(
-        nn.LayerNorm(channels),
-        nn.Linear(channels, 4 * channels, bias=False),
-        nn.GELU(),
-        nn.Linear(4 * channels, channels, bias=False),
-    )
-
-
-def images_pass(unet: Any, layout: Layout) -> None:
-    """From now on stills go around every temporal layer of UNet3D or VideoUNet: their gradients and the video's never meet."""
-    for module in unet.modules():
-        if isinstance(module, TransformerTemporalModel | TemporalConvLayer | TemporalTransformer):
-            module.forward = partial(_frames_only, module.forward, layout)  # type: ignore[method-assign]
-
-
-def _frames_only(forward: Callable[..., Any], layout: Layout, x_NChw: Tensor, num_frames: int = 1, **how: Any) -> Any:  # noqa: N803
-    if layout.images == 0:
-        return forward(x_NChw, num_frames=num_frames, **how)
-    x_BFChw = x_NChw.unflatten(0, (-1, layout.each))
-    frames, stills = x_BFChw[:, : layout.frames], x_BFChw[:, layout.frames :]
-    out = forward(frames.flatten(0, 1), num_frames=layout.frames, **how)
-    out_BTChw = (out[0] if isinstance(out, tuple) else out).unflatten(0, (-1, layout.frames))
-    out_NChw = torch.cat([out_BTChw, stills], dim=1).flatten(0, 1)
-    return (out_NChw,) if isinstance(out, tuple) else out_NChw
-
-
-class PerFrameText:
-    """While `text_NLD` is set, each picture's text attention reads its own caption instead of its clip's."""
-
-    def __init__(self, unet: Any) -> None:
-        self.text_NLD: Tensor | None = None
-        for module in unet.modules():
-            if isinstance(module, Transformer2DModel | TransformerSpatioTemporalModel):
-                module.register_forward_pre_hook(self._set, with_kwargs=True)
-
-    def _set(self, module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        return args, kwargs if self.text_NLD is None else {**kwargs, "encoder_hidden_states": self.text_NLD}
-
-
-class ImageOnly:
-    """While `indicator_BF` is set, SVD's blend of spatial and temporal branch is the spatial one alone where it is 1."""
-
-    def __init__(self, unet: Any) -> None:
-        self.indicator_BF: Tensor | None = None
-        for module in unet.modules():
-            if isinstance(module, AlphaBlender):
-                module.get_alpha = partial(self._alpha, module.get_alpha)
-
-    def _alpha(self, plain: Callable[..., Tensor], image_only_indicator: Tensor, ndims: int) -> Tensor:
-        return plain(image_only_indicator if self.indicator_BF is None else self.indicator_BF, ndims)
-
-    @contextmanager
-    def set(self, indicator_BF: Tensor) -> Iterator[None]:  # noqa: N803
-        """Stills are 1, frames of videos 0, for the calls inside."""
-        self.indicator_BF = indicator_BF
-        try:
-            yield
-        finally:
-            self.indicator_BF = None

@@ -13,10 +13,10 @@ from diffusers.models.embeddings import TimestepEmbedding
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from train_hooks.blocks import ImageOnly, Layout, PerFrameText, images_pass
 from train_hooks.conditioning import added_time_ids
 from train_hooks.errors import TrainError
 from train_hooks.inflate import KeyReport, head_dim_per_level, inflate, spatiotemporal_unet_like, video_unet_like
+from train_hooks.joint import ImageOnly, Layout, PerFrameText, images_pass
 from train_hooks.recipe import Recipe
 from train_hooks.video_unet import CLASS, WEIGHTS, Style, VideoUNet
 

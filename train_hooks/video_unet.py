@@ -24,14 +24,9 @@ from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from train_hooks.blocks import (
-    DualCrossAttention,
-    ImageTokens,
-    Layout,
-    RotaryAttention,
-    TemporalTransformer,
-    images_pass,
-)
+from train_hooks.blocks import RotaryAttention, TemporalTransformer
+from train_hooks.image_context import DualCrossAttention, ImageTokens
+from train_hooks.joint import Layout, images_pass
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 CLASS = "VideoUNet"

@@ -6,17 +6,16 @@ from diffusers.models.attention_processor import Attention
 
 from tests.train_hooks.unets import ALL, STYLES, image_unet, stirred, told, video_unet
 from train_hooks.blocks import (
-    DualCrossAttention,
     FrameAttention,
-    ImageTokens,
-    Layout,
     RelativePosition,
     RotaryAttention,
     ShawAttention,
     bucket_of,
     rotate,
 )
+from train_hooks.image_context import DualCrossAttention, ImageTokens
 from train_hooks.inflate import inflate
+from train_hooks.joint import Layout
 from train_hooks.net import Net
 from train_hooks.trainable import is_temporal
 from train_hooks.video_unet import Style, VideoUNet

@@ -19,6 +19,8 @@ from train_hooks.net import load_unet
 from train_hooks.recipe import Recipe
 
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "image_encoder", "feature_extractor", "scheduler")
+OTHER_FILES = ["*.fp16.*", "*.non_ema.*", "*.bf16.*"]
+"""Weights of the hub that come twice."""
 VAES: dict[str, Any] = {"AutoencoderKL": AutoencoderKL, "AutoencoderKLTemporalDecoder": AutoencoderKLTemporalDecoder}
 
 
@@ -50,7 +52,10 @@ def folder_of(base: str) -> Path:
     name, _, revision = base.partition("@")
     patterns = [f"{part}/{kind}" for part in PARTS for kind in ("*.json", "*.txt", "*.safetensors")]
     try:
-        return Path(snapshot_download(name, revision=revision or None, allow_patterns=["model_index.json", *patterns]))
+        wanted = ["model_index.json", *patterns]
+        return Path(
+            snapshot_download(name, revision=revision or None, allow_patterns=wanted, ignore_patterns=OTHER_FILES)
+        )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         told = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise TrainError(f"base: '{base}' is no folder here and cannot be fetched from the hub: {told}") from None
@@ -94,7 +99,22 @@ def load_base(folder: Path, recipe: Recipe) -> Base:
     for part in (made.vae, made.text_encoder, made.image_encoder):
         if part is not None:
             part.eval().requires_grad_(False)
+    if recipe.image_condition == "concatenate":
+        made.vae = temporal_vae(made.vae)
     return made
+
+
+def latent_factor(vae: Any) -> int:
+    """How many times smaller a latent frame is than the frame, per side."""
+    return int(2 ** (len(vae.config.block_out_channels) - 1))
+
+
+def check_size(vae: Any, recipe: Recipe) -> None:
+    """Raises TrainError when frames of a recipe's size have no whole number of latents."""
+    factor = latent_factor(vae)
+    if recipe.width_px % factor or recipe.height_px % factor:
+        size = f"{recipe.width_px} x {recipe.height_px}"
+        raise TrainError(f"frames of {size} px do not fit this VAE, whose latents are {factor} times smaller")
 
 
 def hush() -> None:

@@ -25,7 +25,7 @@ from diffusers import StableVideoDiffusionPipeline, TextToVideoSDPipeline
 from safetensors.torch import save_file
 from torch import Tensor
 
-from train_hooks.base import PARTS, Base, temporal_vae
+from train_hooks.base import PARTS, Base
 from train_hooks.card import curve_svg, model_card
 from train_hooks.errors import TrainError
 from train_hooks.export_keys import as_lavie, as_videocrafter
@@ -76,7 +76,7 @@ def _save_parts(base: Base, unet: Any, scheduler: Any, folder: Path) -> None:
         return
     if kind == "spatiotemporal" and base.image_encoder is not None:
         StableVideoDiffusionPipeline(
-            vae=temporal_vae(base.vae), image_encoder=base.image_encoder, unet=unet, scheduler=scheduler,
+            vae=base.vae, image_encoder=base.image_encoder, unet=unet, scheduler=scheduler,
             feature_extractor=base.feature_extractor,
         ).save_pretrained(folder)  # fmt: skip
         return

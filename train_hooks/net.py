@@ -58,7 +58,7 @@ class Net:
             self._text = PerFrameText(unet)
         if isinstance(unet, UNet3DConditionModel):
             images_pass(unet, self._layout)
-            if fps_condition:
+            if fps_condition and not hasattr(unet, "fps_embedding"):
                 add_fps_embedding(unet)
             if hasattr(unet, "fps_embedding"):
                 unet.time_embedding.register_forward_hook(self._add_fps)

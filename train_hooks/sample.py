@@ -16,7 +16,7 @@ import torch
 from diffusers import DPMSolverMultistepScheduler, EulerDiscreteScheduler
 from torch import Tensor
 
-from train_hooks.base import Base, load_base
+from train_hooks.base import Base, latent_factor, load_base
 from train_hooks.conditioning import (
     BUCKETS,
     DEFAULT_BUCKET,
@@ -81,7 +81,7 @@ def sample(recipe: Recipe, base: Base, net: Net, ask: Ask) -> Tensor:
     told, untold = _conditions(recipe, base, ask, generator)
     scheduler = sampler(recipe)
     scheduler.set_timesteps(recipe.sample_steps)
-    factor = recipe.latent_factor
+    factor = latent_factor(base.vae)
     size = (1, base.vae.config.latent_channels, recipe.frames, recipe.height_px // factor, recipe.width_px // factor)
     noise_BCThw = torch.randn(size, generator=generator)
     times = scheduler.timesteps
@@ -208,7 +208,7 @@ def sample_to(
     for key, value in changes.items():
         check_value(key, value)
     recipe = replace(recipe, **changes)
-    step_px = recipe.latent_factor * 2 ** (len(net.unet.config.block_out_channels) - 1)
+    step_px = latent_factor(base.vae) * 2 ** (len(net.unet.config.block_out_channels) - 1)
     if recipe.width_px % step_px or recipe.height_px % step_px:
         raise RecipeError(
             f"width and height must be multiples of {step_px}, got {recipe.width_px} x {recipe.height_px}"

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor
 
-from train_hooks.base import folder_of, hush, load_base
+from train_hooks.base import check_size, folder_of, hush, load_base
 from train_hooks.conditioning import MotionBuckets
 from train_hooks.export import check_out, export
 from train_hooks.feed import Feed, ShardClip, stack
@@ -77,6 +77,8 @@ def train(
     with TemporaryDirectory() as aside:
         folder = folder_of(whole.base) if whole.base else build_tiny(shown, feed, Path(aside), say)
         base = load_base(folder, shown)
+    for stage in plan:
+        check_size(base.vae, stage)
     unet, report, identity = make(base.unet, shown, base.image_encoder.config.hidden_size if base.image_encoder else 0)
     if report is None:
         say(f"the base is a {type(unet).__name__} already and is trained on as it is")

@@ -140,6 +140,18 @@ def test_svd_loads_in_its_pipeline_and_is_told_the_same(trained, monkeypatch):
     assert (embedding - own_embedding).abs().max() < 2e-2, "the pipeline blurs by itself before it scales down"
 
 
+def test_a_finished_folder_is_a_base_too(trained, shards, tmp_path):
+    """ModelScope's, ZeroScope's and SVD's folders load as they are: so does what we make of them."""
+    for name in ("tiny_modelscope", "tiny_svd_i2v"):
+        said: list[str] = []
+        changes = {**SMALL, "steps": "3", "sample_steps": "1", "base": str(trained(name)), "lr": "1e-8"}
+        out = train(name, shards, tmp_path / name, changes, said.append).out
+        assert any("is trained on as it is" in line for line in said)
+        assert json.loads((out / "train.json").read_text())["identity_error"] is None
+        before, after = open_folder(trained(name))[2].unet.state_dict(), open_folder(out)[2].unet.state_dict()
+        assert all((after[key] - value).abs().max() < 1e-6 for key, value in before.items())
+
+
 @pytest.mark.parametrize("name", ["tiny_videocrafter", "tiny_lavie"])
 def test_other_projects_files_hold_the_same_weights(trained, name):
     out = trained(name)

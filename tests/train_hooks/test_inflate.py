@@ -130,7 +130,7 @@ def test_gradients_reach_the_zeroed_outputs_first_and_all_temporal_layers_by_the
         ),
         pytest.param(
             lambda: inflate(image_unet(layers_per_block=2), lambda u: video_unet_like(image_unet())),
-            "no match for", id="layers",
+            "does not fit the video UNet: up_blocks.0.resnets.1", id="layers",
         ),
     ],
 )  # fmt: skip

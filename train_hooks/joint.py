@@ -6,8 +6,7 @@ Stills (LaVie: four behind sixteen frames) lie behind a clip's frames, and `imag
 Shapes: B clips, T frames, M stills, F = T + M, N = B F; C channels, h and w in latents; L tokens of D channels.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -78,12 +77,3 @@ class ImageOnly:
 
     def _alpha(self, plain: Callable[..., Tensor], image_only_indicator: Tensor, ndims: int) -> Tensor:
         return plain(image_only_indicator if self.indicator_BF is None else self.indicator_BF, ndims)
-
-    @contextmanager
-    def set(self, indicator_BF: Tensor) -> Iterator[None]:  # noqa: N803
-        """Stills are 1, frames of videos 0, for the calls inside."""
-        self.indicator_BF = indicator_BF
-        try:
-            yield
-        finally:
-            self.indicator_BF = None

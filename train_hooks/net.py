@@ -44,7 +44,8 @@ class Conditions:
 class Net:
     """A video UNet with the switches that its architecture needs.
 
-    `unet` is what is trained and saved. `Net(unet)` adds no parameter but `fps_embedding`, where the recipe asks for it on a UNet3D.
+    `unet` is what is trained and saved. `Net(unet)` adds no parameter but `fps_embedding`, where the recipe asks for it on a UNet3D. What the
+    switches were set to holds until the next call: activations may be computed again on the way back.
     """
 
     def __init__(self, unet: Any, fps_condition: bool = False) -> None:
@@ -67,21 +68,17 @@ class Net:
         """The net's answer, shaped as the latents."""
         n_frames = x_BCFhw.shape[2]
         self._layout.frames, self._layout.images = n_frames - told.images, told.images
-        if isinstance(self.unet, UNetSpatioTemporalConditionModel):
-            return self._spatiotemporal(x_BCFhw, time_B, told)
         text = told.text
+        if self._text is not None:
+            self._text.text_NLD = text.flatten(0, 1) if text.ndim == 4 else None
+            text = text[:, 0] if text.ndim == 4 else text
+        if isinstance(self.unet, UNetSpatioTemporalConditionModel):
+            return self._spatiotemporal(x_BCFhw, time_B, text, told)
         self._fps_B = told.fps_B
         if isinstance(self.unet, VideoUNet):
             self.unet.fps_B = told.fps_B
-        elif text.ndim == 4 and self._text is not None:
-            self._text.text_NLD = text.flatten(0, 1)
-            text = text[:, 0]
-        try:
-            seen = {} if told.image_tokens_BLD is None else {"image_tokens": told.image_tokens_BLD}
-            answer: Tensor = self.unet(x_BCFhw, time_B, encoder_hidden_states=text, **seen).sample
-        finally:
-            if self._text is not None:
-                self._text.text_NLD = None
+        seen = {} if told.image_tokens_BLD is None else {"image_tokens": told.image_tokens_BLD}
+        answer: Tensor = self.unet(x_BCFhw, time_B, encoder_hidden_states=text, **seen).sample
         return answer
 
     def _add_fps(self, module: Any, args: Any, out: Tensor) -> Tensor:
@@ -91,7 +88,7 @@ class Net:
         added: Tensor = out + self.unet.fps_embedding(wave)
         return added
 
-    def _spatiotemporal(self, x_BCFhw: Tensor, time_B: Tensor, told: Conditions) -> Tensor:  # noqa: N803
+    def _spatiotemporal(self, x_BCFhw: Tensor, time_B: Tensor, text: Tensor, told: Conditions) -> Tensor:  # noqa: N803
         x_BFChw = x_BCFhw.transpose(1, 2)
         first = told.first_frame_BChw
         if first is not None:
@@ -100,16 +97,8 @@ class Net:
         indicator_BF = x_BFChw.new_zeros(x_BFChw.shape[:2])
         if told.images:
             indicator_BF[:, -told.images :] = 1
-        text = told.text
-        if text.ndim == 4 and self._text is not None:
-            self._text.text_NLD = text.flatten(0, 1)
-            text = text[:, 0]
-        try:
-            with self._image_only.set(indicator_BF):
-                answer: Tensor = self.unet(x_BFChw, time_B, text, added_time_ids=ids).sample
-        finally:
-            if self._text is not None:
-                self._text.text_NLD = None
+        self._image_only.indicator_BF = indicator_BF
+        answer: Tensor = self.unet(x_BFChw, time_B, text, added_time_ids=ids).sample
         return answer.transpose(1, 2)
 
 

@@ -34,7 +34,7 @@ class Batch:
     told: Conditions
 
     def loss(self, recipe: Recipe, draw: Noised, answer_BCFhw: Tensor) -> Tensor:  # noqa: N803
-        """One number for each clip: L_video + alpha L_image (LaVie, equation 3), each a mean over its pictures."""
+        """One number for each clip: L_video + alpha L_image (LaVie), each a mean over its pictures."""
         loss_BF = draw.loss(answer_BCFhw)
         n = loss_BF.shape[1] - self.told.images
         video_B = loss_BF[:, :n].mean(dim=1)

@@ -64,7 +64,7 @@ def noisy_first_frame(
     log_std: float,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """First frames in -1..1 with Gaussian noise of ln(sigma) ~ N(log_mean, log_std^2), and sigma (B,) (SVD, appendix D.1)."""
+    """First frames in -1..1 with Gaussian noise of ln(sigma) ~ N(log_mean, log_std^2), and sigma (B,) (SVD, appendix D)."""
     sigma_B = torch.exp(log_mean + log_std * torch.randn(len(frames_BCHW), generator=generator))
     noise = torch.randn(frames_BCHW.shape, generator=generator)
     return frames_BCHW + sigma_B[:, None, None, None] * noise, sigma_B

@@ -1,4 +1,4 @@
-"""A first frame that the UNet reads beside the text: VideoCrafter's image-to-video (arXiv 2310.19512, section 3.2).
+"""A first frame that the UNet reads beside the text: VideoCrafter's image-to-video (arXiv 2310.19512).
 
 Shapes: B clips, N = B T frames, L tokens, Q queries, D channels of a token.
 """

@@ -18,7 +18,7 @@ from train_hooks.errors import TrainError
 from train_hooks.inflate import KeyReport, head_dim_per_level, inflate, spatiotemporal_unet_like, video_unet_like
 from train_hooks.joint import ImageOnly, Layout, PerFrameText, images_pass
 from train_hooks.recipe import Recipe
-from train_hooks.video_unet import CLASS, WEIGHTS, Style, VideoUNet
+from train_hooks.video_unet import CLASS, WEIGHTS, Style, VideoUNet, tell_frame_rate
 
 SHAW_FRAMES = 16  # VideoCrafter's temporal_length
 
@@ -62,7 +62,7 @@ class Net:
             if fps_condition and not hasattr(unet, "fps_embedding"):
                 add_fps_embedding(unet)
             if hasattr(unet, "fps_embedding"):
-                unet.time_embedding.register_forward_hook(self._add_fps)
+                tell_frame_rate(unet, lambda: self._fps_B)
 
     def __call__(self, x_BCFhw: Tensor, time_B: Tensor, told: Conditions) -> Tensor:  # noqa: N803
         """The net's answer, shaped as the latents."""
@@ -81,13 +81,6 @@ class Net:
         answer: Tensor = self.unet(x_BCFhw, time_B, encoder_hidden_states=text, **seen).sample
         return answer
 
-    def _add_fps(self, module: Any, args: Any, out: Tensor) -> Tensor:
-        if self._fps_B is None:
-            return out
-        wave = self.unet.time_proj(self._fps_B).to(out.dtype)
-        added: Tensor = out + self.unet.fps_embedding(wave)
-        return added
-
     def _spatiotemporal(self, x_BCFhw: Tensor, time_B: Tensor, text: Tensor, told: Conditions) -> Tensor:  # noqa: N803
         x_BFChw = x_BCFhw.transpose(1, 2)
         first = told.first_frame_BChw
@@ -103,7 +96,7 @@ class Net:
 
 
 def add_fps_embedding(unet: Any) -> None:
-    """A second time embedding for the frame rate, added to the first; its last layer starts at zero (ModelScope; VideoCrafter, section 3.1)."""
+    """A second time embedding for the frame rate, added to the first; its last layer starts at zero (ModelScope; VideoCrafter)."""
     first = unet.config.block_out_channels[0]
     unet.fps_embedding = TimestepEmbedding(first, 4 * first)
     nn.init.zeros_(unet.fps_embedding.linear_2.weight)

@@ -112,7 +112,7 @@ def snr(scheduler: Any, t_B: Tensor) -> Tensor:  # noqa: N803
 
 
 def min_snr_weight(snr_B: Tensor, gamma: float, prediction: str) -> Tensor:  # noqa: N803
-    """The weight under which the error of x_0 counts min(snr, gamma) (Hang et al. 2023, equation 4 and its forms for eps and v)."""
+    """The weight under which the error of x_0 counts min(snr, gamma) (Hang et al. 2023)."""
     clipped_B = snr_B.clamp(max=gamma)
     if prediction == "epsilon":
         return clipped_B / snr_B
@@ -131,7 +131,7 @@ def draw_noise(shape: Sequence[int], offset: float, generator: torch.Generator) 
 
 
 def draw_levels(n: int, stratified: bool, generator: torch.Generator, rank: int = 0, world: int = 1) -> Tensor:
-    """n numbers in [0, 1), uniform. `stratified`: one from each of n `world` equal parts, n of them on this rank (CogVideoX, section 2.3)."""
+    """n numbers in [0, 1), uniform. `stratified`: one from each of n `world` equal parts, n of them on this rank (CogVideoX)."""
     u = torch.rand(n, generator=generator)
     return (rank * n + torch.arange(n) + u) / (n * world) if stratified else u
 

@@ -34,7 +34,7 @@ from train_hooks.pictures import check_ending, read_picture, read_video, write_v
 from train_hooks.recipe import Recipe
 from train_hooks.recipe_files import check_value
 
-SIGMA_MIN, SIGMA_MAX = 0.002, 700.0  # SVD, appendix D.2
+SIGMA_MIN, SIGMA_MAX = 0.002, 700.0  # SVD, appendix D
 FIRST_FRAME_NOISE = 0.02  # generative-models' default of cond_aug
 
 
@@ -204,6 +204,8 @@ def sample_to(
     if not 0 <= motion_bucket < BUCKETS:
         raise RecipeError(f"the motion bucket must be 0 to {BUCKETS - 1}, got {motion_bucket}")
     check_ending(out)
+    if not out.parent.is_dir():
+        raise TrainError(f"{out} cannot be written: there is no folder {out.parent}")
     recipe, base, net = open_folder(folder)
     for key, value in changes.items():
         check_value(key, value)

@@ -3,7 +3,7 @@
 Weights that came with the base may learn more slowly than the new ones: their gradients are multiplied (ModelScope's trainer: by 0.5).
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -60,7 +60,7 @@ def choose(unet: Any, recipe: Recipe) -> dict[str, Tensor]:
 def add_lora(unet: Any, rank: int, where: str) -> None:
     """Puts a LoRA (Hu et al. 2021) of this rank beside the attention of one part of the UNet, through peft; it starts as no change.
 
-    Rank 16 on temporal attention is SVD's camera LoRA (appendix D.3). Raises TrainError where peft is not installed or nothing matches.
+    Rank 16 on temporal attention is SVD's camera LoRA (appendix D). Raises TrainError where peft is not installed or nothing matches.
     """
     try:
         from peft import LoraConfig, inject_adapter_in_model
@@ -124,12 +124,3 @@ def scale_inherited(unet: Any, factor: float) -> Callable[[], None]:
             hook.remove()
 
     return end
-
-
-def norms(named: Iterable[tuple[str, Tensor]]) -> tuple[float, float]:
-    """Gradient norms of the spatial and of the temporal weights."""
-    sums = [0.0, 0.0]
-    for key, parameter in named:
-        if parameter.grad is not None:
-            sums[is_temporal(key)] += float(parameter.grad.square().sum())
-    return sums[0] ** 0.5, sums[1] ** 0.5

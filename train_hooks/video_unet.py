@@ -10,6 +10,7 @@ Shapes: B clips, C channels, F frames and stills, N = B F, h and w in latents; L
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -111,7 +112,7 @@ class VideoUNet(nn.Module):
                     module.attn2.set_processor(DualCrossAttention(inner, context, self.layout))
         if self.style.fps:
             self.unet.fps_embedding = TimestepEmbedding(first, 4 * first)
-            self.unet.time_embedding.register_forward_hook(self._add_fps)
+            tell_frame_rate(self.unet, self._fps_of_each)
 
     def _after_resnet(self, module: Any, args: Any, out: Tensor) -> Tensor:
         after: Tensor = module.temporal_conv(out, num_frames=self.layout.each)
@@ -120,12 +121,8 @@ class VideoUNet(nn.Module):
     def _after_transformer(self, module: Any, args: Any, out: Any) -> tuple[Tensor]:
         return (module.temporal_transformer(out[0], num_frames=self.layout.each),)
 
-    def _add_fps(self, module: Any, args: Any, out: Tensor) -> Tensor:
-        if self.fps_B is None:
-            return out
-        wave = self.unet.time_proj(self.fps_B.repeat_interleave(self.layout.each)).to(out.dtype)
-        added: Tensor = out + self.unet.fps_embedding(wave)
-        return added
+    def _fps_of_each(self) -> Tensor | None:
+        return None if self.fps_B is None else self.fps_B.repeat_interleave(self.layout.each)
 
     def _add_lavie(self) -> None:
         for module in list(self.unet.modules()):
@@ -200,6 +197,16 @@ class VideoUNet(nn.Module):
         video = cls(UNet2DConditionModel.from_config(told["image"]), Style(**told["style"]))
         video.unet.load_state_dict(load_file(Path(folder) / WEIGHTS))
         return video.eval()
+
+
+def tell_frame_rate(unet: Any, fps: Callable[[], Tensor | None]) -> None:
+    """Adds to the time's embedding `unet.fps_embedding` of the rates that `fps()` gives, one for each timestep; nothing where it gives None."""
+
+    def add(module: Any, args: Any, out: Tensor) -> Tensor:
+        rates = fps()
+        return out if rates is None else out + unet.fps_embedding(unet.time_proj(rates).to(out.dtype))
+
+    unet.time_embedding.register_forward_hook(add)
 
 
 class LavieBlock(nn.Module):

@@ -30,7 +30,7 @@ from curate.cli import (
     train,
     weights,
 )
-from curate.cli.common import fail
+from curate.cli.common import Stopped, fail
 from curate.errors import RushesError
 from curate.stage import one_sentence
 
@@ -65,14 +65,6 @@ for module in (
     app.command(module.__name__.rpartition(".")[2])(module.command)
 app.add_typer(shards.app, name="shards")
 app.add_typer(weights.app, name="weights")
-
-
-class Stopped(BaseException):
-    """Ctrl-C or SIGTERM. Not a KeyboardInterrupt, which the argument parser would answer itself."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.exit_code = 128 + number
 
 
 def main() -> None:

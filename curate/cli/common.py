@@ -26,6 +26,14 @@ SetOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Prints JSON.")]
 
 
+class Stopped(BaseException):
+    """Ctrl-C or SIGTERM. Not a KeyboardInterrupt, which the argument parser would answer itself."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.exit_code = 128 + number
+
+
 def console() -> Console:
     """Where people read; without a terminal, lines are as long as they are (no wrapping at 80)."""
     return Console() if sys.stdout.isatty() else Console(width=200, highlight=False)

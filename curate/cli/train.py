@@ -7,7 +7,7 @@ import typer
 from rich.table import Table as Grid
 
 from curate import store
-from curate.cli.common import console, fail, warn
+from curate.cli.common import Stopped, console, fail, warn
 from curate.errors import UsageError
 from curate.run import PIPELINE, Run
 
@@ -76,6 +76,8 @@ def command(
             say=lambda line: screen.print(line, highlight=False, soft_wrap=True),
             pickled=pickled,
         )
+    except Stopped as stopped:
+        fail(f"stopped; nothing was written to {out}, and the same command begins anew", stopped.exit_code)
     except RecipeError as error:
         fail(str(error), 2)
     except TrainError as error:

@@ -14,11 +14,12 @@ import torch
 from tests.train_hooks.test_feed import feed
 from tests.train_hooks.worlds import write_shards
 from train_hooks.base import load_base
-from train_hooks.batch import make_batch, shows_images
+from train_hooks.batch import Batch, make_batch, shows_images
 from train_hooks.conditioning import MotionBuckets, encode_text
 from train_hooks.errors import TrainError
 from train_hooks.feed import by_tag
 from train_hooks.loop import step_draws, update_ema
+from train_hooks.net import Conditions
 from train_hooks.objectives import Noised
 from train_hooks.recipe_files import load_recipe
 from train_hooks.tiny_base import build_base, save_base
@@ -93,17 +94,10 @@ def test_stills_lie_behind_the_video_with_their_own_captions(lavie, make_shards,
 
 def test_the_loss_of_stills_counts_alpha(lavie):
     recipe, _ = lavie
-    errors = torch.arange(6.0)[None]
-    draw = Noised(*[torch.zeros(1)] * 5)
-    draw.__class__.loss, plain = (lambda self, answer: errors), draw.__class__.loss
-    try:
-        from train_hooks.batch import Batch
-        from train_hooks.net import Conditions
-
-        told = Conditions(torch.zeros(1), torch.zeros(1), torch.zeros(1), images=2)
-        loss = Batch(["a"], torch.zeros(1), told).loss(replace(recipe, image_loss_weight=0.5), draw, torch.zeros(1))
-    finally:
-        draw.__class__.loss = plain
+    nothing, one = torch.zeros(1, 1, 6, 1, 1), torch.ones(1)
+    answer = torch.arange(6.0).sqrt().reshape(nothing.shape)  # squared errors 0 to 5, the last two of stills
+    batch = Batch(["a"], nothing, Conditions(one, one, one, images=2))
+    loss = batch.loss(replace(recipe, image_loss_weight=0.5), Noised(nothing, one, nothing, one, one), answer)
     assert loss.item() == pytest.approx(1.5 + 0.5 * 4.5)
 
 

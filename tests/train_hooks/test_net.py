@@ -14,7 +14,7 @@ from train_hooks.errors import TrainError
 from train_hooks.fast import speed_up
 from train_hooks.net import Net, load_unet, make
 from train_hooks.recipe_files import load_recipe
-from train_hooks.trainable import choose, is_temporal, merge_lora, norms, scale_inherited
+from train_hooks.trainable import choose, is_temporal, merge_lora, scale_inherited
 
 TINY = load_recipe("tiny")
 
@@ -164,11 +164,10 @@ def test_inherited_weights_learn_half_as_fast():
         net(x, t, conditions).square().mean().backward()
         return {key: p.grad.clone() for key, p in net.unet.named_parameters() if p.grad is not None}
 
-    plain, (spatial, temporal) = gradients(), norms(net.unet.named_parameters())
+    plain = gradients()
     end = scale_inherited(net.unet, 0.5)
     half = gradients()
     assert all(torch.equal(half[key], grad * (1.0 if is_temporal(key) else 0.5)) for key, grad in plain.items())
-    assert norms(net.unet.named_parameters()) == (pytest.approx(spatial / 2), pytest.approx(temporal))
     end()
     assert all(torch.equal(value, plain[key]) for key, value in gradients().items())
 

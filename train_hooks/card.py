@@ -37,8 +37,9 @@ def _text(value: Any) -> str:
     return str(value).replace("|", "\\|")
 
 
-def curve_svg(losses: Sequence[float]) -> str:
-    """The training loss of every step, and its running mean, as a picture."""
+def curve_svg(every: Sequence[float | None]) -> str:
+    """The training loss of every step, and its running mean, as a picture; skipped steps have none."""
+    losses = [loss for loss in every if loss is not None]
     most = max(losses, default=1.0) or 1.0
     step_x = (WIDTH_PX - 2 * MARGIN_PX) / max(1, len(losses) - 1)
     high = HEIGHT_PX - 2 * MARGIN_PX

@@ -16,12 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from train_hooks.draws import Draws
+
 BUCKETS = 256
 KNOTS = 33
 """Quantiles that are kept of the motion scores. Ours."""
 DEFAULT_BUCKET = 127
 """For a clip without a motion score: the default of diffusers' pipeline."""
 N_TOKENS = 77  # CLIP's context length
+FRAMES_AT_ONCE = 64  # of the VAE, so that a large batch does not need much memory; ours
 
 
 @dataclass(frozen=True)
@@ -62,11 +65,11 @@ def noisy_first_frame(
     frames_BCHW: Tensor,  # noqa: N803
     log_mean: float,
     log_std: float,
-    generator: torch.Generator,
+    draws: Draws,
 ) -> tuple[Tensor, Tensor]:
     """First frames in -1..1 with Gaussian noise of ln(sigma) ~ N(log_mean, log_std^2), and sigma (B,) (SVD, appendix D)."""
-    sigma_B = torch.exp(log_mean + log_std * torch.randn(len(frames_BCHW), generator=generator))
-    noise = torch.randn(frames_BCHW.shape, generator=generator)
+    sigma_B = torch.exp(log_mean + log_std * draws.normal()).to(frames_BCHW.device)
+    noise = draws.normal(*frames_BCHW.shape[1:]).to(frames_BCHW.device)
     return frames_BCHW + sigma_B[:, None, None, None] * noise, sigma_B
 
 
@@ -98,17 +101,29 @@ def _seen(base: Any, frames_BCHW: Tensor) -> Any:  # noqa: N803
     """CLIP on pictures as StableVideoDiffusionPipeline shows them to it: antialiased, no crop."""
     size = base.image_encoder.config.image_size
     small = torch.nn.functional.interpolate(frames_BCHW, (size, size), mode="bicubic", antialias=True)
-    mean = torch.tensor(base.feature_extractor.image_mean)[:, None, None]
-    std = torch.tensor(base.feature_extractor.image_std)[:, None, None]
+    mean, std = (
+        torch.tensor(getattr(base.feature_extractor, key), device=small.device)[:, None, None]
+        for key in ("image_mean", "image_std")
+    )
     return base.image_encoder(((small + 1) / 2 - mean) / std)
 
 
 @torch.no_grad()
 def encode_video(vae: Any, video_BCTHW: Tensor) -> Tensor:  # noqa: N803
     """Latents (B, C, T, h, w) at unit scale, frame by frame: the posterior's mean times the scaling factor."""
-    latents_NCHW: Tensor = first_frame_latents(vae, video_BCTHW.transpose(1, 2).flatten(0, 1))
-    latents_NCHW = latents_NCHW * vae.config.scaling_factor
-    return latents_NCHW.reshape(len(video_BCTHW), -1, *latents_NCHW.shape[1:]).transpose(1, 2)
+    return encode_moments(vae, video_BCTHW)[0] * float(vae.config.scaling_factor)
+
+
+@torch.no_grad()
+def encode_moments(vae: Any, video_BCTHW: Tensor) -> tuple[Tensor, Tensor]:  # noqa: N803
+    """Mean and log-variance of the posterior of every frame, not scaled, each (B, C, T, h, w)."""
+    frames_NCHW = video_BCTHW.transpose(1, 2).flatten(0, 1)
+    posteriors = [vae.encode(piece).latent_dist for piece in frames_NCHW.split(FRAMES_AT_ONCE)]
+    mean, logvar = (
+        torch.cat([getattr(p, what) for p in posteriors]).unflatten(0, (len(video_BCTHW), -1)).transpose(1, 2)
+        for what in ("mean", "logvar")
+    )
+    return mean, logvar
 
 
 @torch.no_grad()

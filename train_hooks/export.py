@@ -9,8 +9,7 @@
 | lavie | `rushes sample` | `lavie_base.safetensors` with LaVie's keys; `lavie_base.pt` only when asked |
 
 A LoRA is merged into `unet/` and lies in `lora/` as well, in diffusers' format (`train_hooks.trainable.load_lora` reads it for any UNet; the
-pipelines of diffusers 0.42 do not load LoRAs into video UNets). Written aside and moved into place in one step: a
-folder with `train.json` is a complete one.
+pipelines of diffusers 0.42 do not load LoRAs into video UNets). A folder with `train.json` is a finished one.
 """
 
 import json
@@ -27,6 +26,7 @@ from torch import Tensor
 
 from train_hooks.base import PARTS, Base
 from train_hooks.card import curve_svg, model_card
+from train_hooks.checkpoint import FOLDER
 from train_hooks.errors import TrainError
 from train_hooks.export_keys import as_lavie, as_videocrafter
 from train_hooks.net import kind_of
@@ -38,29 +38,42 @@ OTHERS = {"videocrafter": ("model", "ckpt", as_videocrafter), "lavie": ("lavie_b
 
 
 def check_out(out: Path) -> None:
-    """Raises TrainError when `out` exists and is neither empty nor an earlier training, which alone may be replaced."""
-    if out.exists() and not (out.is_dir() and ((out / RECORD).is_file() or not any(out.iterdir()))):
+    """Raises TrainError when `out` exists and is neither empty nor a training, finished or not."""
+    ours = out.is_dir() and ((out / RECORD).is_file() or (out / FOLDER).is_dir() or not any(out.iterdir()))
+    if out.exists() and not ours:
         raise TrainError(f"{out} exists and was not written by a training; give another folder with --out")
 
 
-def export(base: Base, unet: Any, scheduler: Any, record: dict[str, Any], out: Path, pickled: bool = False) -> None:
-    """Writes everything to `out`, replacing an earlier training. `pickled`: the other projects' files as pickles too."""
+def clear(out: Path) -> None:
+    """Removes an earlier training. Raises TrainError as `check_out`."""
     check_out(out)
-    aside = out.with_name(f".{out.name}.{os.getpid()}.part")
-    aside.mkdir(parents=True)
+    if out.exists():
+        shutil.rmtree(out)
+
+
+def export(base: Base, unet: Any, scheduler: Any, record: dict[str, Any], out: Path, pickled: bool = False) -> None:
+    """Writes everything to `out`, beside the checkpoints. `pickled`: the other projects' files as pickles too.
+
+    What is there moves to its place piece by piece, `train.json` last: a folder that has it is a finished one.
+    """
+    aside = out / f".export.{os.getpid()}.part"
     try:
+        aside.mkdir(parents=True)
         lora = merge_lora(unet)
         _save_parts(base, unet, scheduler, aside)
         if lora:
             _save_lora(lora, aside / "lora")
         _save_as_others(unet, aside, pickled)
         record = {**record, "versions": _versions()}
-        (aside / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         (aside / "loss.svg").write_text(curve_svg(record["losses"]["per_step"]), encoding="utf-8")
         (aside / "README.md").write_text(model_card(record), encoding="utf-8")
-        if out.exists():
-            shutil.rmtree(out)
-        aside.rename(out)
+        (aside / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        (out / RECORD).unlink(missing_ok=True)
+        for made in sorted(aside.iterdir(), key=lambda path: path.name == RECORD):
+            place = out / made.name
+            if place.is_dir():
+                shutil.rmtree(place)
+            made.replace(place)
     except OSError as error:
         raise TrainError(f"the finished model cannot be written to {out}: {error.strerror or error}") from None
     finally:

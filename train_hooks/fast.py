@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from train_hooks.checkpointing import BLOCKS
+
 
 def speed_up(unet: Any) -> int:
     """Changes a UNet in place; returns how many temporal convolutions were found."""
@@ -33,3 +35,19 @@ def _over_frames(conv: nn.Conv3d, x_BCThw: Tensor) -> Tensor:  # noqa: N803
     y_NCT = F.conv1d(x_NCT, conv.weight[:, :, :, 0, 0], conv.bias, padding=1)
     y_BCThw: Tensor = y_NCT.unflatten(0, (size[0], *size[3:])).permute(0, 3, 4, 1, 2)
     return y_BCThw
+
+
+def compile_blocks(unet: Any) -> int:
+    """torch.compile for every block of residual and temporal layers and transformers, in place; returns how many.
+
+    Block by block, because there are few kinds of blocks and many of each: a graph of the whole net takes minutes for every size. State dict and
+    results stay (within rounding). A set of sizes that does not change is compiled once for each.
+    """
+    n = 0
+    inside: set[int] = set()
+    for module in unet.modules():
+        if isinstance(module, BLOCKS) and id(module) not in inside:
+            inside |= {id(child) for child in module.modules()}
+            module.compile(dynamic=False)
+            n += 1
+    return n

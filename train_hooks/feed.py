@@ -1,206 +1,100 @@
-"""Shards -> training samples: which clip at which step, which of its frames, at which size.
+"""Shards -> training samples: which clips there are, which of them a step holds, which of their frames, at which size.
 
-A shards folder, on a disk or at any fsspec URL, is `index.json` and Parquet files with at least the columns of COLUMNS; the mp4 bytes of a
-clip are read when they are needed, by (file, row group, row). What a step holds is a pure function of (seed, step). Frames are taken evenly
-in time at the recipe's fps. Where frames are tagged (ZeroScope: three a clip), each is a sample of its own, with its prompt.
+What a step holds is a pure function of (seed, step) (`order.py`). Frames are taken evenly in time at the recipe's fps. Where frames are tagged
+(ZeroScope: three a clip), each is a sample of its own, with its prompt. A clip that cannot be decoded is replaced by another of its bucket,
+always the same one, and is told of.
 
-Shapes: T frames, H and W in pixels, C = 3 channels, red, green, blue; bytes 0..255 until `Sample.video_CTHW`, which
-is -1..1.
+Shapes: T frames, H and W in pixels, C = 3 channels, red, green, blue; bytes 0..255, and -1..1 in `Sample.video_CTHW`; c latent channels, h
+and w in latents.
 """
 
 import hashlib
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import fsspec
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from train_hooks.captions import CaptionPolicy, Choices, pick
+from train_hooks.captions import pick
 from train_hooks.decode import DecodeError, decode_frames
 from train_hooks.errors import TrainError
+from train_hooks.frames import bucket_of, fit, frame_indices, too_short, true_fps
+from train_hooks.image_folder import ImageFolder
+from train_hooks.latent_cache import LatentCache, Moments
+from train_hooks.order import Order, StepClips
+from train_hooks.shard_index import ShardClip, ShardIndex, by_tag, open_file, read_index
+from train_hooks.size import Size
 
-COLUMNS = ("clip_id", "fps", "n_frames", "mp4")
-MOTION = "motion"
-"""The column with a clip's motion score, where the shards have one."""
-TAGGED = "tagged_frames"
-"""How the columns with tagged frames begin: lists of (frame_index, prompt)."""
-_CAPTION, _STILLS = 1, 2  # streams of draws of their own
+_CAPTION, _STILLS, _SUBSTITUTE = 1, 2, 3  # streams of draws of their own
 MAX_HELDOUT = 4  # clips kept for the loss grid; ours
+SUBSTITUTES = 8  # clips tried in the place of a broken one; ours
+STILLS: dict[str, Any] = {"first": lambda n: 0, "middle": lambda n: n // 2, "last": lambda n: n - 1}
 _CACHE_BYTES = 256 * 2**20  # decoded, resized frames kept in memory; beyond it a window is decoded again. Ours
 
 
 @dataclass(frozen=True)
-class ShardClip:
-    """One clip of the shards: where its bytes lie and what is known of it.
-
-    `fps` and `n_frames` are those of the stored mp4.
-    """
-
-    clip_id: str
-    file: str
-    row_group: int
-    row: int
-    fps: float
-    n_frames: int
-    captions: Choices = ()
-    motion: float | None = None
-    tagged: tuple[tuple[int, str], ...] = ()
-    first_frame: int | None = None
-    """Where the sample begins, as near as the clip's end allows; None: a window drawn by seed and epoch."""
-
-    @property
-    def caption(self) -> str:
-        """The caption with the largest share, the first of equals; empty when it has none."""
-        return max(self.captions, key=lambda choice: choice[1])[0] if self.captions else ""
-
-
-@dataclass(frozen=True)
 class Sample:
-    """One window of one clip: `video_CTHW` float in -1..1, and one of the clip's captions (empty when it has none)."""
+    """One window of one clip, as frames or as the latents that were made of them, and one of the clip's captions (empty without)."""
 
     clip_id: str
     caption: str
-    video_CTHW: Tensor  # noqa: N815
+    pixels_CTHW: Tensor | None = None  # noqa: N815
+    """Bytes. With latents: the first frame alone, where the cache has it, or nothing."""
     fps: float = 0.0
     """True frames per second of the frames taken."""
     motion: float | None = None
+    latents: Moments | None = None
+
+    @property
+    def video_CTHW(self) -> Tensor:  # noqa: N802
+        """The frames, float in -1..1."""
+        assert self.pixels_CTHW is not None
+        return as_float(self.pixels_CTHW)
+
+    def frames(self, which: slice) -> "Sample":
+        """The same clip with some of its frames only."""
+        if self.latents is not None:
+            return replace(self, latents=self.latents.frames(which))
+        assert self.pixels_CTHW is not None
+        return replace(self, pixels_CTHW=self.pixels_CTHW[:, which])
 
 
-def read_index(shards: str | Path) -> tuple[list[ShardClip], str]:
-    """Lists the clips of a shards folder in file order, and the sha256 of its index.json.
+class BrokenClip(NamedTuple):
+    """A clip that could not be decoded, and what was trained on in its place."""
 
-    Raises TrainError when the folder is not a finished shards folder, a file is missing or unreadable, or it holds no
-    clip.
-    """
-    try:
-        with _open(shards, "index.json") as file:
-            raw = file.read()
-    except FileNotFoundError:
-        raise TrainError(
-            f"{shards} is not a shards folder: it has no index.json; `rushes run` writes one as its last step"
-        ) from None
-    try:
-        index = json.loads(raw)
-        names = [str(shard["file"]) for shard in index["shards"]]
-    except (ValueError, KeyError, TypeError):
-        raise TrainError(f"{shards}/index.json cannot be read as a shards index; write the shards again") from None
-    policy = CaptionPolicy.of(index)
-    clips: list[ShardClip] = []
-    for name in names:
-        clips += _clips_of(shards, name, policy)
-    if not clips:
-        raise TrainError(
-            f"there is nothing to train on: {shards} holds no clips; `rushes funnel` shows which rule drops them"
-        )
-    return clips, hashlib.sha256(raw).hexdigest()
+    clip_id: str
+    reason: str
+    substitute: str
 
 
-def _open(shards: str | Path, name: str) -> Any:
-    """A file of the shards, for reading. Raises FileNotFoundError, or TrainError where the storage cannot be reached."""
-    try:
-        return fsspec.open(f"{shards}/{name}", "rb").open()
-    except FileNotFoundError:
-        raise
-    except (OSError, ImportError, ValueError) as error:
-        raise TrainError(f"{shards}/{name} cannot be opened: {' '.join(str(error).split())}") from None
+@dataclass(frozen=True)
+class Chunk:
+    """A piece of a step that goes through the net at once: clips of one bucket, at these places of the batch."""
+
+    step: int
+    """The step whose clips and numbers these are."""
+    bucket: int
+    places: tuple[int, ...]
+    clips: tuple[tuple[int, int], ...]
+    """(clip number, epoch) of each."""
+    stills_only: bool = False
+    """Of each clip only one frame is shown."""
+    stills: tuple[tuple[int, int], ...] = ()
+    """(clip number, window) of the pictures behind the videos, as many for each clip."""
 
 
-def _clips_of(shards: str | Path, name: str, policy: CaptionPolicy) -> list[ShardClip]:
-    clips: list[ShardClip] = []
-    try:
-        with _open(shards, name) as opened:
-            file = pq.ParquetFile(opened)
-            there = file.schema_arrow.names
-            columns = list(dict.fromkeys([*COLUMNS, *policy.columns]))
-            lacking = [column for column in columns if column not in there]
-            if lacking:
-                raise TrainError(f"{shards}/{name} has no column {', '.join(lacking)}; write the shards again")
-            tagged = [column for column in there if column.startswith(TAGGED)]
-            columns = [c for c in dict.fromkeys([*columns, *tagged, MOTION]) if c in there and c != "mp4"]
-            for group in range(file.num_row_groups):
-                for i, row in enumerate(file.read_row_group(group, columns=columns).to_pylist()):
-                    tags = [tag for column in tagged for tag in row[column] or ()]
-                    clips.append(
-                        ShardClip(
-                            row["clip_id"],
-                            name,
-                            group,
-                            i,
-                            row["fps"],
-                            row["n_frames"],
-                            policy.choices(row),
-                            row.get(MOTION),
-                            tuple((tag["frame_index"], tag["prompt"]) for tag in tags),
-                        )
-                    )
-    except FileNotFoundError:
-        raise TrainError(f"{shards}/index.json names {name}, which is not there; write the shards again") from None
-    except (pa.ArrowException, OSError) as error:
-        raise TrainError(f"{shards}/{name} cannot be read: {str(error).splitlines()[0]}") from None
-    return clips
+@dataclass(frozen=True)
+class Loaded:
+    """A chunk with its samples."""
 
-
-def order(n_clips: int, batch: int, seed: int, step: int) -> list[tuple[int, int]]:
-    """The (clip number, epoch) pairs of one step.
-
-    Each epoch is a permutation of all clips, and batches run on across its end.
-    """
-    pairs = []
-    for position in range(step * batch, (step + 1) * batch):
-        epoch, place = divmod(position, n_clips)
-        pairs.append((int(np.random.default_rng([seed, epoch]).permutation(n_clips)[place]), epoch))
-    return pairs
-
-
-def frame_indices(
-    fps: float, n_frames: int, frames: int, at_fps: float, draw: float, begin: int | None = None
-) -> list[int]:
-    """Indices of `frames` frames, evenly in time at `at_fps`, in a clip of `n_frames` frames at `fps`.
-
-    `draw` in [0, 1) places the first; or it is `begin`, or the last frame from which there are enough.
-
-    The clip must be long enough (see `too_short`).
-    """
-    offsets = [round(i * fps / at_fps) for i in range(frames)]
-    first = int(draw * (n_frames - offsets[-1])) if begin is None else min(begin, n_frames - 1 - offsets[-1])
-    return [first + offset for offset in offsets]
-
-
-def by_tag(clip: ShardClip) -> list[ShardClip]:
-    """The clip once for each of its tagged frames, from there on and with that prompt; as it is where none is tagged."""
-    return [replace(clip, first_frame=at, captions=((prompt, 1.0),)) for at, prompt in clip.tagged] or [clip]
-
-
-def too_short(clip: ShardClip, frames: int, at_fps: float) -> str | None:
-    """Why a clip cannot give `frames` different frames at `at_fps`, or None when it can."""
-    if clip.fps < 0.99 * at_fps and frames > 1:
-        return f"it has {clip.fps:g} frames per second and the recipe asks for {at_fps:g}"
-    needed = round((frames - 1) * clip.fps / at_fps) + 1
-    if clip.n_frames < needed:
-        return f"too short: {clip.n_frames} frames at {clip.fps:g} fps, and {frames} at {at_fps:g} fps need {needed}"
-    return None
-
-
-def fit(frame_HWC: NDArray[np.uint8], width_px: int, height_px: int) -> Tensor:  # noqa: N803
-    """Scales a frame until it just covers the size (antialiased bicubic) and crops the centre.
-
-    Uint8 (C, height_px, width_px).
-    """
-    height, width = frame_HWC.shape[:2]
-    scale = max(width_px / width, height_px / height)
-    size = max(height_px, round(height * scale)), max(width_px, round(width * scale))
-    frame_1CHW = torch.from_numpy(np.ascontiguousarray(frame_HWC)).permute(2, 0, 1)[None]
-    scaled = torch.nn.functional.interpolate(frame_1CHW, size=size, mode="bicubic", antialias=True)[0]
-    top, left = (size[0] - height_px) // 2, (size[1] - width_px) // 2
-    return scaled[:, top : top + height_px, left : left + width_px]
+    chunk: Chunk
+    samples: list[Sample]
+    stills: list[Sample] = field(default_factory=list)
+    broken: list[BrokenClip] = field(default_factory=list)
 
 
 class Feed:
@@ -214,22 +108,28 @@ class Feed:
         self,
         shards: str | Path,
         *,
-        frames: int,
+        sizes: Sequence[Size],
         fps: float,
-        width_px: int,
-        height_px: int,
         batch: int,
         windows_per_clip: int,
         heldout_share: float,
         seed: int,
         tagged: bool = False,
+        still: str = "middle",
+        images: str = "",
+        index: ShardIndex | None = None,
+        cache: LatentCache | None = None,
+        with_variance: bool = False,
     ) -> None:
-        self.shards, self.frames, self.fps, self.batch = shards, frames, fps, batch
-        self.width_px, self.height_px = width_px, height_px
-        self.windows, self.seed = windows_per_clip, seed
-        clips, self.index_sha256 = read_index(shards)
-        reasons = {clip.clip_id: too_short(clip, frames, fps) for clip in clips}
-        self.left_out = {clip_id: reason for clip_id, reason in reasons.items() if reason is not None}
+        self.shards, self.sizes, self.fps, self.batch = shards, list(sizes), fps, batch
+        self.windows, self.seed, self.still, self.cache = windows_per_clip, seed, still, cache
+        self.with_variance = with_variance
+        self.index = index or read_index(shards)
+        self.images = ImageFolder(images) if images else None
+        clips = self.index.clips
+        found = {clip.clip_id: bucket_of(clip, self.sizes, fps) for clip in clips}
+        shortest = min(size.frames for size in self.sizes)
+        self.left_out = {c.clip_id: str(too_short(c, shortest, fps)) for c in clips if found[c.clip_id] is None}
         usable = [clip for clip in clips if clip.clip_id not in self.left_out]
         if not usable:
             clip_id, reason = next(iter(self.left_out.items()))
@@ -238,73 +138,166 @@ class Feed:
             )
         n_heldout = min(MAX_HELDOUT, int(len(usable) * heldout_share))
         # By a hash of the id, so that adding clips or shards seldom moves a clip from one side to the other.
-        chosen = {clip.clip_id for clip in sorted(usable, key=lambda clip: self._hash(clip.clip_id))[:n_heldout]}
+        long_enough = [clip for clip in usable if too_short(clip, self.sizes[0].frames, fps) is None]
+        chosen = {clip.clip_id for clip in sorted(long_enough, key=lambda clip: self._hash(clip.clip_id))[:n_heldout]}
         self.heldout = [clip for clip in usable if clip.clip_id in chosen]
         self.train = [clip for clip in usable if clip.clip_id not in chosen]
         if tagged:
             self.train = [sample for clip in self.train for sample in by_tag(clip)]
+        if cache is not None:
+            self._leave_out_uncached(cache)
+        self.buckets = [found[clip.clip_id] or 0 for clip in self.train]
         self.n_without_caption = sum(not clip.caption for clip in usable)
+        self._order = Order(self.buckets, batch, seed)
         self._files: dict[str, pq.ParquetFile] = {}
-        self._cache: dict[tuple[str, int, int | None], Tensor] = {}
-        self._cached_bytes = 0
+        self._memory: dict[tuple[str, int, int | None, Size], Tensor] = {}
+        self._memory_bytes = 0
 
-    def samples(self, step: int) -> list[Sample]:
-        """The samples of one training step: a pure function of the seed and the step."""
-        return [self.read(self.train[i], epoch) for i, epoch in order(len(self.train), self.batch, self.seed, step)]
+    def _leave_out_uncached(self, cache: LatentCache) -> None:
+        told = f"it has no latents in {cache.folder}"
+        lacking = [clip for clip in (*self.train, *self.heldout) if clip not in cache]
+        self.left_out |= {clip.clip_id: cache.errors.get(clip.clip_id, told) for clip in lacking}
+        self.train = [clip for clip in self.train if clip in cache]
+        self.heldout = [clip for clip in self.heldout if clip in cache]
+        if not self.train:
+            raise TrainError(f"there is nothing to train on: {told}")
 
-    def stills(self, step: int, n: int) -> list[Sample]:
-        """`n` pictures for each sample of a step, the middle frames of other clips: a pure function of the seed and the step."""
-        draws = np.random.default_rng([self.seed, step, _STILLS])
-        picked = draws.integers(0, len(self.train), self.batch * n)
-        samples = [
-            self.read(self.train[i], int(epoch))
-            for i, epoch in zip(picked, draws.integers(0, 2**31, len(picked)), strict=True)
-        ]
-        return [replace(s, video_CTHW=s.video_CTHW[:, [self.frames // 2]]) for s in samples]
+    # -- which clips
+
+    def at(self, step: int) -> StepClips:
+        """The bucket and the clips of a step."""
+        return self._order.at(step)
+
+    def chunk(self, step: int, places: Sequence[int], stills_only: bool = False, n_stills: int = 0) -> Chunk:
+        """Some places of a step's batch, with `n_stills` pictures of other clips for each."""
+        of_step = self.at(step)
+        stills = []
+        same_size = self._order.members(of_step.bucket)
+        for place in places:
+            draws = np.random.default_rng([self.seed, step, place, _STILLS])
+            picked = same_size[draws.integers(0, len(same_size), n_stills)]
+            stills += [(int(i), int(draws.integers(0, 2**31))) for i in picked]
+        clips = tuple(of_step.clips[place] for place in places)
+        return Chunk(step, of_step.bucket, tuple(places), clips, stills_only, tuple(stills))
+
+    def grid_samples(self, n: int) -> list[Sample]:
+        """Up to n samples of one size for the loss grid: held-out clips where there are any, else trained ones."""
+        if self.heldout:
+            return [self.read(clip, epoch=0) for clip in self.heldout[:n]]
+        bucket = min(self.buckets)
+        same = [clip for clip, b in zip(self.train, self.buckets, strict=True) if b == bucket]
+        return [self.read(clip, 0, self.sizes[bucket]) for clip in same[:n]]
+
+    def steps_per_epoch(self) -> float:
+        """Steps in which every clip is seen once, on average."""
+        return len(self.train) / self.batch
 
     def reached(self, steps: int, begin: int = 0) -> set[str]:
         """Ids of the clips that the steps from `begin` to before `steps` train on."""
-        if (steps - begin) * self.batch >= 2 * len(self.train):  # an epoch that began before is not a whole one
-            return {clip.clip_id for clip in self.train}
-        return {
-            self.train[i].clip_id
-            for step in range(begin, steps)
-            for i, _ in order(len(self.train), self.batch, self.seed, step)
-        }
+        everything = {clip.clip_id for clip in self.train}
+        found: set[str] = set()
+        for step in range(begin, steps):
+            found |= {self.train[i].clip_id for i, _ in self.at(step).clips}
+            if len(found) == len(everything):
+                break
+        return found
 
-    def read(self, clip: ShardClip, epoch: int) -> Sample:
-        """Decodes the window of a clip that belongs to an epoch, and draws the epoch's caption.
+    # -- their frames
+
+    def load(self, chunk: Chunk) -> Loaded:
+        """Reads a chunk; clips that cannot be read are replaced. Raises TrainError when their substitutes cannot be read either."""
+        broken: list[BrokenClip] = []
+        size = self.sizes[chunk.bucket]
+        samples = [self._read_or_substitute(*pair, size, broken) for pair in chunk.clips]
+        stills = [self._still(*pair, size, broken) for pair in chunk.stills]
+        if chunk.stills_only:
+            at = STILLS[self.still](size.frames)
+            samples = [sample.frames(slice(at, at + 1)) for sample in samples]
+        return Loaded(chunk, samples, stills, broken)
+
+    def samples(self, step: int) -> list[Sample]:
+        """All samples of one training step: a pure function of the seed and the step."""
+        return self.load(self.chunk(step, range(self.batch))).samples
+
+    def stills(self, step: int, n: int) -> list[Sample]:
+        """`n` pictures for each sample of a step, of other clips: a pure function of the seed and the step."""
+        return self.load(self.chunk(step, range(self.batch), n_stills=n)).stills
+
+    def _still(self, number: int, window: int, size: Size, broken: list[BrokenClip]) -> Sample:
+        """One frame of a clip, or a picture of the image folder where there is one."""
+        if self.images is not None:
+            name, caption, pixels_C1HW = self.images.picture(window, size)
+            return Sample(name, caption, pixels_C1HW)
+        at = STILLS[self.still](size.frames)
+        return self._read_or_substitute(number, window, size, broken).frames(slice(at, at + 1))
+
+    def _read_or_substitute(self, number: int, epoch: int, size: Size, broken: list[BrokenClip]) -> Sample:
+        clip = self.train[number]
+        try:
+            return self.read(clip, epoch, size)
+        except TrainError as error:
+            reason = str(error)
+        bucket = self.buckets[number]
+        others = [other for other, b in zip(self.train, self.buckets, strict=True) if b == bucket and other != clip]
+        draws = np.random.default_rng([self._hash(clip.clip_id), _SUBSTITUTE])
+        for i in draws.permutation(len(others))[:SUBSTITUTES]:
+            try:
+                sample = self.read(others[i], epoch, size)
+            except TrainError:
+                continue
+            broken.append(BrokenClip(clip.clip_id, reason, sample.clip_id))
+            return sample
+        raise TrainError(f"{reason}; no other clip can be read in its place")
+
+    def read(self, clip: ShardClip, epoch: int, size: Size | None = None) -> Sample:
+        """The window of a clip that belongs to an epoch, and the epoch's caption, at the recipe's first size or another.
 
         Raises TrainError, naming the clip, when it cannot be decoded.
         """
-        window = epoch % self.windows
-        key = (clip.clip_id, window, clip.first_frame)
-        frames_TCHW = self._cache.get(key)
+        caption = pick(clip.captions, np.random.default_rng([self._hash(clip.clip_id), epoch, _CAPTION]).random())
+        if self.cache is not None:
+            cached = self.cache.read(clip, epoch, self.with_variance)
+            return Sample(clip.clip_id, caption, cached.first_frame_C1HW, cached.fps, clip.motion, cached.moments)
+        frames_TCHW, fps = self.window(clip, epoch % self.windows, size or self.sizes[0])
+        return Sample(clip.clip_id, caption, frames_TCHW.transpose(0, 1), fps, clip.motion)
+
+    def window(self, clip: ShardClip, window: int, size: Size) -> tuple[Tensor, float]:
+        """The frames of a window, uint8 (T, C, H, W), and their true frame rate."""
         draw = np.random.default_rng([self._hash(clip.clip_id), window]).random()
-        indices = frame_indices(clip.fps, clip.n_frames, self.frames, self.fps, draw, clip.first_frame)
+        indices = frame_indices(clip.fps, clip.n_frames, size.frames, self.fps, draw, clip.first_frame)
+        key = (clip.clip_id, window, clip.first_frame, size)
+        frames_TCHW = self._memory.get(key)
         if frames_TCHW is None:
             try:
                 frames_THWC = decode_frames(self._mp4(clip), indices)
             except DecodeError as error:
                 raise TrainError(f"clip {clip.clip_id} in {clip.file} cannot be decoded: {error}") from None
-            frames_TCHW = torch.stack([fit(frame, self.width_px, self.height_px) for frame in frames_THWC])
-            if self._cached_bytes + frames_TCHW.numel() <= _CACHE_BYTES:
-                self._cache[key] = frames_TCHW
-                self._cached_bytes += frames_TCHW.numel()
-        caption = pick(clip.captions, np.random.default_rng([self._hash(clip.clip_id), epoch, _CAPTION]).random())
-        fps = clip.fps * (len(indices) - 1) / max(1, indices[-1] - indices[0]) if len(indices) > 1 else self.fps
-        return Sample(clip.clip_id, caption, frames_TCHW.transpose(0, 1).float() / 127.5 - 1.0, fps, clip.motion)
+            frames_TCHW = torch.stack([fit(frame, size.width_px, size.height_px) for frame in frames_THWC])
+            if self._memory_bytes + frames_TCHW.numel() <= _CACHE_BYTES:
+                self._memory[key] = frames_TCHW
+                self._memory_bytes += frames_TCHW.numel()
+        return frames_TCHW, true_fps(indices, clip.fps, self.fps)
 
     def _mp4(self, clip: ShardClip) -> bytes:
         if clip.file not in self._files:
-            self._files[clip.file] = pq.ParquetFile(_open(self.shards, clip.file))
+            self._files[clip.file] = pq.ParquetFile(open_file(self.shards, clip.file))
         column = self._files[clip.file].read_row_group(clip.row_group, columns=["mp4"])["mp4"]
         return column[clip.row].as_py() or b""
 
     def _hash(self, clip_id: str) -> int:
         return int.from_bytes(hashlib.sha256(f"{self.seed}:{clip_id}".encode()).digest()[:8], "big")
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For loader processes: without open files, frames in memory, and what `Order` can count again."""
+        left_behind = {"_files": {}, "_memory": {}, "_memory_bytes": 0, "_order": None}
+        return {**self.__dict__, **left_behind}
+
+
+def as_float(pixels: Tensor) -> Tensor:
+    """Bytes as float in -1..1."""
+    return pixels.float() / 127.5 - 1.0
+
 
 def stack(samples: Sequence[Sample]) -> Tensor:
-    """The videos of a batch, `video_BCTHW`."""
+    """The videos of a batch, `video_BCTHW`, float in -1..1."""
     return torch.stack([sample.video_CTHW for sample in samples])

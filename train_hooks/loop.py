@@ -1,195 +1,415 @@
-"""The training loop, top to bottom: samples -> latents and conditions -> noise -> loss -> AdamW.
+"""The training loop, top to bottom: chunks -> latents and conditions -> noise -> loss -> gradients of all ranks -> AdamW.
 
-Every random draw is a function of (seed, step, rank), but for dropout inside the temporal layers, which takes torch's
-own generator (seeded at the start). The losses that may be compared are those of the grid: the same clips, noise levels
-and noise before and after training. The training loss of one step is drawn anew at each step and says little by
-itself.
+Every random number is a function of (seed, step, place in the batch), so that a training that was stopped goes on as if it had not been, on as
+many ranks as there are then. The losses that may be compared are those of the grid (`heldout.py`); the training loss of one step is drawn anew
+at each step and says little by itself.
 
-Shapes: B clips, C latent channels, T frames, M stills, F = T + M, h and w in latents; u_B one noise level for each clip.
+| what goes wrong | what happens |
+|---|---|
+| a loss or a gradient is not finite | the step is skipped, its clips are named; after `BAD_IN_A_ROW` the training stops |
+| a clip cannot be decoded | another one is taken and it is told; beyond `max_broken_share` of all clips the training stops |
+| memory runs out | this rank works through the bucket in pieces of half the size from now on; the batch stays what it is |
+| SIGTERM, Ctrl-C | the step is finished and saved |
 """
 
-import hashlib
 import math
+import signal
+import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
+import psutil
 import torch
 from torch import Tensor
 
 from train_hooks import trainable
-from train_hooks.base import Base
-from train_hooks.batch import Batch, make_batch, shows_images
+from train_hooks.checkpoint import Checkpoint, Checkpoints, optimizer_tensors, restore_optimizer
 from train_hooks.checkpointing import checkpoint_activations
-from train_hooks.conditioning import MotionBuckets
 from train_hooks.errors import TrainError
-from train_hooks.fast import speed_up
-from train_hooks.feed import Feed
-from train_hooks.net import Net
-from train_hooks.objectives import draw_levels, draw_noise, noised
+from train_hooks.fast import compile_blocks, speed_up
+from train_hooks.feed import Chunk, Feed, Loaded
+from train_hooks.flops import peak_tflops
+from train_hooks.heldout import grid_loss, make_grid, temporal_share
+from train_hooks.loader import Loader
+from train_hooks.machine import Machine
+from train_hooks.metrics import ClipLosses, Metrics, as_parquet, level_means
+from train_hooks.optim import lr_factor, make_optimizer, update_ema
+from train_hooks.piece import Tally, Tools, backward, pieces_of, seen_step, split
 from train_hooks.recipe import Recipe
+from train_hooks.sheets import Sheets
 
-GRID_LEVELS = (0.1, 0.35, 0.6, 0.85)  # shares of the noise levels; ours
-GRID_CLIPS = 4  # ours
-
-
-@dataclass(frozen=True)
-class Losses:
-    """Mean loss on the fixed grid before and after, the training loss of every step, and the time of all steps."""
-
-    grid_before: float
-    grid_after: float
-    grid_clips: tuple[str, ...]
-    per_step: tuple[float, ...]
-    steps_s: float
+BAD_IN_A_ROW = 5  # ours
 
 
-def run_loop(
-    whole: Recipe,
-    base: Base,
-    net: Net,
-    scheduler: Any,
-    feeds: list[Feed],
-    motion: MotionBuckets,
-    say: Callable[[str], None],
-) -> Losses:
-    """Trains the video UNet in place, stage by stage; `feeds` has one feed for each.
+@dataclass
+class State:
+    """Where a training stands, beside its weights."""
 
-    Raises TrainError when a loss or a gradient stops being finite; the message names the step and the clips.
-    """
-    plan, shown = whole.plan(), whole.shown()
-    rank, world = _ranks()
-    torch.manual_seed(shown.seed + rank)
-    grid_batch = make_grid(shown, base, feeds[plan.index(shown)], motion)
-    before = grid_loss(shown, net, scheduler, grid_batch)
-    say(f"loss on the fixed grid before training: {before:.4f}")
-
-    ema: dict[str, Tensor] = {}
-    per_step: list[float] = []
-    started_s = time.monotonic()
-    n_steps = sum(stage.steps for stage in plan)
-    if shown.fast:
-        speed_up(net.unet)
-    checkpoint_activations(net.unet, shown.checkpointing)
-    net.unet.train()
-    for stage, feed in zip(plan, feeds, strict=True):
-        weights = trainable.choose(net.unet, stage)
-        unscale = trainable.scale_inherited(net.unet, stage.inherited_grad_scale)
-        optimizer = torch.optim.AdamW(weights.values(), lr=stage.lr, weight_decay=stage.weight_decay)
-        if len(plan) > 1:
-            say(f"stage {stage.stage or len(per_step)}: {stage.steps} steps, {stage.trainable} weights trained")
-        for step in range(stage.steps):
-            at = len(per_step)
-            seen = at % stage.overfit if stage.overfit else at
-            draws = step_draws(stage.seed, seen, rank)
-            stills_only = shows_images(seen, rank, world, stage.image_rank_share)
-            samples = feed.samples(seen * world + rank)
-            stills = feed.stills(seen * world + rank, stage.images_per_video) if stage.images_per_video else []
-            batch = make_batch(stage, base, samples, stills, motion, draws, stills_only)
-            noise_BCFhw = draw_noise(batch.latents_BCFhw.shape, stage.offset_noise, draws)
-            u_B = draw_levels(len(samples), stage.stratified_timesteps, draws, rank, world)
-            draw = noised(stage, scheduler, batch.latents_BCFhw, noise_BCFhw, u_B)
-
-            loss_B = batch.loss(stage, draw, net(draw.input_BCTHW, draw.time_B, batch.told))
-            stop_unless_finite(loss_B, batch.clip_ids, at, "loss")
-            loss_B.mean().backward()
-            _average_gradients(weights, world)
-            norm = torch.nn.utils.clip_grad_norm_(weights.values(), stage.grad_clip)
-            stop_unless_finite(norm.expand(len(samples)), batch.clip_ids, at, "gradient")
-            for group in optimizer.param_groups:
-                group["lr"] = stage.lr * lr_factor(step, stage)
-            optimizer.step()
-            optimizer.zero_grad()
-            update_ema(ema, net.unet, shown.ema_decay, at)
-
-            per_step.append(loss_B.mean().item())
-            if (at + 1) % shown.log_every == 0 or at + 1 == n_steps:
-                recent = per_step[-shown.log_every :]
-                each_s = (time.monotonic() - started_s) / (at + 1)
-                say(f"step {at + 1}/{n_steps}  loss {sum(recent) / len(recent):.4f}  {each_s:.2f} s/step")
-        unscale()
-
-    steps_s = time.monotonic() - started_s
-    net.unet.load_state_dict(ema, strict=False)
-    net.unet.eval()
-    after = grid_loss(shown, net, scheduler, grid_batch)
-    return Losses(before, after, tuple(grid_batch.clip_ids), tuple(per_step), steps_s)
+    step: int = 0
+    """Steps that are done."""
+    bad_in_a_row: int = 0
+    grid_before: float = float("nan")
+    broken: dict[str, str] = field(default_factory=dict)
+    """Clips that could not be decoded, and why."""
+    skipped: list[int] = field(default_factory=list)
+    """Steps without an update."""
+    pieces: dict[str, int] = field(default_factory=dict)
+    """Where memory ran out: the size of a bucket, and how many clips go through the net at once since."""
 
 
-def step_draws(seed: int, step: int, rank: int) -> torch.Generator:
-    """What all random numbers of a step but dropout's come from: a function of these three alone."""
-    digest = hashlib.sha256(f"{seed}:{step}:{rank}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+@dataclass
+class Training:
+    """All that the loop works on. `feeds` has one for each stage of the recipe."""
 
+    whole: Recipe
+    tools: Tools
+    feeds: list[Feed]
+    checkpoints: Checkpoints
+    metrics: Metrics
+    say: Callable[[str], None]
+    sheets: Sheets | None = None
+    flops: dict[str, float] = field(default_factory=dict)
+    """Of one clip, by the size of its bucket, where they were counted."""
+    state: State = field(default_factory=State)
+    clip_losses: ClipLosses = field(default_factory=ClipLosses)
+    ema: dict[str, Tensor] = field(default_factory=dict)
+    stopped_by: int | None = None
+    """The signal by which the training was stopped before its end; all is saved then."""
+    grid_after: float = float("nan")
+    seconds: float = 0.0
 
-def lr_factor(step: int, stage: Recipe) -> float:
-    """Share of the peak learning rate at a step: a linear warm-up, then the peak, or half a cosine down to a tenth."""
-    if step < stage.lr_warmup_steps:
-        return (step + 1) / stage.lr_warmup_steps
-    if stage.lr_decay == "constant":
-        return 1.0
-    share = (step - stage.lr_warmup_steps) / max(1, stage.steps - 1 - stage.lr_warmup_steps)
-    return 0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * share))
+    def run(self) -> None:
+        """Trains from the newest checkpoint, or from the beginning, to the end. Afterwards the net holds the average, where there is one.
 
+        Raises TrainError as the table above says.
+        """
+        plan, shown, machine = self.whole.plan(), self.whole.shown(), self.tools.machine
+        unet = self.tools.net.unet
+        self._weights = self._all_weights(plan)
+        machine.share_weights(unet)
+        self._optimizer: Any = machine.accelerator.prepare(make_optimizer(self._weights.values(), shown))
+        self._grid = make_grid(shown, self.tools.encoder, self.feeds[plan.index(shown)])
+        self._saved = -1
+        with _signals() as self._signals:
+            self._begin()
+            checkpoint_activations(unet, shown.checkpointing)
+            if shown.compile:
+                compile_blocks(unet)
+            unet.train()
+            begin, began_s = 0, time.monotonic()
+            for stage, feed in zip(plan, self.feeds, strict=True):
+                end = begin + stage.steps
+                if self.state.step < end and self.stopped_by is None:
+                    self._stage(stage, feed, begin, end)
+                begin = end
+            self.seconds = time.monotonic() - began_s
+            if self._saved != self.state.step:
+                self._save()
+            self.checkpoints.finish(strict=True)
+        if self.stopped_by is None:
+            self._take_average()
+            unet.eval()
+            self.grid_after = self._grid_loss()
 
-@torch.no_grad()
-def update_ema(ema: dict[str, Tensor], unet: Any, decay: float, step: int) -> None:
-    """Moves the average of the trained weights; in the first steps faster, by (1 + step) / (10 + step) (as TensorFlow's). Nothing at 0."""
-    if not decay:
-        return
-    weights = {key: value for key, value in unet.named_parameters() if value.requires_grad or key in ema}
-    for key in weights.keys() - ema.keys():
-        ema[key] = weights[key].detach().clone()
-    kept = min(decay, (1 + step) / (10 + step))
-    torch._foreach_lerp_([ema[key] for key in weights], [w.detach() for w in weights.values()], 1 - kept)
+    @property
+    def grid_clips(self) -> list[str]:
+        """Ids of the clips of the loss grid."""
+        return self._grid.clip_ids
 
+    def _begin(self) -> None:
+        """From the newest checkpoint, or the loss before the first step."""
+        found = self.checkpoints.newest()
+        if found is None:
+            self.state.grid_before = self._grid_loss()
+            self.say(f"loss on the fixed grid before training: {self.state.grid_before:.4f}")
+        else:
+            self._restore(found)
+            self.say(f"going on from step {self.state.step} ({found.path})")
 
-def make_grid(recipe: Recipe, base: Base, feed: Feed, motion: MotionBuckets) -> Batch:
-    """The clips of the fixed grid, with all their conditions: held-out ones where there are any."""
-    samples = [feed.read(clip, epoch=0) for clip in (feed.heldout or feed.train)[:GRID_CLIPS]]
-    whole = replace(recipe, caption_dropout=0.0, image_dropout=0.0)
-    return make_batch(whole, base, samples, [], motion, torch.Generator().manual_seed(recipe.seed))
+    def _stage(self, stage: Recipe, feed: Feed, begin: int, end: int) -> None:
+        machine, state, optimizer = self.tools.machine, self.state, self._optimizer
+        trained = trainable.choose(self.tools.net.unet, stage)
+        unscale = trainable.scale_inherited(self.tools.net.unet, stage.inherited_grad_scale)
+        if self.whole.stages:
+            self.say(f"stage {stage.stage or begin}: to step {end}, {stage.trainable} weights trained")
+        loader = Loader(feed, _chunks(stage, feed, range(state.step, end), machine), stage.workers)
+        window = _Window(self, stage, feed, loader)
+        try:
+            while state.step < end:
+                of_step = feed.at(seen_step(stage, state.step))
+                clip_ids = [feed.train[i].clip_id for i, _ in of_step.clips]
+                own = [next(loader) for _ in pieces_of(stage, feed, state.step, machine.rank, machine.world)]
+                tally, stop = self._gradients(stage, feed, own, clip_ids)
+                machine.add_up_gradients(list(trained.values()))
+                norms = self._norms(trained) if (state.step + 1) % stage.log_every == 0 else {}
+                norm = machine.accelerator.clip_grad_norm_(trained.values(), stage.grad_clip)
 
+                lr = stage.lr * lr_factor(state.step - begin, stage)
+                bad = self._not_finite(tally, norm, clip_ids)
+                if not bad:
+                    for group in optimizer.param_groups:
+                        group["lr"], group["weight_decay"] = lr, stage.weight_decay
+                    optimizer.step()
+                    update_ema(self.ema, self.tools.net.unet, self.whole.shown().ema_decay, state.step)
+                optimizer.zero_grad()
+                state.step += 1
+                self.note(bad, tally, clip_ids, stage, lr)
+                window.add(tally, norms, str(feed.sizes[of_step.bucket]))
+                self._check_broken(feed, own, clip_ids, tally)
+                self._now_and_then()
+                if stop:
+                    self.stopped_by = stop
+                    return
+        finally:
+            loader.close()
+            unscale()
 
-@torch.no_grad()
-def grid_loss(recipe: Recipe, net: Net, scheduler: Any, batch: Batch) -> float:
-    """Mean loss over every (clip, GRID_LEVELS) pair with noise fixed by the seed, dropout off; deterministic."""
-    training = net.unet.training
-    net.unet.eval()
-    noise_draws = torch.Generator().manual_seed(recipe.seed + 1)
-    losses: list[Tensor] = []
-    for level in GRID_LEVELS:
-        noise_BCFhw = torch.randn(batch.latents_BCFhw.shape, generator=noise_draws)
-        # The grid is even in what the net is told, whatever the training draws most of.
-        u_B = torch.full((len(batch.clip_ids),), level ** (1 / recipe.timestep_power))
-        draw = noised(recipe, scheduler, batch.latents_BCFhw, noise_BCFhw, u_B)
-        losses.append(batch.loss(recipe, draw, net(draw.input_BCTHW, draw.time_B, batch.told)))
-    net.unet.train(training)
-    return torch.stack(losses).mean().item()
+    # -- one step
 
+    def _gradients(self, stage: Recipe, feed: Feed, own: list[Loaded], clip_ids: list[str]) -> tuple[Tally, int]:
+        """This rank's gradients, in the weights; all ranks' tally of the batch; and the signal that any of them had, or 0."""
+        while True:
+            tally = Tally.empty(stage.batch)
+            try:
+                for loaded in own:
+                    size = str(feed.sizes[loaded.chunk.bucket])
+                    for piece in split(loaded, self.state.pieces.get(size, stage.batch)):
+                        backward(stage, piece, clip_ids, self.tools, tally)
+                break
+            except torch.OutOfMemoryError:
+                self._halve(str(feed.sizes[own[0].chunk.bucket]), max(len(loaded.samples) for loaded in own))
+        heard = torch.full((1, stage.batch), float(len(self._signals)), dtype=torch.float64)
+        summed = self.tools.machine.add_up(torch.cat([tally.rows, heard]).to(self.tools.machine.device)).cpu()
+        stop = (self._signals[0] if self._signals else int(signal.SIGTERM)) if summed[3, 0] else 0
+        return Tally(summed[:3]), stop
 
-def stop_unless_finite(value_B: Tensor, clip_ids: list[str], step: int, what: str) -> None:  # noqa: N803
-    """Raises TrainError naming the clips whose value is not finite."""
-    bad = [clip_id for clip_id, ok in zip(clip_ids, value_B.isfinite().tolist(), strict=True) if not ok]
-    if bad:
-        raise TrainError(
-            f"the {what} is not finite at step {step}, on clips {', '.join(bad)}; a smaller lr usually helps"
+    def _norms(self, trained: dict[str, Tensor]) -> dict[str, float]:
+        """Gradient norms of the weights that came with the base and of the new ones."""
+        scaler = self.tools.machine.accelerator.scaler
+        found = {}
+        for name, wanted in (("norm_spatial", trainable.is_spatial), ("norm_temporal", trainable.is_temporal)):
+            grads = [w.grad for key, w in trained.items() if wanted(key) and w.grad is not None]
+            if grads:
+                norm = torch.stack(torch._foreach_norm(grads)).norm().item()
+                found[name] = norm / (scaler.get_scale() if scaler is not None else 1.0)
+        return found
+
+    def _halve(self, size: str, largest: int) -> None:
+        """After memory ran out: forgets the step's gradients, and from now on works in smaller pieces."""
+        now = min(self.state.pieces.get(size, largest), largest)
+        if now == 1:
+            raise TrainError(
+                f"one clip of {size} does not fit into this device's memory; "
+                "smaller sizes, --set checkpointing=blocks or --set trainable=temporal need less"
+            ) from None
+        self.state.pieces[size] = now // 2
+        for weight in self.tools.net.unet.parameters():
+            weight.grad = None
+        if self.tools.machine.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.say(
+            f"memory ran out on {now} clips of {size} at once: {now // 2} from now on, as many in a batch as before"
         )
 
+    def _not_finite(self, tally: Tally, norm: Tensor | float, clip_ids: list[str]) -> str:
+        """What is not finite and on which clips, or nothing. fp16's loss scaler skips its own steps."""
+        bad = [clip_id for clip_id, loss in zip(clip_ids, tally.losses, strict=True) if not math.isfinite(loss)]
+        if bad:
+            return f"the loss is not finite at step {self.state.step}, on clips {', '.join(bad)}"
+        if not torch.isfinite(torch.as_tensor(norm)) and self.tools.machine.accelerator.scaler is None:
+            return f"the gradient is not finite at step {self.state.step}, on clips {', '.join(clip_ids)}"
+        return ""
 
-def _ranks() -> tuple[int, int]:
-    """This process' number and how many there are."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return 0, 1
-    return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    def note(self, bad: str, tally: Tally, clip_ids: list[str], stage: Recipe, lr: float) -> None:
+        """Writes down a step. Raises TrainError when `bad`, which says what was not finite, is the last that is borne."""
+        state = self.state
+        state.bad_in_a_row = state.bad_in_a_row + 1 if bad else 0
+        self.metrics.step(stage.stage, None if bad else sum(tally.losses) / len(tally.losses), lr)
+        if not bad:
+            rows = zip(clip_ids, tally.levels, tally.losses, tally.meant, strict=True)
+            for clip_id, level, loss, counted in rows:
+                if counted:
+                    self.clip_losses.add(clip_id, level, loss)
+            return
+        state.skipped.append(state.step - 1)
+        if state.bad_in_a_row == BAD_IN_A_ROW:
+            raise TrainError(f"{bad}; that was the {BAD_IN_A_ROW}th step in a row, and a smaller lr usually helps")
+        self.say(f"{bad}; the step is skipped")
+
+    def _check_broken(self, feed: Feed, own: list[Loaded], clip_ids: list[str], tally: Tally) -> None:
+        """Notes the clips of a step, of all ranks, that another one stood for."""
+        known = {broken.clip_id: broken for loaded in own for broken in loaded.broken}
+        fresh = [c for c, counted in zip(clip_ids, tally.meant, strict=True) if not counted]
+        fresh = [clip_id for clip_id in dict.fromkeys(fresh) if clip_id not in self.state.broken]
+        for clip_id in fresh:
+            here = known.get(clip_id)
+            self.state.broken[clip_id] = here.reason if here else f"clip {clip_id} cannot be decoded"
+            self.say(
+                f"{self.state.broken[clip_id]}; {here.substitute if here else 'another clip'} is taken in its place"
+            )
+        bound = max(1.0, self.whole.max_broken_share * len(feed.train))  # one alone never stops a training
+        if fresh and len(self.state.broken) > bound:
+            raise TrainError(
+                f"{len(self.state.broken)} of {len(feed.train)} clips cannot be decoded, more than max_broken_share = "
+                f"{self.whole.max_broken_share:g}; `rushes shards verify --decode` lists them"
+            )
+
+    # -- between steps
+
+    def _now_and_then(self) -> None:
+        step, shown = self.state.step, self.whole.shown()
+        if shown.heldout_every and step % shown.heldout_every == 0:
+            with temporal_share(self.tools.net.unet) as shares, self.averaged():
+                loss = self._grid_loss()
+            share = sum(shares) / len(shares) if shares else None
+            self.metrics.tell(step, {"heldout_loss": loss, "temporal_share": share})
+            told = "" if share is None else f", temporal layers {share:.1%} of what they hand on"
+            self.say(f"step {step}  loss on the fixed grid {loss:.4f}{told}")
+        if shown.sample_every and step % shown.sample_every == 0 and self.sheets is not None:
+            with self.averaged():
+                self.metrics.tell(step, self.sheets.make(step))
+        if step % shown.checkpoint_every == 0:
+            self._save()
+
+    def _grid_loss(self) -> float:
+        return grid_loss(self.whole.shown(), self.tools.net, self.tools.scheduler, self._grid)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The net with the average in the place of its weights."""
+        own = {key: value.detach().clone() for key, value in self._weights.items() if key in self.ema}
+        self._take_average()
+        try:
+            yield
+        finally:
+            for key, value in own.items():
+                self._weights[key].data.copy_(value)
+
+    def _take_average(self) -> None:
+        for key, value in self.ema.items():
+            self._weights[key].data.copy_(value)
+
+    def _save(self) -> None:
+        self._saved = self.state.step
+        if not self.tools.machine.first:
+            return
+        scaler = self.tools.machine.accelerator.scaler
+        state = {**vars(self.state), "scaler": scaler.state_dict() if scaler is not None else {}}
+        table = as_parquet(self.metrics.table())
+        files: dict[str, Any] = {
+            "weights": self._weights, "optimizer": optimizer_tensors(self._optimizer.optimizer, self._weights), "ema": self.ema,
+            "metrics.parquet": table, "clips.parquet": self.clip_losses.state(),
+        }  # fmt: skip
+        self.checkpoints.save(self.state.step, files, state)
+        self.metrics.flush()
+
+    def _restore(self, found: Checkpoint) -> None:
+        saved = found.tensors("weights")
+        with torch.no_grad():
+            for name, weight in self._weights.items():
+                weight.copy_(saved[name])
+        restore_optimizer(self._optimizer.optimizer, self._weights, found.tensors("optimizer"))
+        self.ema |= {key: value.to(self.tools.machine.device) for key, value in found.tensors("ema").items()}
+        self.metrics.restore((found.path / "metrics.parquet").read_bytes())
+        self.clip_losses.restore((found.path / "clips.parquet").read_bytes())
+        progress = dict(found.progress)
+        scaler = progress.pop("scaler", {})
+        if self.tools.machine.accelerator.scaler is not None and scaler:
+            self.tools.machine.accelerator.scaler.load_state_dict(scaler)
+        self.state = State(**progress)
+        self._saved = self.state.step
+
+    def _all_weights(self, plan: list[Recipe]) -> dict[str, Tensor]:
+        """The weights that some stage trains, on the device and in memory of their own."""
+        unet, machine = self.tools.net.unet, self.tools.machine
+        names: dict[str, None] = {}
+        for stage in plan:
+            names |= dict.fromkeys(trainable.choose(unet, stage))
+        unet.to(machine.device, torch.bfloat16 if self.whole.bf16_weights else None)  # a LoRA was just added
+        for value in (*unet.parameters(), *unet.buffers()):
+            value.data = (
+                value.data.clone()
+            )  # weights read from a file lie as they lie there, which changes the last bits on a CPU
+        if self.whole.shown().fast:
+            speed_up(unet)
+        parameters = dict(unet.named_parameters())
+        return {name: parameters[name] for name in names}
 
 
-def _average_gradients(weights: dict[str, Tensor], world: int) -> None:
-    if world == 1:
+class _Window:
+    """What is told every `log_every` steps."""
+
+    def __init__(self, training: Training, stage: Recipe, feed: Feed, loader: Loader) -> None:
+        self.training, self.stage, self.feed, self.loader = training, stage, feed, loader
+        self._begin()
+
+    def _begin(self) -> None:
+        self._losses: list[float] = []
+        self._levels: list[float] = []
+        self._steps = 0
+        self._flops = 0.0
+        self._wait_s = self.loader.wait_s
+        self._began_s = time.monotonic()
+
+    def add(self, tally: Tally, norms: dict[str, float], size: str) -> None:
+        """Adds a step on a bucket of this size, and tells the window when it is full."""
+        training, stage = self.training, self.stage
+        known = [(loss, level) for loss, level in zip(tally.losses, tally.levels, strict=True) if math.isfinite(loss)]
+        self._losses += [loss for loss, _ in known]
+        self._levels += [level for _, level in known]
+        self._steps += 1
+        done, n_steps = training.state.step, training.whole.steps
+        self._flops += training.flops.get(size, 0.0) * stage.batch
+        if done % stage.log_every and done != n_steps:
+            return
+        seconds = max(1e-9, time.monotonic() - self._began_s)
+        peak = peak_tflops(training.tools.machine.device)
+        tflops = self._flops / seconds / 1e12 or None
+        loss = sum(self._losses) / max(1, len(self._losses))
+        values: dict[str, float | None] = {
+            **level_means(self._levels, self._losses), **norms,
+            "samples_per_s": self._steps * stage.batch / seconds, "tflops": tflops,
+            "mfu": tflops / peak / training.tools.machine.world if tflops and peak else None,
+            "wait_share": (self.loader.wait_s - self._wait_s) / seconds, "memory_gb": _memory_gb(training.tools.machine.device),
+            "epoch": done * stage.batch / len(self.feed.train),
+        }  # fmt: skip
+        training.metrics.tell(done, values)
+        training.say(f"step {done}/{n_steps}  loss {loss:.4f}  {seconds / self._steps:.2f} s/step")
+        self._begin()
+
+
+def _chunks(stage: Recipe, feed: Feed, steps: range, machine: Machine) -> Iterator[Chunk]:
+    for step in steps:
+        yield from pieces_of(stage, feed, step, machine.rank, machine.world)
+
+
+def _memory_gb(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    return float(psutil.Process().memory_info().rss) / 2**30
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Collects SIGTERM and Ctrl-C, where this is the main thread; a second one ends the process as usual."""
+    heard: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield heard
         return
-    for weight in weights.values():
-        if weight.grad is None:
-            weight.grad = torch.zeros_like(weight)
-        torch.distributed.all_reduce(weight.grad)
-        weight.grad /= world
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def hear(number: int, frame: Any) -> None:
+        heard.append(number)
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+    for number in before:
+        signal.signal(number, hear)
+    try:
+        yield heard
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

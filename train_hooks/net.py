@@ -3,6 +3,8 @@
 Shapes: B clips, C latent channels, F = T frames + M stills, h and w in latents; L tokens of D channels.
 """
 
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,6 +52,8 @@ class Net:
 
     def __init__(self, unet: Any, fps_condition: bool = False) -> None:
         self.unet = unet
+        self.autocast: Callable[[], Any] = nullcontext
+        """The precision in which the UNet is called; its answer is float32."""
         self._layout = unet.layout if isinstance(unet, VideoUNet) else Layout()
         self._text: PerFrameText | None = None
         self._fps_B: Tensor | None = None
@@ -66,6 +70,10 @@ class Net:
 
     def __call__(self, x_BCFhw: Tensor, time_B: Tensor, told: Conditions) -> Tensor:  # noqa: N803
         """The net's answer, shaped as the latents."""
+        with self.autocast():
+            return self._answer(x_BCFhw, time_B, told).float()
+
+    def _answer(self, x_BCFhw: Tensor, time_B: Tensor, told: Conditions) -> Tensor:  # noqa: N803
         n_frames = x_BCFhw.shape[2]
         self._layout.frames, self._layout.images = n_frames - told.images, told.images
         text = told.text

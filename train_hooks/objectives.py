@@ -23,6 +23,7 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
+from train_hooks.draws import Draws
 from train_hooks.recipe import Recipe
 
 SIGNAL_SCALE_STEPS = 400  # VideoCrafter's ddpm3d.py: the scale falls linearly over this many timesteps
@@ -100,9 +101,7 @@ def log_sigma(u: Tensor, mean: float, std: float) -> Tensor:
 
 def signal_scale(t_B: Tensor, least: float) -> Tensor:  # noqa: N803
     """VideoCrafter's factor on x_0: from 1 at t = 0 linearly down to `least` at t = 400, and `least` from there on. 1 is off."""
-    return torch.lerp(
-        torch.ones_like(t_B, dtype=torch.float32), torch.tensor(least), (t_B / SIGNAL_SCALE_STEPS).clamp(max=1)
-    )
+    return 1 + (least - 1) * (t_B / SIGNAL_SCALE_STEPS).clamp(max=1)
 
 
 def snr(scheduler: Any, t_B: Tensor) -> Tensor:  # noqa: N803
@@ -119,26 +118,26 @@ def min_snr_weight(snr_B: Tensor, gamma: float, prediction: str) -> Tensor:  # n
     return clipped_B / (snr_B + 1) if prediction == "v_prediction" else clipped_B
 
 
-def draw_noise(shape: Sequence[int], offset: float, generator: torch.Generator) -> Tensor:
-    """Gaussian noise, with `offset` times one more number for each clip and channel.
+def draw_noise(shape: Sequence[int], offset: float, draws: Draws) -> Tensor:
+    """Gaussian noise for latents of a shape (B, C, F, h, w), with `offset` times one more number for each clip and channel.
 
     The same for all frames of a clip: an offset drawn for each frame teaches flicker.
     """
-    noise_BCTHW = torch.randn(*shape, generator=generator)
+    noise_BCFhw = draws.normal(*shape[1:])
     if offset:
-        noise_BCTHW = noise_BCTHW + offset * torch.randn(*shape[:2], 1, 1, 1, generator=generator)
-    return noise_BCTHW
+        noise_BCFhw = noise_BCFhw + offset * draws.normal(shape[1], 1, 1, 1)
+    return noise_BCFhw
 
 
-def draw_levels(n: int, stratified: bool, generator: torch.Generator, rank: int = 0, world: int = 1) -> Tensor:
-    """n numbers in [0, 1), uniform. `stratified`: one from each of n `world` equal parts, n of them on this rank (CogVideoX)."""
-    u = torch.rand(n, generator=generator)
-    return (rank * n + torch.arange(n) + u) / (n * world) if stratified else u
+def draw_levels(draws: Draws, strata: int = 0) -> Tensor:
+    """Numbers u_B in [0, 1), uniform; with `strata`, the size of the whole batch, one in each of as many equal parts (CogVideoX)."""
+    u_B = draws.uniform()
+    return (torch.tensor(draws.places) + u_B) / strata if strata else u_B
 
 
-def drop_captions(captions: Sequence[str], share: float, generator: torch.Generator) -> list[str]:
-    """Empties each caption with probability `share`, so that the net also learns without (Ho & Salimans 2022)."""
-    drawn = torch.rand(len(captions), generator=generator)
+def drop_captions(captions: Sequence[str], share: float, draws: Draws) -> list[str]:
+    """Empties each caption with probability `share`, so that the net also learns without (Ho & Salimans 2022). As many for each clip."""
+    drawn = draws.uniform(len(captions) // len(draws.places)).flatten()
     return ["" if dropped else caption for caption, dropped in zip(captions, (drawn < share).tolist(), strict=True)]
 
 

@@ -13,7 +13,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from train_hooks.errors import TrainError
-from train_hooks.feed import fit
+from train_hooks.frames import fit
 
 SHOWN_WIDTH_PX = 384  # frames are enlarged by a whole factor to at least this width; ours
 GAP_PX = 4

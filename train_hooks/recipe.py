@@ -8,11 +8,13 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from train_hooks.errors import RecipeError
+from train_hooks.size import Size
 
 VAE_FACTOR = 8
 """How many times smaller a latent frame is than the frame, per side, in every VAE of Stable Diffusion."""
 
 Architecture = Literal["unet3d", "spatiotemporal", "videocrafter", "lavie"]
+Precision = Literal["fp32", "bf16", "fp16"]
 Prediction = Literal["epsilon", "v_prediction", "sample", "edm"]
 
 
@@ -32,8 +34,11 @@ class Recipe:
     width_px: int
     height_px: int
     windows_per_clip: int
+    buckets: tuple[str, ...]
     tagged_frames: bool
     images_per_video: int
+    still_frame: Literal["first", "middle", "last"]
+    image_folder: str
     image_loss_weight: float
     image_rank_share: float
     # the base, and what is made of it
@@ -51,6 +56,9 @@ class Recipe:
     inherited_grad_scale: float
     checkpointing: Literal["none", "blocks", "selective"]
     fast: bool
+    compile: bool
+    precision: Precision
+    bf16_weights: bool
     # the objective
     prediction: Prediction
     schedule: Literal["scaled_linear", "linear", "squaredcos_cap_v2"]
@@ -68,9 +76,11 @@ class Recipe:
     image_noise_log_mean: float
     image_noise_log_std: float
     image_dropout: float
+    sample_posterior: bool
     # the loop
     steps: int
     batch: int
+    micro_batch: int
     lr: float
     lr_warmup_steps: int
     lr_decay: Literal["cosine", "constant"]
@@ -80,13 +90,22 @@ class Recipe:
     overfit: int
     log_every: int
     heldout_share: float
+    heldout_every: int
+    checkpoint_every: int
+    checkpoint_keep: int
+    max_broken_share: float
     seed: int
     threads: int
+    workers: int
     # the sample at the end
     sampler: Literal["ddim", "dpm++", "euler"]
     sample_steps: int
     guidance: float
     first_frame_guidance: float
+    sample_every: int
+    sample_prompts: tuple[str, ...]
+    clip_weights: str
+    fvd_weights: str
     # the base that is built where `base` is empty: Stable Diffusion's architecture, small and random
     vae_channels: tuple[int, ...] = ()
     latent_channels: int = 4
@@ -109,7 +128,14 @@ class Recipe:
                     raise RecipeError(f"{key} must be 0 or more, got {value}")
             elif any(not v > 0 for v in numbers):
                 raise RecipeError(f"{key} must be above 0, got {value}")
-        for key in ("caption_dropout", "image_dropout", "heldout_share", "image_rank_share", "ema_decay"):
+        for key in (
+            "caption_dropout",
+            "image_dropout",
+            "heldout_share",
+            "image_rank_share",
+            "ema_decay",
+            "max_broken_share",
+        ):
             if getattr(self, key) >= 1:
                 raise RecipeError(f"{key} must be below 1, got {getattr(self, key)}")
         self._check_fit()
@@ -117,6 +143,15 @@ class Recipe:
             self._check_tiny()
 
     def _check_fit(self) -> None:
+        for text in self.buckets:
+            try:
+                Size.named(text)
+            except ValueError as error:
+                raise RecipeError(f"buckets: {error}") from None
+        if self.bf16_weights and self.precision != "bf16":
+            raise RecipeError(f"bf16_weights goes with precision 'bf16', got '{self.precision}'")
+        if self.image_folder and not self.images_per_video:
+            raise RecipeError("image_folder needs images_per_video above 0")
         edm, spatiotemporal = self.prediction == "edm", self.architecture == "spatiotemporal"
         if edm and self.sampler != "euler":
             raise RecipeError(f"prediction 'edm' is sampled with 'euler', got '{self.sampler}'")
@@ -145,11 +180,10 @@ class Recipe:
             raise RecipeError("base is empty: give a diffusers folder or a hub id,  --set base=PATH")
         # TextToVideoSDPipeline asks for multiples of 8; every level of the UNet but the last halves the latents.
         step_px = max(8, self.latent_factor * 2 ** (len(self.unet_channels) - 1))
-        for key in ("width_px", "height_px"):
-            if getattr(self, key) % step_px:
-                raise RecipeError(
-                    f"{key} must be a multiple of {step_px} for this VAE and UNet, got {getattr(self, key)}"
-                )
+        for size in self.sizes:
+            for key, value in zip(("width_px", "height_px"), size, strict=False):
+                if value % step_px:
+                    raise RecipeError(f"{key} must be a multiple of {step_px} for this VAE and UNet, got {value}")
         spatiotemporal = self.architecture == "spatiotemporal"
         for key, groups in (("vae_channels", 8), ("unet_channels", 32 if spatiotemporal else 8)):
             if any(c % groups for c in getattr(self, key)):
@@ -157,6 +191,12 @@ class Recipe:
                 raise RecipeError(f"{key} must be multiples of {groups}, {told}")
         if any(c % self.head_dim for c in (*self.unet_channels, self.text_width)):
             raise RecipeError(f"unet_channels and text_width must be multiples of head_dim, {self.head_dim}")
+
+    @property
+    def sizes(self) -> tuple[Size, ...]:
+        """The sizes of the buckets, the recipe's own first."""
+        own = Size(self.width_px, self.height_px, self.frames)
+        return tuple(dict.fromkeys([own, *map(Size.named, self.buckets)]))
 
     @property
     def latent_factor(self) -> int:
@@ -190,6 +230,6 @@ class Recipe:
 _MAY_BE_ZERO = {
     "caption_dropout", "heldout_share", "lr_warmup_steps", "weight_decay", "vae_fit_steps", "seed", "guidance", "images_per_video",
     "image_loss_weight", "image_rank_share", "image_dropout", "min_snr_gamma", "offset_noise", "ema_decay", "lora_rank",
-    "first_frame_guidance", "overfit",
+    "first_frame_guidance", "overfit", "micro_batch", "heldout_every", "max_broken_share", "workers", "sample_every",
 }  # fmt: skip
 _ANY_SIGN = {"sigma_log_mean", "image_noise_log_mean"}

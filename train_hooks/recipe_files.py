@@ -141,10 +141,11 @@ def _parse(source: str, key: str, raw: Any) -> Any:
     wrong = RecipeError(f"{source}: {key} must be {_described(kind)}, got {raw!r}")
     try:
         if typing.get_origin(kind) is tuple:
-            parts = raw.strip("[]() ").split(",") if isinstance(raw, str) else list(raw)
-            if not parts:
+            of = typing.get_args(kind)[0]
+            parts = yaml.safe_load(f"[{raw.strip('[]() ')}]") if isinstance(raw, str) else list(raw)
+            if not parts and of is int:
                 raise wrong
-            return tuple(int(part) for part in parts)
+            return tuple(of(part) for part in parts)
         if typing.get_origin(kind) is Literal:
             if raw not in typing.get_args(kind):
                 raise wrong
@@ -156,14 +157,15 @@ def _parse(source: str, key: str, raw: Any) -> Any:
         if isinstance(raw, bool) or (kind is int and isinstance(raw, float)):
             raise wrong
         number = kind(raw)
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, yaml.YAMLError):
         raise wrong from None
     return number
 
 
 def _described(kind: Any) -> str:
     if typing.get_origin(kind) is tuple:
-        return "a list of whole numbers such as 32,64"
+        whole = typing.get_args(kind)[0] is int
+        return "a list of whole numbers such as 32,64" if whole else "a list of texts such as [one, two]"
     if typing.get_origin(kind) is Literal:
         return "one of " + ", ".join(typing.get_args(kind))
     return {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[kind]

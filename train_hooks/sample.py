@@ -26,6 +26,7 @@ from train_hooks.conditioning import (
     encode_video,
     first_frame_latents,
 )
+from train_hooks.draws import Draws
 from train_hooks.errors import RecipeError, TrainError
 from train_hooks.export import RECORD
 from train_hooks.net import Conditions, Net
@@ -35,6 +36,7 @@ from train_hooks.recipe import Recipe
 from train_hooks.recipe_files import check_value
 
 SIGMA_MIN, SIGMA_MAX = 0.002, 700.0  # SVD, appendix D
+_SAMPLE = -3  # the step of sampling's draws: none of training
 FIRST_FRAME_NOISE = 0.02  # generative-models' default of cond_aug
 
 
@@ -77,25 +79,26 @@ def sample(recipe: Recipe, base: Base, net: Net, ask: Ask) -> Tensor:
 
     Raises TrainError when the recipe needs a first frame and there is none.
     """
-    generator = torch.Generator().manual_seed(ask.seed)
-    told, untold = _conditions(recipe, base, ask, generator)
+    device = next(base.vae.parameters()).device
+    draws = Draws(ask.seed, _SAMPLE, [0])
+    told, untold = _conditions(recipe, base, ask, draws, device)
     scheduler = sampler(recipe)
-    scheduler.set_timesteps(recipe.sample_steps)
+    scheduler.set_timesteps(recipe.sample_steps, device=device)
     factor = latent_factor(base.vae)
     size = (1, base.vae.config.latent_channels, recipe.frames, recipe.height_px // factor, recipe.width_px // factor)
-    noise_BCThw = torch.randn(size, generator=generator)
+    noise_BCThw = draws.normal(*size[1:]).to(device)
     times = scheduler.timesteps
     if ask.video_CTHW is None:
         latents_BCThw = noise_BCThw * scheduler.init_noise_sigma
     else:
         times = times[len(times) - max(1, round(len(times) * ask.strength)) :]
-        clean_BCThw = encode_video(base.vae, ask.video_CTHW[None])
+        clean_BCThw = encode_video(base.vae, ask.video_CTHW[None].to(device))
         latents_BCThw = scheduler.add_noise(clean_BCThw, noise_BCThw, times[:1])
         if hasattr(scheduler, "set_begin_index"):
             scheduler.set_begin_index(len(scheduler.timesteps) - len(times))
     net.unet.eval()
     latents_BCThw = denoise(recipe, net, scheduler, times, latents_BCThw, told, untold)
-    return decode(base.vae, latents_BCThw)[0]
+    return decode(base.vae, latents_BCThw)[0].cpu()
 
 
 def denoise(
@@ -109,7 +112,7 @@ def denoise(
 ) -> Tensor:
     """The scheduler's steps over the net's answers, with classifier-free guidance that rises over the frames."""
     first = recipe.first_frame_guidance or recipe.guidance
-    guidance_T = torch.linspace(first, recipe.guidance, latents_BCThw.shape[2])[:, None, None]
+    guidance_T = torch.linspace(first, recipe.guidance, latents_BCThw.shape[2])[:, None, None].to(latents_BCThw.device)
     guided = max(first, recipe.guidance) > 1
     for i, t in enumerate(times):
         input_BCThw = scheduler.scale_model_input(latents_BCThw, t)
@@ -121,7 +124,7 @@ def denoise(
         step = scheduler.step(answer, t, latents_BCThw)
         latents_BCThw = step.prev_sample
         if recipe.signal_scale != 1.0:
-            after = times[i + 1 : i + 2] if i + 1 < len(times) else torch.zeros(1)
+            after = times[i + 1 : i + 2] if i + 1 < len(times) else torch.zeros_like(times[:1])
             latents_BCThw = latents_BCThw + _signal_step(recipe, scheduler, step.pred_original_sample, t[None], after)
     return latents_BCThw
 
@@ -151,25 +154,28 @@ def sampler(recipe: Recipe) -> Any:
     return EulerDiscreteScheduler.from_config(trained.config) if recipe.sampler == "euler" else trained
 
 
-def _conditions(recipe: Recipe, base: Base, ask: Ask, generator: torch.Generator) -> tuple[Conditions, Conditions]:
+def _conditions(
+    recipe: Recipe, base: Base, ask: Ask, draws: Draws, device: torch.device
+) -> tuple[Conditions, Conditions]:
     """What the net is told, and what it is told for the other half of the guidance."""
-    fps_B, bucket_B = torch.tensor([recipe.fps], dtype=torch.float32), torch.tensor([ask.motion_bucket])
+    fps_B = torch.tensor([recipe.fps], dtype=torch.float32, device=device)
+    bucket_B = torch.tensor([ask.motion_bucket], device=device)
     if recipe.image_condition != "none" and ask.first_frame_CHW is None:
         raise TrainError("this model makes a video from its first frame: give one with --image")
     if recipe.image_condition != "concatenate":
         text = encode_text(base, [ask.prompt, ""])
         told, untold = Conditions(text[:1], fps_B, bucket_B), Conditions(text[1:], fps_B, bucket_B)
         if recipe.image_condition == "attention" and ask.first_frame_CHW is not None:
-            tokens_BLD = encode_image_tokens(base, ask.first_frame_CHW[None])
+            tokens_BLD = encode_image_tokens(base, ask.first_frame_CHW[None].to(device))
             told = replace(told, image_tokens_BLD=tokens_BLD)
             untold = replace(untold, image_tokens_BLD=torch.zeros_like(tokens_BLD))
         return told, untold
     assert ask.first_frame_CHW is not None
-    first_BCHW = ask.first_frame_CHW[None]
-    noise = torch.randn(first_BCHW.shape, generator=generator)
+    first_BCHW = ask.first_frame_CHW[None].to(device)
+    noise = draws.normal(*first_BCHW.shape[1:]).to(device)
     latents_BChw = first_frame_latents(base.vae, first_BCHW + FIRST_FRAME_NOISE * noise)
     embedding = encode_image(base, first_BCHW)
-    noise_B = torch.tensor([FIRST_FRAME_NOISE])
+    noise_B = torch.tensor([FIRST_FRAME_NOISE], device=device)
     told = Conditions(embedding, fps_B, bucket_B, latents_BChw, noise_B)
     nothing = replace(told, text=torch.zeros_like(embedding), first_frame_BChw=torch.zeros_like(latents_BChw))
     return told, nothing

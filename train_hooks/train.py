@@ -1,28 +1,42 @@
-"""`rushes train`: recipe -> base -> inflation -> feed -> loop -> export -> sample."""
+"""`rushes train`: recipe -> base -> inflation -> feed -> loop -> export -> sample. Started again on the same folder, it goes on."""
 
-import time
+import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
-from torch import Tensor
 
-from train_hooks.base import check_size, folder_of, hush, load_base
-from train_hooks.conditioning import MotionBuckets
-from train_hooks.export import check_out, export
-from train_hooks.feed import Feed, ShardClip, stack
-from train_hooks.loop import run_loop
-from train_hooks.net import Net, make
-from train_hooks.objectives import schedule
+from train_hooks.checkpoint import FOLDER, Checkpoints, manifest_of, saved
+from train_hooks.errors import TrainError
+from train_hooks.export import RECORD, check_out, clear, export
+from train_hooks.feed import Feed, as_float
+from train_hooks.fingerprint import differences, fingerprint
+from train_hooks.frames import too_short
+from train_hooks.loop import Training
+from train_hooks.metrics import Metrics, as_parquet
 from train_hooks.pictures import write_sheet, write_video
+from train_hooks.plan import preflight
+from train_hooks.prepare import Prepared, prepare
 from train_hooks.recipe import Recipe
 from train_hooks.recipe_files import load_recipe
 from train_hooks.sample import Ask, open_folder, sample, sampler
-from train_hooks.tiny_base import build_base, save_base
-from train_hooks.tiny_vae import fit_vae
+from train_hooks.shard_index import ShardClip
+from train_hooks.sheets import Sheets
+
+METRICS, CLIP_LOSSES = "metrics.parquet", "clip_losses.parquet"
+
+
+class TrainingStopped(TrainError):  # noqa: N818 - it is no error
+    """SIGTERM or Ctrl-C; everything is saved."""
+
+    def __init__(self, signal: int, step: int, steps: int, out: Path) -> None:
+        super().__init__(
+            f"stopped after step {step} of {steps}; {out} has a checkpoint, and the same command goes on from there"
+        )
+        self.signal = signal
 
 
 @dataclass(frozen=True)
@@ -50,80 +64,209 @@ def train(
     overrides: Mapping[str, str] | None = None,
     say: Callable[[str], None] = print,
     pickled: bool = False,
+    *,
+    latents: str | None = None,
+    restart: bool = False,
+    allow_changes: bool = False,
 ) -> TrainResult:
-    """Runs a recipe on a shards folder and writes a diffusers folder with a sample video to `out`.
+    """Runs a recipe on a shards folder and writes a diffusers folder with a sample video to `out`; goes on where it was stopped.
 
-    `pickled` asks for the weights as other projects' pickles too, where there are such (train_hooks/export.py).
+    Args:
+        recipe: its name, or a YAML file.
+        shards: a folder or URL.
+        out: the folder of this training.
+        overrides: values of the recipe, as text.
+        say: is told a line at a time.
+        pickled: the weights as other projects' pickles too, where there are such (train_hooks/export.py).
+        latents: a folder of `rushes latents` that must fit; None: the one beside the shards if it fits; "off": none.
+        restart: removes what is in `out` and begins anew.
+        allow_changes: goes on with what is in `out` although shards, recipe or captions are others now.
 
-    Raises RecipeError when the recipe or an override is wrong, TrainError when the shards, the base or a step fail.
+    Raises RecipeError when the recipe or an override is wrong, TrainError when the shards, the base or a step fail, or `out` was made otherwise,
+    and TrainingStopped on SIGTERM.
     """
-    started_s = time.monotonic()
     whole = load_recipe(recipe, overrides)
-    plan, shown = whole.plan(), whole.shown()
     check_out(out)
-    torch.set_num_threads(shown.threads)
-    hush()
+    made = prepare(whole, shards, out / FOLDER / "base", latents, say)
+    try:
+        return _train(made, shards, out, say if made.machine.first else _nothing, pickled, restart, allow_changes)
+    finally:
+        made.machine.close()
 
-    feeds = [feed_of(stage, shards) for stage in plan]
-    feed = feeds[plan.index(shown)]
-    used = reached(plan, feeds)
+
+def _train(
+    made: Prepared,
+    shards: str | Path,
+    out: Path,
+    say: Callable[[str], None],
+    pickled: bool,
+    restart: bool,
+    allow_changes: bool,
+) -> TrainResult:
+    whole, shown, feed, machine = made.whole, made.shown, made.feed, made.machine
+    mark = fingerprint(whole, feed.index, made.latents)
+    if restart and machine.first:
+        clear(out)
+    machine.wait()
+    _check_same(out, mark, allow_changes, say)
+    if (out / RECORD).is_file() and _finished(out, whole.steps):
+        say(f"{out} holds this training, finished; --restart trains anew")
+        return result_of(out)
+    out.mkdir(parents=True, exist_ok=True)
+
+    used = reached(made.plan, made.feeds)
     left_out = dict(feed.left_out)
     left_out |= {
         c.clip_id: f"not reached in {whole.steps} steps of {shown.batch}" for c in feed.train if c.clip_id not in used
     }
     say_clips(feed, used, left_out, say)
-    motion = MotionBuckets.of([clip.motion for clip in feed.train])
-
-    with TemporaryDirectory() as aside:
-        folder = folder_of(whole.base) if whole.base else build_tiny(shown, feed, Path(aside), say)
-        base = load_base(folder, shown)
-    for stage in plan:
-        check_size(base.vae, stage)
-    unet, report, identity = make(base.unet, shown, base.image_encoder.config.hidden_size if base.image_encoder else 0)
-    if report is None:
-        say(f"the base is a {type(unet).__name__} already and is trained on as it is")
-    else:
-        say(f"inflated: {report}; step-0 difference to the image UNet {identity:.1e}")
-    base.unet = None
-    net = Net(unet, shown.fps_condition)
-
-    losses = run_loop(whole, base, net, schedule(shown), feeds, motion, say)
-    say(
-        f"loss on the fixed grid: {losses.grid_before:.4f} -> {losses.grid_after:.4f} "
-        f"({whole.steps} steps, {losses.steps_s:.0f} s)"
-    )
-
     clip = clip_to_show(feed, used)
+    training = begin(made, out, mark, say)
+    if shown.sample_every and machine.first:
+        training.sheets = sheets_of(made, clip, out / "samples")
+    if machine.device.type == "cuda":
+        training.flops = preflight(made, training.tools, say)
+    training.run()
+    if machine.first:
+        (out / METRICS).write_bytes(as_parquet(training.metrics.table()))
+        (out / CLIP_LOSSES).write_bytes(as_parquet(training.clip_losses.table()))
+    if training.stopped_by is not None:
+        raise TrainingStopped(training.stopped_by, training.state.step, whole.steps, out)
+    say(
+        f"loss on the fixed grid: {training.state.grid_before:.4f} -> {training.grid_after:.4f} "
+        f"({whole.steps} steps, {training.seconds:.0f} s)"
+    )
+    if machine.first:
+        _finish(
+            made,
+            training,
+            clip,
+            used - training.state.broken.keys(),
+            left_out | training.state.broken,
+            shards,
+            out,
+            pickled,
+            mark,
+            say,
+        )
+    machine.wait()
+    return result_of(out)
+
+
+def begin(made: Prepared, out: Path, mark: Mapping[str, Any], say: Callable[[str], None]) -> Training:
+    """The loop with its checkpoints and its metrics in `out`, not yet running."""
+    checkpoints = Checkpoints(out, made.whole.checkpoint_keep, mark, say)
+    metrics = Metrics(out / "tensorboard" if made.machine.first else None)
+    return Training(made.whole, made.tools(), made.feeds, checkpoints, metrics, say)
+
+
+def _finish(
+    made: Prepared,
+    training: Training,
+    clip: ShardClip,
+    used: set[str],
+    left_out: dict[str, str],
+    shards: str | Path,
+    out: Path,
+    pickled: bool,
+    mark: dict[str, Any],
+    say: Callable[[str], None],
+) -> None:
+    """The finished folder, and a sample from it."""
+    shown, feed, state = made.shown, made.feed, training.state
     record = {
-        "recipe": asdict(whole),
-        "shards": {"path": str(shards), "index_sha256": feed.index_sha256},
-        "losses": asdict(losses),
-        "identity_error": identity,
-        "motion_quantiles": list(motion.quantiles),
+        "recipe": asdict(made.whole),
+        "fingerprint": mark,
+        "shards": {"path": str(shards), "index_sha256": feed.index.sha256},
+        "losses": {
+            "grid_before": state.grid_before, "grid_after": training.grid_after, "grid_clips": training.grid_clips,
+            "per_step": training.metrics.losses, "steps_s": training.seconds,
+        },
+        "identity_error": made.identity_error,
+        "motion_quantiles": list(made.motion.quantiles),
         "clips": {"used": sorted(used), "heldout": sorted(c.clip_id for c in feed.heldout), "left_out": left_out},
+        "skipped_steps": state.skipped,
+        "latents": made.latents,
+        "ranks": made.machine.world,
         "n_without_caption": feed.n_without_caption,
         "sample": {"clip_id": clip.clip_id, "prompt": clip.caption, "seed": shown.seed},
-    }
-    export(base, unet, sampler(shown), record, out, pickled)
-
-    real = feed.read(clip, epoch=0)
-    real_TCHW = (real.video_CTHW.transpose(0, 1) + 1) / 2
-    ask = Ask(clip.caption, shown.seed, motion.bucket(clip.motion), real.video_CTHW[:, 0])
+    }  # fmt: skip
+    for part in (made.base.vae, made.base.text_encoder, made.base.image_encoder, made.net.unet):
+        if part is not None:
+            part.to("cpu", torch.float32)
+    export(made.base, made.net.unet, sampler(shown), record, out, pickled)
+    real_CTHW = _real(feed, clip, made)
+    ask = Ask(clip.caption, shown.seed, made.motion.bucket(clip.motion), real_CTHW[:, 0])
     sampled_TCHW = sample(*open_folder(out), ask)
     write_video(sampled_TCHW, shown.fps, out / "sample.mp4")
-    write_sheet([sampled_TCHW, real_TCHW], out / "sample.png")
-    seconds = time.monotonic() - started_s
-    say(f'sampled "{clip.caption}" into {out / "sample.mp4"}; {seconds:.0f} s in all')
+    write_sheet([sampled_TCHW, (real_CTHW.transpose(0, 1) + 1) / 2], out / "sample.png")
+    say(f'sampled "{clip.caption}" into {out / "sample.mp4"}')
+
+
+def _real(feed: Feed, clip: ShardClip, made: Prepared) -> torch.Tensor:
+    """The clip's own frames, decoded even where it was trained on by its latents: (3, T, H, W), -1..1."""
+    return as_float(feed.window(clip, 0, feed.sizes[0])[0].transpose(0, 1))
+
+
+def sheets_of(made: Prepared, clip: ShardClip, folder: Path) -> Sheets:
+    """What is sampled while training: the recipe's prompts, or the caption of the clip that is shown at the end."""
+    real_CTHW = _real(made.feed, clip, made)
+    prompts = made.shown.sample_prompts or (clip.caption,)
+    bucket = made.motion.bucket(clip.motion)
+    asks = [Ask(prompt, made.shown.seed + i, bucket, real_CTHW[:, 0]) for i, prompt in enumerate(prompts)]
+    clips = [clip, *(c for c in made.feed.train if c != clip)][: max(len(prompts), 2)]
+    real = [(_real(made.feed, c, made).transpose(0, 1) + 1) / 2 for c in clips if long_enough(made.feed, c)]
+    return Sheets(made.shown, made.base, made.net, asks, real, folder)
+
+
+def long_enough(feed: Feed, clip: ShardClip) -> bool:
+    """Whether a clip can be shown at the recipe's own size."""
+    return too_short(clip, feed.sizes[0].frames, feed.fps) is None
+
+
+def _check_same(out: Path, mark: Mapping[str, Any], allow_changes: bool, say: Callable[[str], None]) -> None:
+    """Raises TrainError, naming the difference, where `out` holds another training."""
+    before = _mark_of(out)
+    if before is None:
+        return
+    told = "; ".join(differences(before, mark))
+    if not told:
+        return
+    if not allow_changes:
+        raise TrainError(
+            f"{out} holds another training ({told}); --restart begins anew, --allow-changes goes on from there, or give another --out"
+        )
+    say(f"going on although something changed: {told}")
+
+
+def _mark_of(out: Path) -> dict[str, Any] | None:
+    """The fingerprint of the training in a folder: of its newest checkpoint, or of its record."""
+    for path in reversed(saved(out / FOLDER)):
+        try:
+            found: dict[str, Any] = manifest_of(path)["fingerprint"]
+            return found
+        except TrainError:
+            continue
+    try:
+        record = json.loads((out / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    mark: dict[str, Any] = record.get("fingerprint", {"recipe": "of an older version of rushes"})
+    return mark
+
+
+def _finished(out: Path, steps: int) -> bool:
+    record = json.loads((out / RECORD).read_text(encoding="utf-8"))
+    return len(record["losses"]["per_step"]) == steps and (out / "sample.mp4").is_file()
+
+
+def result_of(out: Path) -> TrainResult:
+    """What the record of a finished training says."""
+    record = json.loads((out / RECORD).read_text(encoding="utf-8"))
+    losses, clips = record["losses"], record["clips"]
     return TrainResult(
-        out, losses.grid_before, losses.grid_after, len(used), len(feed.heldout), left_out, out / "sample.mp4", seconds
-    )
-
-
-def feed_of(stage: Recipe, shards: str | Path) -> Feed:
-    """The clips as a stage sees them."""
-    return Feed(
-        shards, frames=stage.frames, fps=stage.fps, width_px=stage.width_px, height_px=stage.height_px, batch=stage.batch,
-        windows_per_clip=stage.windows_per_clip, heldout_share=stage.heldout_share, seed=stage.seed, tagged=stage.tagged_frames,
+        out, losses["grid_before"], losses["grid_after"], len(clips["used"]), len(clips["heldout"]), clips["left_out"],
+        out / "sample.mp4", losses["steps_s"],
     )  # fmt: skip
 
 
@@ -138,34 +281,13 @@ def reached(plan: Sequence[Recipe], feeds: Sequence[Feed]) -> set[str]:
     return found
 
 
-def build_tiny(recipe: Recipe, feed: Feed, folder: Path, say: Callable[[str], None]) -> Path:
-    """Writes the small random base, its VAE fitted to the clips' frames, as a diffusers folder."""
-    base = build_base(recipe)
-    first_error, last_error = fit_vae(base.vae, vae_frames(recipe, feed), recipe.vae_fit_steps, recipe.vae_fit_lr)
-    say(
-        f"small VAE fitted to the clips' frames in {recipe.vae_fit_steps} steps: "
-        f"mean error {first_error:.3f} -> {last_error:.3f} (pixels are -1..1)"
-    )
-    save_base(base, folder)
-    return folder
-
-
-def vae_frames(plan: Recipe, feed: Feed) -> Iterator[Tensor]:
-    """Batches of single frames (N, 3, H, W) for the VAE, from the same windows that the loop will train on; endless."""
-    draws = torch.Generator().manual_seed(plan.seed)
-    step = 0
-    while True:
-        frames_NCHW = stack(feed.samples(step % plan.steps)).transpose(1, 2).flatten(0, 1)
-        yield frames_NCHW[torch.randperm(len(frames_NCHW), generator=draws)[: plan.vae_fit_batch]]
-        step += 1
-
-
 def clip_to_show(feed: Feed, used: set[str]) -> ShardClip:
     """The trained clip whose caption fewest others share, the first in shard order.
 
-    One without a caption only if all lack it.
+    One without a caption only if all lack it, and one that is too short for the recipe's own size only if all are.
     """
     clips = [clip for clip in feed.train if clip.clip_id in used]
+    clips = [clip for clip in clips if long_enough(feed, clip)] or clips
     shared = Counter(clip.caption for clip in clips)
     return min(clips, key=lambda clip: (not clip.caption, shared[clip.caption]))
 
@@ -179,3 +301,7 @@ def say_clips(feed: Feed, used: set[str], left_out: dict[str, str], say: Callabl
         say(f"  and {len(left_out) - 5} more, all listed in train.json")
     if feed.n_without_caption:
         say(f"  {feed.n_without_caption} clips have no caption and train with an empty one")
+
+
+def _nothing(line: str) -> None:
+    """Says nothing."""

@@ -221,13 +221,17 @@ class LavieBlock(nn.Module):
         self.attn_temp = RotaryAttention(channels, heads, channels // heads)
         self.norm3, self.ff = block.norm3, block.ff
         self._layout = layout
+        self.last_branch: Tensor | None = None
+        """What the temporal attention added in the last call without gradients, to be looked at."""
 
     def forward(self, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, **_: Any) -> Tensor:
         """(N, h w, D) to the same."""
         x_NLD = hidden_states
         x_NLD = x_NLD + self.attn1(self.norm1(x_NLD))
         x_NLD = x_NLD + self.attn2(self.norm2(x_NLD), encoder_hidden_states=encoder_hidden_states)
-        x_NLD = x_NLD + self._over_time(x_NLD)
+        branch_NLD = self._over_time(x_NLD)
+        self.last_branch = None if torch.is_grad_enabled() else branch_NLD
+        x_NLD = x_NLD + branch_NLD
         out: Tensor = x_NLD + self.ff(self.norm3(x_NLD))
         return out
 

@@ -9,7 +9,7 @@ from curate.run import Run
 from tests.annotate import tiny_models
 from tests.filters import tiny_openclip
 from tests.project import ROOT, Rushes
-from train_hooks.feed import read_index
+from train_hooks.shard_index import read_index
 
 CLIP = {**tiny_openclip.TINY, "embed_dim": 768}  # as long as the real vectors, which the real aesthetic head wants
 
@@ -60,7 +60,7 @@ def test_svds_recipe_runs_from_a_reel_to_training_captions(
     assert captioned["prompt_tokens_summary"].nunique() > 1
     index = json.loads((tmp_path / "run" / "shards" / "index.json").read_text())
     assert index["captions"] == {"mix": {"coca": 0.5, "vlm": 0.25, "summary": 0.25}, "suffix": []}
-    clips, _ = read_index(tmp_path / "run" / "shards")
+    clips = read_index(tmp_path / "run" / "shards").clips
     rows = wide.set_index("clip_id")
     assert {clip.clip_id for clip in clips} == set(run.selection().clip_ids)
     for clip in clips:

@@ -16,7 +16,7 @@ import pytest
 from curate.run import Run
 from curate.status import counts
 from tests.project import ROOT, Rushes, environment
-from train_hooks.feed import read_index
+from train_hooks.shard_index import read_index
 
 
 def read_shards(run: Path) -> pd.DataFrame:
@@ -164,7 +164,7 @@ def test_another_mix_of_captions_rewrites_the_index_alone(copy: Path, project: P
         "mix": {"says": 1.0},
         "suffix": [{"add": ", dark", "when": {"brightness": {"below": pytest.approx(middle)}}}],
     }
-    clips, _ = read_index(copy / "shards")
+    clips = read_index(copy / "shards").clips
     said = run.wide().set_index("clip_id")
     for clip in clips:
         dark = ", dark" if said.loc[clip.clip_id, "brightness"] <= middle else ""

@@ -18,7 +18,7 @@ from curate import index, store
 from curate.run import Run
 from tests.curate.videos import write_video
 from tests.project import environment, moving
-from train_hooks.feed import read_index
+from train_hooks.shard_index import read_index
 
 pytest.importorskip("moto")
 s3fs = pytest.importorskip("s3fs")

@@ -1,27 +1,23 @@
-"""What a step trains on: stills by rank or behind a video, a first frame, tagged frames; and several ranks at once."""
+"""What a step trains on: stills in the place of videos or behind them, a first frame, tagged frames."""
 
-import json
-import subprocess
-import sys
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 
 import fsspec
 import pytest
 import torch
 
 from tests.train_hooks.test_feed import feed
-from tests.train_hooks.worlds import write_shards
 from train_hooks.base import load_base
-from train_hooks.batch import Batch, make_batch, shows_images
+from train_hooks.batch import Batch, Encoder, shows_images
 from train_hooks.conditioning import MotionBuckets, encode_text
+from train_hooks.draws import Draws
 from train_hooks.errors import TrainError
-from train_hooks.feed import by_tag
-from train_hooks.loop import step_draws, update_ema
 from train_hooks.net import Conditions
 from train_hooks.objectives import Noised
+from train_hooks.optim import update_ema
 from train_hooks.recipe_files import load_recipe
+from train_hooks.shard_index import by_tag
 from train_hooks.tiny_base import build_base, save_base
 
 SMALL = {
@@ -43,28 +39,6 @@ def test_one_in_eight_rank_steps_shows_stills(world):
         assert {rank for step in range(64) for rank in range(8) if shows_images(step, rank, 8, 1 / 8)} == {0}
 
 
-@pytest.mark.parametrize("world", [2])  # 8 work as well, and take a minute to begin
-def test_ranks_over_gloo_share_weights_and_split_stills(world, square_rows, tmp_path):
-    """ModelScope's shares on real process groups: one in eight (step, rank) pairs has a single frame, and all end with the same weights."""
-    shards = write_shards(tmp_path / "shards", square_rows)
-    script = Path(__file__).with_name("ranks.py")
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, str(script), str(tmp_path / "store"), str(rank), str(world), str(shards)],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )
-        for rank in range(world)
-    ]  # fmt: skip
-    told = [rank.communicate(timeout=300) for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [0] * world, told[0][1]
-    results = [json.loads(out.splitlines()[-1]) for out, _ in told]
-    assert len({result["weights"] for result in results}) == 1
-    frames = [n for result in results for n in result["frames"]]
-    assert Counter(frames) == {1: len(frames) // 8, 4: len(frames) * 7 // 8}
-    if world == 8:
-        assert [set(result["frames"]) for result in results] == [{1}, *[{4}] * 7]
-
-
 @pytest.fixture(scope="module")
 def lavie(tmp_path_factory):
     recipe = load_recipe("tiny_lavie", SMALL).plan()[0]
@@ -79,11 +53,12 @@ def test_stills_lie_behind_the_video_with_their_own_captions(lavie, make_shards,
     samples, stills = made.samples(0), made.stills(0, 2)
     assert [s.clip_id for s in made.stills(0, 2)] == [s.clip_id for s in stills]
     assert [s.clip_id for s in made.stills(1, 2)] != [s.clip_id for s in stills]
-    batch = make_batch(recipe, base, samples, stills, MotionBuckets(()), step_draws(0, 0, 0))
+    encoder = Encoder(base, MotionBuckets(()))
+    batch = encoder.batch(recipe, samples, stills, Draws(0, 0, [0, 1]))
     assert batch.latents_BCFhw.shape == (2, 4, 6, 8, 8)
     assert batch.told.images == 2
     assert batch.told.text.shape == (2, 6, 77, 64)
-    alone = make_batch(recipe, base, samples, [], MotionBuckets(()), step_draws(0, 0, 0))
+    alone = encoder.batch(recipe, samples, [], Draws(0, 0, [0, 1]))
     assert torch.equal(batch.latents_BCFhw[:, :, :4], alone.latents_BCFhw)
     for clip in range(2):
         assert torch.equal(batch.told.text[clip, 3], encode_text(base, [samples[clip].caption])[0])
@@ -152,11 +127,18 @@ def test_the_average_follows_the_weights():
     assert nothing == {}
 
 
-def test_random_numbers_are_a_function_of_seed_step_and_rank():
+def test_random_numbers_are_a_function_of_seed_step_and_place():
     def numbers(*of):
-        return torch.rand(4, generator=step_draws(*of)).tolist()
+        return Draws(of[0], of[1], [of[2]]).uniform(4)[0].tolist()
 
     assert numbers(1, 2, 3) == numbers(1, 2, 3)
-    assert (
-        len({tuple(numbers(*of)) for of in [(1, 2, 3), (2, 2, 3), (1, 3, 3), (1, 2, 4), (1, 23, 0), (12, 3, 0)]}) == 6
-    )
+    others = [(1, 2, 3), (2, 2, 3), (1, 3, 3), (1, 2, 4), (1, 23, 0), (12, 3, 0)]
+    assert len({tuple(numbers(*of)) for of in others}) == 6
+
+
+def test_a_batch_in_pieces_has_the_same_numbers():
+    whole = Draws(3, 5, range(4))
+    first, second = whole.normal(2, 3), whole.uniform()
+    pieces = [Draws(3, 5, [0, 1]), Draws(3, 5, [2, 3])]
+    assert torch.equal(first, torch.cat([piece.normal(2, 3) for piece in pieces]))
+    assert torch.equal(second, torch.cat([piece.uniform() for piece in pieces]))

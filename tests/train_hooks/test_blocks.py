@@ -101,7 +101,9 @@ def test_stills_and_video_do_not_see_each_other(kind, training):
     alone = net(
         alone_x[:, :, :3], t, type(alone_told)(alone_told.text[:, :3], alone_told.fps_B, alone_told.motion_bucket_B)
     )
-    assert torch.equal(together[:, :, :3], alone)
+    assert (
+        together[:, :, :3] - alone
+    ).abs().max() < 1e-5  # to the bit on some CPUs: sums of other batches are taken in another order
     for asked, blind in ((slice(0, 3), [3, 4]), (slice(3, 4), [0, 1, 2, 4])):
         (grad,) = torch.autograd.grad(together[:, :, asked].square().sum(), x, retain_graph=True)
         assert grad[:, :, blind].abs().max() == 0.0

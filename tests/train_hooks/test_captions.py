@@ -7,7 +7,7 @@ import pytest
 from tests.train_hooks.test_feed import feed
 from train_hooks.captions import CaptionPolicy, pick, with_facts
 from train_hooks.errors import TrainError
-from train_hooks.feed import ShardClip
+from train_hooks.shard_index import ShardClip
 
 SVD = {"mix": {"coca": 0.5, "vlm": 0.25, "summary": 0.25}}
 ROW = {"caption_coca": "one", "caption_vlm": "two", "caption_summary": "three"}

@@ -7,29 +7,36 @@ import torch
 
 from tests.train_hooks.worlds import COLOURS, clip_row, encode, square_frames
 from train_hooks.errors import TrainError
-from train_hooks.feed import Feed, ShardClip, fit, frame_indices, order, read_index, too_short
+from train_hooks.feed import Feed
+from train_hooks.frames import fit, frame_indices, too_short
+from train_hooks.order import Order
+from train_hooks.shard_index import ShardClip, read_index
+from train_hooks.size import Size
 
 
 def feed(shards, **changes):
-    values = {
-        "frames": 4, "fps": 4.0, "width_px": 32, "height_px": 24, "batch": 3, "windows_per_clip": 2,
-        "heldout_share": 0.0, "seed": 0,
-    }  # fmt: skip
-    return Feed(shards, **(values | changes))
+    own = {"width_px": 32, "height_px": 24, "frames": 4} | changes
+    size = Size(*(own.pop(key) for key in ("width_px", "height_px", "frames")))
+    values = {"sizes": [size], "fps": 4.0, "batch": 3, "windows_per_clip": 2, "heldout_share": 0.0, "seed": 0}
+    return Feed(shards, **(values | own))
 
 
 @pytest.mark.parametrize(("n_clips", "batch"), [(10, 3), (4, 4), (3, 7)])
 def test_order_visits_every_clip_once_per_epoch_and_runs_on_across_its_end(n_clips, batch):
-    seen = [pair for step in range(4 * n_clips) for pair in order(n_clips, batch, seed=1, step=step)]
+    order = Order([0] * n_clips, batch, seed=1)
+    seen = [pair for step in range(4 * n_clips) for pair in order.at(step).clips]
     for epoch in range(4):
         clips = [clip for clip, e in seen[epoch * n_clips : (epoch + 1) * n_clips] if e == epoch]
         assert sorted(clips) == list(range(n_clips))
 
 
 def test_order_is_a_pure_function_of_seed_and_step():
-    late_first = [order(10, 3, seed=1, step=step) for step in (9, 2, 5)]
-    assert late_first == [[order(10, 3, seed=1, step=step) for step in range(10)][i] for i in (9, 2, 5)]
-    assert [order(10, 3, 1, s) for s in range(4)] != [order(10, 3, 2, s) for s in range(4)]
+    buckets = [0, 1, 1, 0, 2, 1, 0, 0, 0, 1]
+    late_first = [Order(buckets, 3, seed=1).at(step) for step in (9, 2, 5)]
+    whole = Order(buckets, 3, seed=1)
+    assert late_first == [[whole.at(step) for step in range(10)][i] for i in (9, 2, 5)]
+    other = Order(buckets, 3, seed=2)
+    assert [whole.at(s) for s in range(4)] != [other.at(s) for s in range(4)]
 
 
 def test_samples_are_a_pure_function_of_seed_and_step(make_shards, square_rows):
@@ -164,7 +171,9 @@ def test_a_corrupt_clip_is_named(make_shards, mp4):
 
 def test_the_digest_is_that_of_the_index(make_shards, square_rows):
     shards = make_shards(square_rows)
-    _, digest = read_index(shards)
+    before = read_index(shards)
     index = json.loads((shards / "index.json").read_text())
     (shards / "index.json").write_text(json.dumps({**index, "seconds": 2.0}))
-    assert read_index(shards)[1] != digest
+    after = read_index(shards)
+    assert after.sha256 != before.sha256
+    assert after.content_sha256 == before.content_sha256  # the clips are the same

@@ -10,6 +10,7 @@ from torch import nn
 from tests.train_hooks.unets import ALL, image_unet, sd1_unet, stirred, told, video_unet
 from train_hooks.checkpointing import checkpoint_activations
 from train_hooks.conditioning import MotionBuckets, added_time_ids, noisy_first_frame
+from train_hooks.draws import Draws
 from train_hooks.errors import TrainError
 from train_hooks.fast import speed_up
 from train_hooks.net import Net, load_unet, make
@@ -72,7 +73,8 @@ def test_a_unet3d_can_be_told_the_frame_rate_too(tmp_path):
         assert (fast - net(x, t, conditions)).abs().max() > 1e-3
         plain.save_pretrained(tmp_path)
         again = Net(load_unet(tmp_path))
-        assert torch.equal(again(x, t, replace(conditions, fps_B=torch.tensor([24.0]))), fast)
+        # Not to the bit on every CPU: weights that were read from a file lie otherwise in memory.
+    assert (again(x, t, replace(conditions, fps_B=torch.tensor([24.0]))) - fast).abs().max() < 1e-5
 
 
 def test_motion_buckets_are_ranks_and_can_be_read_back():
@@ -94,7 +96,7 @@ def test_motion_buckets_are_ranks_and_can_be_read_back():
 
 def test_the_first_frame_gets_the_noise_that_is_told():
     frames = torch.zeros(4000, 3, 4, 4)
-    noisy, sigma = noisy_first_frame(frames, -3.0, 0.5, torch.Generator().manual_seed(0))
+    noisy, sigma = noisy_first_frame(frames, -3.0, 0.5, Draws(0, 0, range(4000)))
     assert sigma.log().mean().item() == pytest.approx(-3.0, abs=0.05)
     assert sigma.log().std().item() == pytest.approx(0.5, rel=0.05)
     assert (noisy.flatten(1).std(dim=1) / sigma).mean().item() == pytest.approx(1.0, rel=0.03)

@@ -1,6 +1,5 @@
 """`rushes sample` and the pictures it reads and writes."""
 
-import signal
 import subprocess
 import sys
 
@@ -104,19 +103,3 @@ def test_pictures_are_read_at_the_size_asked_for(tmp_path):
     (tmp_path / "c.png").write_bytes(b"no")
     with pytest.raises(TrainError, match="cannot be read as a picture"):
         read_picture(tmp_path / "c.png", 8, 8)
-
-
-def test_a_training_that_is_stopped_says_that_nothing_was_kept(square_rows, tmp_path):
-    shards = write_shards(tmp_path / "a 🎬 b", square_rows[:2])
-    settings = [part for key, value in {**SMALL, "steps": "4000"}.items() for part in ("--set", f"{key}={value}")]
-    training = subprocess.Popen(
-        [sys.executable, "-c", "from curate.cli import main; main()", "train", "--shards", str(shards), "--out", "out 🎬", *settings],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment() | {"PYTHONUNBUFFERED": "1"}, cwd=tmp_path,
-    )  # fmt: skip
-    assert training.stdout is not None
-    assert any("before training" in line for line in training.stdout)
-    training.send_signal(signal.SIGINT)
-    _, told = training.communicate(timeout=60)
-    assert training.returncode == 130
-    assert told == "rushes: stopped; nothing was written to out 🎬, and the same command begins anew\n"
-    assert [path.name for path in tmp_path.iterdir()] == ["a 🎬 b"]

@@ -1,0 +1,211 @@
+"""A training that was stopped goes on as if it had not been (tests 8, 9, 10, 21)."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.project import environment
+from tests.train_hooks.trainings import SMALL, deaf, run, stop_after
+from tests.train_hooks.worlds import write_shards
+from train_hooks.checkpoint import FOLDER, Checkpoints, saved
+from train_hooks.errors import TrainError
+from train_hooks.recipe_files import load_recipe
+
+STAGES = """
+extends: tiny_modelscope
+steps: 7
+stages:
+  - {stage: first, steps: 4, trainable: temporal, lr: 3.0e-3}
+  - {stage: second, steps: 3, trainable: all, lr: 1.0e-3, frames: 2, batch: 3, image_rank_share: 0.5}
+"""
+
+
+@pytest.fixture(scope="module")
+def shards(square_rows, tmp_path_factory):
+    return write_shards(tmp_path_factory.mktemp("resume") / "shards", square_rows[:5])
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    """Two stages (other weights, frames, batch, lr; stills), an epoch's end in each, two pieces a step, an average, dropout."""
+    path = tmp_path_factory.mktemp("recipe") / "stages.yaml"
+    path.write_text(STAGES)
+    small = {key: value for key, value in SMALL.items() if key not in ("frames", "batch")}
+    made = load_recipe(str(path), {**small, "micro_batch": "1", "ema_decay": "0.9", "min_snr_gamma": "5"})
+    return replace(made, frames=3, batch=2)
+
+
+@pytest.fixture(scope="module")
+def whole(recipe, shards, tmp_path_factory):
+    return run(recipe, shards, tmp_path_factory.mktemp("whole") / "out")
+
+
+def same(one, other):
+    assert one.losses == other.losses
+    assert one.weights == other.weights
+    assert one.ema == other.ema
+
+
+@pytest.mark.parametrize("step", range(1, 7))
+def test_resume_is_bit_exact_at_every_step(step, recipe, shards, whole, tmp_path):
+    """Tests 8 and 21: weights, average, losses and clips; across an epoch's end, a switch of stages, and in the middle of both."""
+    out = tmp_path / "out"
+    with deaf():
+        first = run(recipe, shards, out, stop_after(step))
+    assert first.training.stopped_by == signal.SIGTERM
+    assert first.training.state.step == step
+    second = run(recipe, shards, out)
+    assert f"going on from step {step}" in "\n".join(second.said)
+    same(second, whole)
+    assert first.clips + second.clips == whole.clips
+
+
+def test_the_switch_comes_at_its_step(recipe, whole, shards, tmp_path):
+    """Test 21: batch and frames change at step 4, and what a stage does not train stays as it is, bit by bit."""
+    assert [len(clips) for clips in whole.clips] == [2, 2, 2, 2, 3, 3, 3]
+    stages = [row["stage"] for row in whole.training.metrics.table().to_pylist()]
+    assert stages == ["first"] * 4 + ["second"] * 3
+    lrs = [row["lr"] for row in whole.training.metrics.table().to_pylist()]
+    assert lrs[4] == pytest.approx(1e-3 / 5)  # a warm-up of its own
+    optimizer = {}
+    for step in (4, 7):
+        with deaf():
+            done = run(recipe, shards, tmp_path / str(step), stop_after(step) if step < 7 else None)
+        optimizer[step] = next(iter(saved(tmp_path / str(step) / FOLDER)))
+        assert done.training.state.step == step
+    from safetensors.torch import load_file
+
+    early = load_file(optimizer[4] / "optimizer.safetensors")
+    late = load_file(optimizer[7] / "optimizer.safetensors")
+    counts = {key: value.item() for key, value in late.items() if key.startswith("step/")}
+    assert set(counts.values()) <= {3.0, 7.0}  # moments of weights that are kept go on
+    assert all(counts[key] == 7.0 for key in early if key.startswith("step/"))
+
+
+def test_the_number_of_ranks_changes_no_clip(shards, tmp_path):
+    """Test 9: the same clips in every step, the same losses within 1e-6, on 1, 2 and 4 ranks: 2 are stopped after two steps, and 4 go on."""
+    settings = {**SMALL, "batch": "4", "micro_batch": "1", "steps": "4", "image_rank_share": "0.25"}
+    alone = run(load_recipe("tiny_modelscope", settings), shards, tmp_path / "alone")
+    two = ranks(2, tmp_path / "many", shards, {**settings, "stop": "2"})
+    four = ranks(4, tmp_path / "many", shards, settings)
+    assert {one["step"] for one in two} == {2}
+    assert all(one["clips"] == alone.clips[:2] for one in two)
+    assert all(one["clips"] == alone.clips[2:] for one in four)
+    for one in (*two, *four):
+        assert one["losses"] == pytest.approx(alone.losses[: len(one["losses"])], abs=1e-6)
+    assert {len(one["losses"]) for one in four} == {4}
+    assert len({one["weights"] for one in four}) == 1
+
+
+def ranks(world: int, out: Path, shards: Path, settings: dict[str, str]) -> list[dict]:
+    script = Path(__file__).with_name("ranks.py")
+    out.mkdir(exist_ok=True)
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    children = [
+        subprocess.Popen(
+            [sys.executable, str(script), str(port), str(rank), str(world), str(shards), str(out / "out"), json.dumps(settings)],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for rank in range(world)
+    ]  # fmt: skip
+    told = [child.communicate(timeout=300) for child in children]
+    assert [child.returncode for child in children] == [0] * world, told[0][1] + told[-1][1]
+    return [json.loads(out.splitlines()[-1]) for out, _ in told]
+
+
+def test_a_kill_while_saving_leaves_the_last_good_one(shards, tmp_path):
+    """Test 10: kill -9 at random moments; what is there afterwards is whole, and the training ends as if nothing had been."""
+    settings = {**SMALL, "steps": "12", "checkpoint_every": "1"}
+    undisturbed = run(load_recipe("tiny_modelscope", settings), shards, tmp_path / "whole")
+    out = tmp_path / "many"
+    script = Path(__file__).with_name("ranks.py")
+    kills = 0
+    for attempt in range(int(os.environ.get("RUSHES_KILLS", "3"))):
+        child = subprocess.Popen(
+            [sys.executable, str(script), "-", "0", "1", str(shards), str(out), json.dumps(settings)],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert child.stdout is not None
+        if any(line.startswith(f"step {3 * attempt % 9 + 1}/") for line in child.stdout):
+            time.sleep(0.007 * attempt % 0.1)
+            child.kill()
+            kills += 1
+        child.communicate(timeout=120)
+        for path in saved(out / FOLDER):
+            Checkpoints(out, 1, {}, print)._read(path)  # every checkpoint that can be seen is whole
+    assert kills >= 2
+    same(run(load_recipe("tiny_modelscope", settings), shards, out), undisturbed)
+
+
+def test_a_damaged_checkpoint_is_not_used(shards, tmp_path):
+    settings = {**SMALL, "steps": "4", "checkpoint_every": "2", "checkpoint_keep": "2"}
+    recipe = load_recipe("tiny_modelscope", settings)
+    whole = run(recipe, shards, tmp_path / "out")
+    _, newer = saved(tmp_path / "out" / FOLDER)
+    raw = bytearray((newer / "weights.safetensors").read_bytes())
+    raw[-1] ^= 1
+    (newer / "weights.safetensors").write_bytes(raw)
+    again = run(recipe, shards, tmp_path / "out")
+    assert "weights.safetensors is not the file that was saved; the one before it is taken" in "\n".join(again.said)
+    same(again, whole)
+    for path in saved(tmp_path / "out" / FOLDER):
+        (path / "checkpoint.json").write_text("{")
+    with pytest.raises(TrainError, match=r"none of the checkpoints in .* is whole"):
+        run(recipe, shards, tmp_path / "out")
+
+
+def test_a_full_disk_costs_a_checkpoint_and_not_the_training(shards, tmp_path, monkeypatch):
+    settings = {**SMALL, "steps": "4", "checkpoint_every": "2"}
+    from train_hooks import checkpoint
+
+    real, calls = checkpoint.save_file, []
+
+    def full(tensors, path):
+        calls.append(path)
+        if len(calls) == 1:
+            raise OSError(28, "No space left on device")
+        real(tensors, path)
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    done = run(load_recipe("tiny_modelscope", settings), shards, tmp_path / "out")
+    assert "No space left on device; training goes on" in "\n".join(done.said)
+    assert [path.name for path in saved(tmp_path / "out" / FOLDER)] == ["step-00000004"]
+    assert [p.name for p in (tmp_path / "out" / FOLDER).iterdir() if p.name.startswith(".")] == []
+    shutil.rmtree(tmp_path / "out")
+    monkeypatch.setattr(
+        checkpoint, "save_file", lambda tensors, path: (_ for _ in ()).throw(OSError(28, "No space left"))
+    )
+    with pytest.raises(TrainError, match=r"the checkpoint could not be written to .*No space left"):
+        run(load_recipe("tiny_modelscope", settings), shards, tmp_path / "out")
+
+
+def test_a_running_process_can_be_asked_to_stop(square_rows, tmp_path):
+    """Ctrl-C: the step is finished and saved, and one sentence says so."""
+    shards = write_shards(tmp_path / "a 🎬 b", square_rows[:2])
+    arguments = [part for key, value in {**SMALL, "steps": "2000"}.items() for part in ("--set", f"{key}={value}")]
+    child = subprocess.Popen(
+        [sys.executable, "-c", "from curate.cli import main; main()", "train", "--shards", str(shards), "--out", "out 🎬", *arguments],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment() | {"PYTHONUNBUFFERED": "1"}, cwd=tmp_path,
+    )  # fmt: skip
+    assert child.stdout is not None
+    assert any("before training" in line for line in child.stdout)
+    child.send_signal(signal.SIGINT)
+    _, told = child.communicate(timeout=60)
+    assert child.returncode == 128 + signal.SIGINT, told
+    (checkpoint,) = saved(tmp_path / "out 🎬" / FOLDER)
+    step = int(checkpoint.name.removeprefix("step-"))
+    assert (
+        told
+        == f"rushes: stopped after step {step} of 2000; out 🎬 has a checkpoint, and the same command goes on from there\n"
+    )

@@ -1,0 +1,150 @@
+"""`rushes train --plan`: what a training will use, leave out, need and take, before it starts.
+
+On a GPU a training begins with the same trial of every bucket, the largest first.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from train_hooks import trainable
+from train_hooks.feed import Chunk, Feed
+from train_hooks.flops import Saved, counted
+from train_hooks.machine import Machine
+from train_hooks.piece import Tally, Tools, backward, piece_size
+from train_hooks.prepare import Prepared, prepare
+from train_hooks.recipe import Recipe
+from train_hooks.recipe_files import load_recipe
+from train_hooks.size import Size
+
+GIB = 2**30
+OPTIMIZER_BYTES = 8  # AdamW: two float32 moments of each weight
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One forward and backward pass of one piece of a bucket."""
+
+    size: Size
+    clips: int
+    piece: int
+    seconds: float
+    activations_bytes: int
+    tflop_per_clip: float
+
+
+def plan(
+    recipe: str,
+    shards: str | Path,
+    overrides: dict[str, str] | None = None,
+    say: Callable[[str], None] = print,
+    latents: str | None = None,
+) -> None:
+    """Tells what `train` would do, without training. Raises what `train` raises before its first step."""
+    whole = load_recipe(recipe, overrides)
+    made = prepare(whole, shards, None, latents, say)
+    try:
+        begin = 0
+        for stage, feed in zip(made.plan, made.feeds, strict=True):
+            _tell(made, stage, feed, begin, say)
+            begin += stage.steps
+    finally:
+        made.machine.close()
+
+
+def _tell(made: Prepared, stage: Recipe, feed: Feed, begin: int, say: Callable[[str], None]) -> None:
+    name = f"stage {stage.stage or begin}: " if made.whole.stages else ""
+    epochs = stage.steps / feed.steps_per_epoch()
+    say(
+        f"{name}{stage.steps} steps of {stage.batch} clips, {feed.steps_per_epoch():.4g} steps an epoch, {epochs:.3g} epochs"
+    )
+    used = feed.reached(begin + stage.steps, begin) if not stage.overfit else feed.reached(stage.overfit)
+    say(f"clips: {len(used)} used, {len(feed.heldout)} held out, {len(feed.left_out)} left out"
+        + (f", {len(feed.train) - len(used)} not reached" if len(used) < len(feed.train) else ""))  # fmt: skip
+    for reason, n in Counter(_kind(reason) for reason in feed.left_out.values()).most_common():
+        say(f"  {n} left out: {reason}")
+    fixed = fixed_bytes(made, stage)
+    say(f"weights, gradients and optimizer: {fixed / GIB:.2f} GiB on each of {made.machine.world} ranks")
+    for trial in trials(made, stage, feed, made.tools()):
+        memory = fixed + trial.activations_bytes
+        pieces = -(-stage.batch // (trial.piece * made.machine.world))
+        step_s = trial.seconds * pieces
+        say(
+            f"bucket {trial.size}: {trial.clips} clips, {trial.piece} at once, {memory / GIB:.2f} GiB, "
+            f"{step_s:.2f} s a step, {trial.tflop_per_clip:.3g} TFLOP a clip"
+        )
+
+
+def trials(made: Prepared, stage: Recipe, feed: Feed, tools: Tools) -> list[Trial]:
+    """A forward and a backward pass of every bucket, the largest first, so that too little memory shows at once. Changes no weight."""
+    weights = trained_weights(made, stage)
+    counts = Counter(feed.buckets)
+    found = []
+    for bucket in sorted(counts, key=lambda b: -_area(feed.sizes[b])):
+        piece = piece_size(stage, made.machine.world)
+        numbers = [i for i, b in enumerate(feed.buckets) if b == bucket]
+        clips = tuple((numbers[i % len(numbers)], 0) for i in range(piece))
+        loaded = feed.load(Chunk(0, bucket, tuple(range(piece)), clips))
+        work = partial(
+            backward, stage, loaded, [feed.train[i].clip_id for i, _ in clips], tools, Tally.empty(stage.batch)
+        )
+        with Saved(weights) as kept:
+            flops = counted(work)  # warms up as well
+        began_s = _now(made.machine)
+        work()
+        seconds = _now(made.machine) - began_s
+        for weight in made.net.unet.parameters():
+            weight.grad = None
+        found.append(Trial(feed.sizes[bucket], counts[bucket], piece, seconds, kept.bytes, flops / piece / 1e12))
+    return found
+
+
+def preflight(made: Prepared, tools: Tools, say: Callable[[str], None]) -> dict[str, float]:
+    """The trials of all stages before a training begins: operations of one clip, by size. Too little memory shows here, at once."""
+    found: dict[str, float] = {}
+    for stage, feed in zip(made.plan, made.feeds, strict=True):
+        try:
+            for trial in trials(made, stage, feed, tools):
+                found[str(trial.size)] = trial.tflop_per_clip * 1e12
+        except torch.OutOfMemoryError:
+            say(
+                f"memory runs out on {piece_size(stage, made.machine.world)} clips at once; training will work in smaller pieces"
+            )
+            torch.cuda.empty_cache()
+    return found
+
+
+def fixed_bytes(made: Prepared, stage: Recipe) -> int:
+    """Bytes of the weights, of the trained ones' gradients and AdamW's moments, of their average, and of the frozen parts."""
+    unet = made.net.unet
+    each = 2 if stage.bf16_weights else 4
+    trained = sum(w.numel() for w in trained_weights(made, stage))
+    frozen = [part for part in (made.base.vae, made.base.text_encoder, made.base.image_encoder) if part is not None]
+    beside = sum(p.numel() * p.element_size() for part in frozen for p in part.parameters())
+    average = 4 if stage.ema_decay else 0
+    return int(sum(w.numel() for w in unet.parameters()) * each + trained * (each + OPTIMIZER_BYTES + average) + beside)
+
+
+def trained_weights(made: Prepared, stage: Recipe) -> list[torch.Tensor]:
+    """The weights that a stage trains."""
+    return list(trainable.choose(made.net.unet, stage).values())
+
+
+def _area(size: Size) -> int:
+    return size.width_px * size.height_px * size.frames
+
+
+def _kind(reason: str) -> str:
+    """A reason without the numbers of one clip, so that equal ones can be counted."""
+    return reason.partition(":")[0] if reason.startswith("too short") else reason
+
+
+def _now(machine: Machine) -> float:
+    if machine.device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.monotonic()

@@ -140,6 +140,22 @@ class ShardsConfig(Strict):
     workers: int | None = Field(None, ge=1)
 
 
+class TrainConfig(Strict):
+    """A finetuning at the end of a run, as `rushes train` does it (docs/training.md)."""
+
+    recipe: str = "tiny"
+    """A recipe's name, or a YAML file."""
+    out: str | None = None
+    """The folder of the training; `train/RECIPE` in the run directory by default."""
+    set: dict[str, Any] = {}
+    """Values of the recipe."""
+    workers: int = Field(0, ge=0)
+    """Ranks on the Ray cluster; 0 trains in the process that runs the pipeline. With more than one node, the run directory must be shared."""
+    gpus_per_worker: float = Field(1.0, ge=0)
+    max_failures: int = Field(3, ge=0)
+    """How often workers may die before the training is given up. Ours."""
+
+
 class Config(Strict):
     """The whole pipeline file."""
 
@@ -152,6 +168,8 @@ class Config(Strict):
     embed: dict[str, Any] | None = None
     keep: dict[str, Rule] = {}
     shards: ShardsConfig = ShardsConfig()
+    train: TrainConfig | None = None
+    """A finetuning on the shards; without it a run ends with them."""
     max_error_share: float = Field(0.5, ge=0, le=1)
     """When more than this share of a table of at least 20 rows fails, the run stops: that is a broken stage, not bad data."""
 
@@ -280,7 +298,12 @@ def _sentence(error: ValidationError, document: Document) -> str:
 
 
 def _known_keys(path: tuple[str | int, ...]) -> list[str]:
-    models: dict[str, type[BaseModel]] = {"scan": ScanConfig, "shards": ShardsConfig, "keep": Rule}
+    models: dict[str, type[BaseModel]] = {
+        "scan": ScanConfig,
+        "shards": ShardsConfig,
+        "train": TrainConfig,
+        "keep": Rule,
+    }
     model = models.get(str(path[0]), Config) if path else Config
     if path[:2] == ("shards", "buckets"):
         model = BucketsConfig

@@ -14,6 +14,7 @@ from filters.screen_content import ScreenContent
 from filters.source_watermark import SourceWatermark
 from filters.static import Static
 from filters.text_area import TextArea
+from filters.train_loss import TrainLoss
 from filters.watermark import Watermark
 from filters.zero_shot import ZeroShot
 
@@ -32,6 +33,7 @@ __all__ = [
     "SourceWatermark",
     "Static",
     "TextArea",
+    "TrainLoss",
     "Watermark",
     "ZeroShot",
 ]

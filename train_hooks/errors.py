@@ -5,6 +5,7 @@ The command maps TrainError to exit code 1 and RecipeError to 2.
 TrainHooksError
 ├── RecipeError     the recipe or an override is wrong; nothing was started
 └── TrainError      the shards, the base or the run itself failed
+    └── StoppedBySignal     SIGTERM or Ctrl-C; everything is saved
 """
 
 
@@ -18,3 +19,11 @@ class RecipeError(TrainHooksError):
 
 class TrainError(TrainHooksError):
     """The shards cannot be read, the base does not fit, or a step of the run failed."""
+
+
+class StoppedBySignal(TrainError):  # noqa: N818 - nothing is wrong
+    """A signal ended the training between two steps, after a checkpoint was written."""
+
+    def __init__(self, signal: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.signal = signal

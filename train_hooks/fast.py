@@ -1,35 +1,44 @@
-"""The same network with the same weights and keys, laid out for speed.
+"""The same network with the same weights and keys, laid out for speed. Results are those of the plain network within rounding.
 
 - 2D convolutions in channels_last.
-- Temporal convolutions, 3 x 1 x 1 in three dimensions, as what they are: one-dimensional ones over the frames of every place. cuDNN's 3D kernels
-  know little of such shapes.
+- Temporal convolutions, 3 x 1 x 1 in three dimensions, as one matrix product for each of the three frames that they see (`gemm`) or as
+  one-dimensional convolutions over the frames of every place (`conv1d`). cuDNN's 3D kernels know little of such shapes.
+- Attention over few keys without flash kernels, whose tiles are larger than a clip has frames: two batched products and a softmax.
+- `compile_blocks`: torch.compile block by block.
 
-Results are those of the plain network within rounding. How much faster it is stands nowhere yet: it has not been measured on a GPU.
+What each is worth on a GPU is what `benchmarks/train_gpu.py` measures. It has not been run: no GPU was at hand yet.
 """
 
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from torch import Tensor, nn
 
 from train_hooks.checkpointing import BLOCKS
 
+FEW_KEYS = 32  # attention over no more keys is written out; ours
+TemporalConv = Literal["gemm", "conv1d"]
 
-def speed_up(unet: Any) -> int:
+
+def speed_up(unet: Any, temporal_conv: TemporalConv = "gemm", short_attention: bool = True) -> int:
     """Changes a UNet in place; returns how many temporal convolutions were found."""
     n = 0
+    over_frames = {"gemm": _by_gemm, "conv1d": _by_conv1d}[temporal_conv]
     for module in unet.modules():
         if isinstance(module, nn.Conv2d):
             module.to(memory_format=torch.channels_last)
         elif isinstance(module, nn.Conv3d) and module.kernel_size == (3, 1, 1):
-            module.forward = partial(_over_frames, module)  # type: ignore[method-assign]
+            module.forward = partial(over_frames, module)  # type: ignore[method-assign]
             n += 1
+        elif short_attention and isinstance(module, Attention) and type(module.processor) is AttnProcessor2_0:
+            module.set_processor(ShortAttention())
     return n
 
 
-def _over_frames(conv: nn.Conv3d, x_BCThw: Tensor) -> Tensor:  # noqa: N803
+def _by_conv1d(conv: nn.Conv3d, x_BCThw: Tensor) -> Tensor:  # noqa: N803
     size = x_BCThw.shape
     x_NCT = x_BCThw.permute(0, 3, 4, 1, 2).flatten(0, 2)
     y_NCT = F.conv1d(x_NCT, conv.weight[:, :, :, 0, 0], conv.bias, padding=1)
@@ -37,17 +46,59 @@ def _over_frames(conv: nn.Conv3d, x_BCThw: Tensor) -> Tensor:  # noqa: N803
     return y_BCThw
 
 
-def compile_blocks(unet: Any) -> int:
+def _by_gemm(conv: nn.Conv3d, x_BCThw: Tensor) -> Tensor:  # noqa: N803
+    """Every frame is a sum of three linear layers: of the frame before, its own and the one behind."""
+    x_BThwC = x_BCThw.permute(0, 2, 3, 4, 1)
+    before, own, behind = (conv.weight[:, :, k, 0, 0] for k in range(3))
+    y_BThwC = F.linear(x_BThwC, own, conv.bias)
+    if x_BCThw.shape[2] > 1:
+        y_BThwC = y_BThwC + F.pad(F.linear(x_BThwC[:, :-1], before), (0, 0, 0, 0, 0, 0, 1, 0))
+        y_BThwC = y_BThwC + F.pad(F.linear(x_BThwC[:, 1:], behind), (0, 0, 0, 0, 0, 0, 0, 1))
+    return y_BThwC.permute(0, 4, 1, 2, 3)
+
+
+class ShortAttention(AttnProcessor2_0):  # type: ignore[misc]
+    """diffusers' attention, but written out where there are few keys and queries: the frames of one place."""
+
+    def __call__(  # noqa: D102
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        plain = attn.group_norm is None and attn.spatial_norm is None and not attn.norm_cross
+        short = hidden_states.ndim == 3 and hidden_states.shape[1] <= FEW_KEYS
+        if encoder_hidden_states is not None or attention_mask is not None or not plain or not short:
+            out: Tensor = super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask, temb, **kwargs)
+            return out
+        q, k, v = (layer(hidden_states).unflatten(-1, (attn.heads, -1)) for layer in (attn.to_q, attn.to_k, attn.to_v))
+        if attn.norm_q is not None:
+            q = attn.norm_q(q)
+        if attn.norm_k is not None:
+            k = attn.norm_k(k)
+        scores = torch.einsum("nqhd,nkhd->nhqk", q, k) * q.shape[-1] ** -0.5
+        seen = torch.einsum("nhqk,nkhd->nqhd", scores.softmax(dim=-1).to(v.dtype), v).flatten(-2)
+        answer: Tensor = attn.to_out[1](attn.to_out[0](seen))
+        if attn.residual_connection:
+            answer = answer + hidden_states
+        scaled: Tensor = answer / attn.rescale_output_factor
+        return scaled
+
+
+def compile_blocks(unet: Any, **options: Any) -> int:
     """torch.compile for every block of residual and temporal layers and transformers, in place; returns how many.
 
     Block by block, because there are few kinds of blocks and many of each: a graph of the whole net takes minutes for every size. State dict and
-    results stay (within rounding). A set of sizes that does not change is compiled once for each.
+    results stay (within rounding). A set of sizes that does not change is compiled once for each. `options` go to torch.compile.
     """
     n = 0
     inside: set[int] = set()
     for module in unet.modules():
         if isinstance(module, BLOCKS) and id(module) not in inside:
             inside |= {id(child) for child in module.modules()}
-            module.compile(dynamic=False)
+            module.compile(dynamic=False, **options)
             n += 1
     return n

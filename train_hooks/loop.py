@@ -232,7 +232,7 @@ class Training:
             rows = zip(clip_ids, tally.levels, tally.losses, tally.meant, strict=True)
             for clip_id, level, loss, counted in rows:
                 if counted:
-                    self.clip_losses.add(clip_id, level, loss)
+                    self.clip_losses.add(clip_id, level, loss, late=2 * state.step > self.whole.steps)
             return
         state.skipped.append(state.step - 1)
         if state.bad_in_a_row == BAD_IN_A_ROW:

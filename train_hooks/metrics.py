@@ -32,7 +32,7 @@ SCHEMA = pa.schema(
 )
 CLIPS = pa.schema(
     [
-        ("clip_id", pa.string()), ("train_loss", pa.float64()), ("train_loss_draws", pa.int32()),
+        ("clip_id", pa.string()), ("train_loss", pa.float64()), ("train_loss_draws", pa.int32()), ("train_gain", pa.float64()),
         *((f"train_loss_{i}", pa.float64()) for i in range(LEVELS)),
     ]
 )  # fmt: skip
@@ -85,28 +85,37 @@ class Metrics:
 
 
 class ClipLosses:
-    """The mean loss of every clip, by noise level: what never was learned stands out."""
+    """The mean loss of every clip, by noise level and by half of the training: what is hard and what never was learned stand out."""
 
     def __init__(self) -> None:
         self._sums: dict[str, list[float]] = {}
+        """Of each clip: losses of the first half by level, their number, and the same of the second half."""
 
-    def add(self, clip_id: str, level: float, loss: float) -> None:
-        """One draw: noise level in 0..1, and its loss."""
-        sums = self._sums.setdefault(clip_id, [0.0] * (2 * LEVELS))
-        part = min(int(level * LEVELS), LEVELS - 1)
+    def add(self, clip_id: str, level: float, loss: float, late: bool) -> None:
+        """One draw: noise level in 0..1, its loss, and whether it came in the second half of the training."""
+        sums = self._sums.setdefault(clip_id, [0.0] * (4 * LEVELS))
+        part = min(int(level * LEVELS), LEVELS - 1) + (2 * LEVELS if late else 0)
         sums[part] += loss
         sums[LEVELS + part] += 1
 
     def table(self) -> pa.Table:
-        """A row for every clip. `train_loss` is the mean of its levels' means, so that no clip looks hard because its draws were noisy ones."""
+        """A row for every clip.
+
+        `train_loss` is the mean of its levels' means, so that no clip looks hard because its draws were noisy ones. `train_gain` is what the
+        second half has less than the first, as a share, over the levels that both have: 0 or less where nothing was learned.
+        """
         rows = []
         for clip_id, sums in sorted(self._sums.items()):
-            means = [s / n if n else None for s, n in zip(sums[:LEVELS], sums[LEVELS:], strict=True)]
+            early, late = _means(sums[: 2 * LEVELS]), _means(sums[2 * LEVELS :])
+            means = _means([a + b for a, b in zip(sums[: 2 * LEVELS], sums[2 * LEVELS :], strict=True)])
             known = [mean for mean in means if mean is not None]
+            both = [(a, b) for a, b in zip(early, late, strict=True) if a is not None and b is not None]
+            before, after = sum(a for a, _ in both), sum(b for _, b in both)
             row = {
                 "clip_id": clip_id,
                 "train_loss": sum(known) / len(known),
-                "train_loss_draws": int(sum(sums[LEVELS:])),
+                "train_loss_draws": int(sum(sums[LEVELS : 2 * LEVELS]) + sum(sums[3 * LEVELS :])),
+                "train_gain": 1 - after / before if before else None,
             }
             rows.append(row | {f"train_loss_{i}": mean for i, mean in enumerate(means)})
         return pa.Table.from_pylist(rows, schema=CLIPS)
@@ -122,6 +131,10 @@ class ClipLosses:
         """Goes on from a checkpoint."""
         for row in pq.read_table(io.BytesIO(state)).to_pylist():
             self._sums[row["clip_id"]] = row["sums"]
+
+
+def _means(sums: list[float]) -> list[float | None]:
+    return [total / n if n else None for total, n in zip(sums[:LEVELS], sums[LEVELS:], strict=True)]
 
 
 def level_means(levels: Iterable[float], losses: Iterable[float]) -> dict[str, float]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from train_hooks.checkpoint import FOLDER, Checkpoints, manifest_of, saved
-from train_hooks.errors import TrainError
+from train_hooks.errors import StoppedBySignal, TrainError
 from train_hooks.export import RECORD, check_out, clear, export
 from train_hooks.feed import Feed, as_float
 from train_hooks.fingerprint import differences, fingerprint
@@ -27,16 +27,6 @@ from train_hooks.shard_index import ShardClip
 from train_hooks.sheets import Sheets
 
 METRICS, CLIP_LOSSES = "metrics.parquet", "clip_losses.parquet"
-
-
-class TrainingStopped(TrainError):  # noqa: N818 - it is no error
-    """SIGTERM or Ctrl-C; everything is saved."""
-
-    def __init__(self, signal: int, step: int, steps: int, out: Path) -> None:
-        super().__init__(
-            f"stopped after step {step} of {steps}; {out} has a checkpoint, and the same command goes on from there"
-        )
-        self.signal = signal
 
 
 @dataclass(frozen=True)
@@ -83,7 +73,7 @@ def train(
         allow_changes: goes on with what is in `out` although shards, recipe or captions are others now.
 
     Raises RecipeError when the recipe or an override is wrong, TrainError when the shards, the base or a step fail, or `out` was made otherwise,
-    and TrainingStopped on SIGTERM.
+    and StoppedBySignal on SIGTERM.
     """
     whole = load_recipe(recipe, overrides)
     check_out(out)
@@ -131,7 +121,10 @@ def _train(
         (out / METRICS).write_bytes(as_parquet(training.metrics.table()))
         (out / CLIP_LOSSES).write_bytes(as_parquet(training.clip_losses.table()))
     if training.stopped_by is not None:
-        raise TrainingStopped(training.stopped_by, training.state.step, whole.steps, out)
+        told = f"stopped after step {training.state.step} of {whole.steps}"
+        raise StoppedBySignal(
+            training.stopped_by, f"{told}; {out} has a checkpoint, and the same command goes on from there"
+        )
     say(
         f"loss on the fixed grid: {training.state.grid_before:.4f} -> {training.grid_after:.4f} "
         f"({whole.steps} steps, {training.seconds:.0f} s)"

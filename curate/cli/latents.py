@@ -5,9 +5,8 @@ from typing import Annotated, Any
 import typer
 
 from curate import runner
-from curate.cli.common import console, fail
-from curate.cli.train import settings_of, shards_of
-from curate.errors import UsageError
+from curate.cli.common import console
+from curate.cli.train import say, settings_of, shards_of, trainer
 from curate.progress import Progress
 from curate.runner import Resources
 
@@ -38,32 +37,20 @@ def command(
     gpus: Annotated[float, typer.Option("--gpus", min=0, help="GPUs of each worker.")] = 0.0,
 ) -> None:
     """Makes the latents that `rushes train` then reads in the place of frames. What is there already is not made again."""
-    try:
-        from train_hooks.errors import RecipeError, TrainError
+    with trainer():
         from train_hooks.latents import plan_latents
-    except ModuleNotFoundError as error:
-        raise UsageError(f"training needs the package '{error.name}':  pip install 'rushes[train]'") from error
-    screen = console()
 
-    def say(line: str) -> None:
-        screen.print(line, highlight=False, soft_wrap=True)
-
-    try:
         made = plan_latents(recipe, shards_of(shards), settings_of(settings), windows, out, text, say)
         receipts: list[dict[str, Any]] = []
         total = len(made.units) + sum(map(len, made.done.values()))
         try:
-            with Progress(screen).step("latents", total, total - len(made.units), gpus) as step:
+            with Progress(console()).step("latents", total, total - len(made.units), gpus) as step:
                 for receipt in runner.run_units(made.job, made.units, Resources(workers, 1.0, gpus)):
                     receipts.append(receipt)
-                    step.advance({**receipt, "rows": 1, "errors": len(receipt["made"].get("errors", {}))})
+                    step.advance({**receipt, "rows": 1, "errors": len(receipt["made"]["errors"])})
         finally:
             runner.stop()
         for folder, clips, n, errors in made.finish(receipts):
             say(f"latents: {folder}: {clips} clips, {n} windows of each, {len(errors)} without")
             for clip_id, reason in list(errors.items())[:5]:
                 say(f"  {clip_id}: {reason}")
-    except RecipeError as error:
-        fail(str(error), 2)
-    except TrainError as error:
-        fail(str(error), 1)

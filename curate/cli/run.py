@@ -12,6 +12,7 @@ from curate import runner
 from curate.cli.common import PipelineArgument, RunOption, SetOption, SourcesOption, console, load, warn
 from curate.cli.estimate import show as show_estimate
 from curate.cli.funnel import show
+from curate.cli.train import check_finetune, finetune_run
 from curate.cost import Prices
 from curate.progress import Progress
 from curate.status import counts as counts_of
@@ -42,6 +43,7 @@ def command(
     out = console()
     prices = Prices.parse(gpu_hour, million_tokens)
     _, opened = load(pipeline, sources, run, settings)
+    check_finetune(opened)
     progress = Progress(out, prices)
     if estimate:
         try:
@@ -75,3 +77,4 @@ def command(
         highlight=False,
         soft_wrap=True,
     )
+    finetune_run(opened)

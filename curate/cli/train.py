@@ -1,5 +1,7 @@
 """`rushes train`: finetunes a video model on the shards of a run."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,6 +10,7 @@ from rich.table import Table as Grid
 
 from curate import runner, store
 from curate.cli.common import Stopped, console, fail, warn
+from curate.config import TrainConfig
 from curate.errors import UsageError
 from curate.run import PIPELINE, Run
 
@@ -87,54 +90,106 @@ def command(
     Started again on the same --out it goes on where it was stopped.
     """
     overrides = settings_of(settings)
-    try:
-        from train_hooks.errors import RecipeError, TrainError
+    with trainer():
         from train_hooks.recipe_files import explain
 
-        if explained is None:
-            from train_hooks.plan import plan
-            from train_hooks.train import TrainingStopped, train
-    except ModuleNotFoundError as error:
-        raise UsageError(f"training needs the package '{error.name}':  pip install 'rushes[train]'") from error
-    screen = console()
-
-    def say(line: str) -> None:
-        screen.print(line, highlight=False, soft_wrap=True)
-
-    try:
         if explained is not None:
             grid = Grid("key", "value", "source", title=f"recipe {explained}")
             for row in explain(explained):
                 grid.add_row(row.key, row.value, row.source)
-            screen.print(grid)
+            console().print(grid)
             return
         if shards is None:
             raise UsageError("give the clips with --shards")
         if planned:
+            from train_hooks.plan import plan
+
             plan(recipe, shards_of(shards), overrides, say, latents)
             return
         if out is None:
             raise UsageError("give a folder for the model with --out")
-        options: dict[str, Any] = {
-            "pickled": pickled, "latents": latents, "restart": restart, "allow_changes": allow_changes,
-        }  # fmt: skip
-        if workers:
-            from train_hooks.ray_train import train_on_ray
+        options = {"pickled": pickled, "latents": latents, "restart": restart, "allow_changes": allow_changes}
+        told = TrainConfig(recipe=recipe, workers=workers, gpus_per_worker=gpus_per_worker)
+        finetune(told, shards_of(shards), out, overrides, **options)
 
-            try:
-                runner.start()
-                result = train_on_ray(
-                    recipe, shards_of(shards), out, overrides, workers, gpus_per_worker, say, **options
-                )
-            finally:
-                runner.stop()
-        else:
-            result = train(recipe, shards_of(shards), out, overrides, say, **options)
+
+def finetune(config: TrainConfig, shards: str, out: Path, overrides: dict[str, str], **options: Any) -> None:
+    """Trains here or on the Ray cluster, and tells what came of it. To be called inside `trainer()`."""
+    if config.workers:
+        from train_hooks.ray_train import train_on_ray
+
+        try:
+            runner.start()
+            resources = config.workers, config.gpus_per_worker
+            result = train_on_ray(
+                config.recipe, shards, out, overrides, *resources, say, config.max_failures, **options
+            )
+        finally:
+            runner.stop()
+    else:
+        from train_hooks.train import train
+
+        result = train(config.recipe, shards, out, overrides, say, **options)
+    say(f"loss: first {result.first_loss:.4f}, last {result.last_loss:.4f}")
+    say(
+        f"model: {result.out}\nsample: {result.sample}\nloss of every clip: {result.out / 'clip_losses.parquet'} (filters.TrainLoss)"
+    )
+
+
+def finetune_run(run: Run) -> None:
+    """The finetuning that a pipeline file asks for, on the run's shards."""
+    config = run.pipeline.config.train
+    if config is None:
+        return
+    if not store.is_local(run.root) and config.out is None:
+        raise UsageError("train: the run directory is not on a disk; say where the model goes with  train.out")
+    recipe = _recipe_of(run, config)
+    home = Path(store.local_path_of(run.root)) if store.is_local(run.root) else Path.cwd()
+    out = home / (config.out or f"train/{Path(recipe).stem}")
+    with trainer():
+        finetune(config.model_copy(update={"recipe": recipe}), run.shards_root(), out, _values(config))
+
+
+def check_finetune(run: Run) -> None:
+    """Ends with one sentence where the recipe that a pipeline file asks for cannot be read; before anything is run."""
+    config = run.pipeline.config.train
+    if config is not None:
+        with trainer():
+            from train_hooks.recipe_files import load_recipe
+
+            load_recipe(_recipe_of(run, config), _values(config))
+
+
+def _recipe_of(run: Run, config: TrainConfig) -> str:
+    """A recipe's name, or its file, which lies where the pipeline file says from its own place."""
+    return str(run.pipeline.directory / config.recipe) if config.recipe.endswith((".yaml", ".yml")) else config.recipe
+
+
+def _values(config: TrainConfig) -> dict[str, str]:
+    return {key: str(value) for key, value in config.set.items()}
+
+
+def say(line: str) -> None:
+    """Prints a line as it is."""
+    console().print(line, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def trainer() -> Iterator[None]:
+    """Where training's errors become one sentence and an exit code."""
+    try:
+        from train_hooks.errors import RecipeError, StoppedBySignal, TrainError
+    except ModuleNotFoundError as error:
+        raise UsageError(f"training needs the package '{error.name}':  pip install 'rushes[train]'") from error
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise UsageError(f"training needs the package '{error.name}':  pip install 'rushes[train]'") from error
     except Stopped as stopped:
-        fail(f"stopped; what {out} holds is kept, and the same command goes on from there", stopped.exit_code)
+        fail("stopped; the checkpoints are kept, and the same command goes on from there", stopped.exit_code)
     except RecipeError as error:
         fail(str(error), 2)
+    except StoppedBySignal as error:
+        fail(str(error), 128 + error.signal)
     except TrainError as error:
-        fail(str(error), 128 + error.signal if explained is None and isinstance(error, TrainingStopped) else 1)
-    say(f"loss: first {result.first_loss:.4f}, last {result.last_loss:.4f}")
-    say(f"model: {result.out}\nsample: {result.sample}")
+        fail(str(error), 1)

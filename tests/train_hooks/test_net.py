@@ -12,7 +12,6 @@ from train_hooks.checkpointing import checkpoint_activations
 from train_hooks.conditioning import MotionBuckets, added_time_ids, noisy_first_frame
 from train_hooks.draws import Draws
 from train_hooks.errors import TrainError
-from train_hooks.fast import speed_up
 from train_hooks.net import Net, load_unet, make
 from train_hooks.recipe_files import load_recipe
 from train_hooks.trainable import choose, is_temporal, merge_lora, scale_inherited
@@ -212,26 +211,6 @@ def test_checkpointing_changes_no_bit_and_saves_memory(kind, policy):
     assert torch.equal(plain, again)
     assert all(torch.equal(grad, grads[key]) for key, grad in plain_grads.items() if grad is not None)
     assert most / least >= (3.0 if policy == "blocks" else 1.1), most / least
-
-
-@pytest.mark.parametrize("kind", ["unet3d", "svd", "videocrafter"])
-def test_the_fast_layout_answers_alike(kind):
-    """Test 27: outputs and gradients within 1e-5, relatively, and the same keys."""
-    results = []
-    for fast in (False, True):
-        net = Net(stirred(video_unet(kind)).eval())
-        keys = list(net.unet.state_dict())
-        assert not fast or speed_up(net.unet) > 0
-        assert list(net.unet.state_dict()) == keys
-        x, t, conditions = told(batch=2, frames=5)
-        answer = net(x, t, conditions)
-        answer.square().mean().backward()
-        results.append([answer, *(p.grad for p in net.unet.parameters() if p.grad is not None)])
-    most = max(float(grad.abs().max()) for grad in results[0][1:])
-    (plain, *grads), (fast, *fast_grads) = results
-    assert (plain - fast).abs().max() < 1e-5 * plain.abs().max()
-    assert len(grads) == len(fast_grads)
-    assert all((a - b).abs().max() < 1e-5 * most for a, b in zip(grads, fast_grads, strict=True))
 
 
 # -- the base and the recipe

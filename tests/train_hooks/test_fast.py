@@ -1,0 +1,107 @@
+"""The fast layout is the same network (test 27), and bfloat16 weights learn (test 23)."""
+
+import pytest
+import torch
+
+from tests.train_hooks.unets import stirred, told, video_unet
+from train_hooks.fast import compile_blocks, speed_up
+from train_hooks.net import Net
+from train_hooks.optim import AdamWBf16, round_stochastically
+
+
+def answers(kind, change):
+    net = Net(stirred(video_unet(kind)).eval())
+    keys = list(net.unet.state_dict())
+    change(net.unet)
+    assert list(net.unet.state_dict()) == keys
+    found = []
+    for frames in (5, 1):
+        x, t, conditions = told(batch=2, frames=frames)
+        answer = net(x, t, conditions)
+        answer.square().mean().backward()
+        found.append(answer)
+    return [*found, *(p.grad for p in net.unet.parameters() if p.grad is not None)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        pytest.param("unet3d", {}, id="unet3d"),
+        pytest.param("unet3d", {"temporal_conv": "conv1d", "short_attention": False}, id="unet3d, conv1d"),
+        pytest.param("svd", {}, id="svd"),
+        pytest.param("videocrafter", {}, id="videocrafter"),
+        pytest.param("lavie", {}, id="lavie"),
+    ],
+)
+def test_the_fast_layout_answers_alike(kind, options):
+    """Outputs and gradients within 1e-5, relatively, and the same keys."""
+    plain, fast = answers(kind, lambda unet: None), answers(kind, lambda unet: speed_up(unet, **options))
+    most = max(float(grad.abs().max()) for grad in plain[2:])
+    assert len(plain) == len(fast)
+    assert all((a - b).abs().max() < 1e-5 * a.abs().max() for a, b in zip(plain[:2], fast[:2], strict=True))
+    assert all((a - b).abs().max() < 1e-5 * most for a, b in zip(plain[2:], fast[2:], strict=True))
+
+
+def test_all_temporal_convolutions_are_found():
+    assert speed_up(video_unet("unet3d")) == sum(isinstance(m, torch.nn.Conv3d) for m in video_unet("unet3d").modules())
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's compiler hides its own warnings, which makes errors of them here
+def test_compiled_blocks_answer_alike():
+    """The graphs are captured and differentiated; no code is generated here, which would take minutes (`backend="inductor"` is torch's)."""
+    torch._dynamo.reset()
+    plain = answers("unet3d", lambda unet: None)
+    made = []
+    compiled = answers("unet3d", lambda unet: made.append(compile_blocks(unet, backend="aot_eager")))
+    assert made[0] > 5
+    assert all((a - b).abs().max() < 1e-5 for a, b in zip(plain, compiled, strict=True))
+
+
+def test_the_mean_of_many_roundings_is_the_number():
+    """Test 23: unbiased to 2e-5 where rounding to the nearest is off by 1e-3."""
+    exact = torch.full((400_000,), 1.0009766)
+    draws = torch.Generator().manual_seed(0)
+    rounded = round_stochastically(exact, draws)
+    assert rounded.dtype == torch.bfloat16
+    assert set(rounded.unique().tolist()) == {1.0, 1.0078125}
+    assert abs(rounded.double().mean().item() - 1.0009766) < 2e-5
+    assert abs(exact.to(torch.bfloat16).double().mean().item() - 1.0009766) > 9e-4
+    for value in (0.0, -3.5, float("inf"), 1.0):
+        assert round_stochastically(torch.tensor([value]), draws).item() == value
+    assert round_stochastically(torch.tensor([float("nan")]), draws).isnan().all()
+
+
+def test_bf16_weights_learn_where_rounding_to_the_nearest_stands_still():
+    """Steps of 1e-4 on weights of 1: a hundredth of the distance between two bfloat16 numbers there."""
+    target = torch.zeros(2000)
+    ends = {}
+    for name in ("stochastic", "nearest", "fp32"):
+        weight = torch.nn.Parameter(torch.ones(2000, dtype=torch.float32 if name == "fp32" else torch.bfloat16))
+        if name == "stochastic":
+            optimizer = AdamWBf16([weight], lr=1e-4, weight_decay=0.0, seed=0)
+        else:
+            optimizer = torch.optim.AdamW([weight], lr=1e-4, weight_decay=0.0)
+        for _ in range(200):
+            (weight.float() - target).square().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        ends[name] = weight.detach().float().mean().item()
+    assert ends["nearest"] == 1.0
+    assert ends["fp32"] == pytest.approx(0.98, abs=1e-3)
+    assert ends["stochastic"] == pytest.approx(ends["fp32"], abs=1e-3)
+
+
+def test_bf16_adamw_is_adamw():
+    """On weights that bfloat16 holds exactly, one step is that of torch's AdamW, rounded one way or the other."""
+    start = torch.randn(64).to(torch.bfloat16)
+    ours, theirs = torch.nn.Parameter(start.clone()), torch.nn.Parameter(start.float())
+    mine = AdamWBf16([ours], lr=0.1, weight_decay=0.01, seed=0)
+    plain = torch.optim.AdamW([theirs], lr=0.1, weight_decay=0.01)
+    grad = torch.randn(64)
+    for _ in range(3):
+        ours.grad, theirs.grad = grad.to(torch.bfloat16), grad.to(torch.bfloat16).float()
+        mine.step()
+        plain.step()
+    assert (ours.float() - theirs).abs().max() < 0.02
+    assert torch.allclose(mine.state[ours]["exp_avg"], plain.state[theirs]["exp_avg"])
+    assert mine.state[ours]["step"] == 3

@@ -22,7 +22,7 @@ from torch import Tensor
 from train_hooks.captions import pick
 from train_hooks.decode import DecodeError, decode_frames
 from train_hooks.errors import TrainError
-from train_hooks.frames import bucket_of, fit, frame_indices, too_short, true_fps
+from train_hooks.frames import bucket_of, fit_all, frame_indices, too_short, true_fps
 from train_hooks.image_folder import ImageFolder
 from train_hooks.latent_cache import LatentCache, Moments
 from train_hooks.order import Order, StepClips
@@ -272,7 +272,7 @@ class Feed:
                 frames_THWC = decode_frames(self._mp4(clip), indices)
             except DecodeError as error:
                 raise TrainError(f"clip {clip.clip_id} in {clip.file} cannot be decoded: {error}") from None
-            frames_TCHW = torch.stack([fit(frame, size.width_px, size.height_px) for frame in frames_THWC])
+            frames_TCHW = fit_all(frames_THWC, size.width_px, size.height_px)
             if self._memory_bytes + frames_TCHW.numel() <= _CACHE_BYTES:
                 self._memory[key] = frames_TCHW
                 self._memory_bytes += frames_TCHW.numel()

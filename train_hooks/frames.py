@@ -66,14 +66,19 @@ def bucket_of(clip: ShardClip, sizes: Sequence[Size], at_fps: float) -> int | No
 
 
 def fit(frame_HWC: NDArray[np.uint8], width_px: int, height_px: int) -> Tensor:  # noqa: N803
-    """Scales a frame until it just covers the size (antialiased bicubic) and crops the centre.
+    """As `fit_all`, one frame: uint8 (C, height_px, width_px)."""
+    return fit_all(frame_HWC[None], width_px, height_px)[0]
 
-    Uint8 (C, height_px, width_px).
+
+def fit_all(frames_THWC: NDArray[np.uint8], width_px: int, height_px: int) -> Tensor:  # noqa: N803
+    """Scales frames until they just cover the size (antialiased bicubic) and crops the centre.
+
+    Uint8 (T, C, height_px, width_px).
     """
-    height, width = frame_HWC.shape[:2]
+    height, width = frames_THWC.shape[1:3]
     scale = max(width_px / width, height_px / height)
     size = max(height_px, round(height * scale)), max(width_px, round(width * scale))
-    frame_1CHW = torch.from_numpy(np.ascontiguousarray(frame_HWC)).permute(2, 0, 1)[None]
-    scaled = torch.nn.functional.interpolate(frame_1CHW, size=size, mode="bicubic", antialias=True)[0]
+    frames_TCHW = torch.from_numpy(np.ascontiguousarray(frames_THWC)).permute(0, 3, 1, 2)
+    scaled = torch.nn.functional.interpolate(frames_TCHW, size=size, mode="bicubic", antialias=True)
     top, left = (size[0] - height_px) // 2, (size[1] - width_px) // 2
-    return scaled[:, top : top + height_px, left : left + width_px]
+    return scaled[:, :, top : top + height_px, left : left + width_px].contiguous()

@@ -110,15 +110,21 @@ def head(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
             process.wait()
 
 
+WAYS = {
+    "ray job submit pipeline.yaml": ["ray", "job", "submit", "pipeline.yaml"],
+    "ray job submit --working-dir": ["ray", "job", "submit", "--working-dir", ".", "--", "./pipeline.yaml"],
+    "rushes submit": ["rushes", "submit", "pipeline.yaml"],
+}
+
+
 @pytest.mark.parametrize(
-    "command",
+    ("head", "command"),
+    # Without authentication there is nothing that the three could do differently.
     [
-        pytest.param(["ray", "job", "submit", "pipeline.yaml"], id="ray job submit pipeline.yaml"),
-        pytest.param(
-            ["ray", "job", "submit", "--working-dir", ".", "--", "./pipeline.yaml"], id="ray job submit --working-dir"
-        ),
-        pytest.param(["rushes", "submit", "pipeline.yaml"], id="rushes submit"),
+        *(pytest.param("token", way, id=f"token-{name}") for name, way in WAYS.items()),
+        pytest.param("off", WAYS["rushes submit"], id="off"),
     ],
+    indirect=["head"],
 )
 def test_a_job_runs_the_pipeline_into_the_projects_directory(head: Head, command: list[str]) -> None:
     shutil.rmtree(head.directory / "runs", ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Latents made beforehand (`latents.py` writes them), read in the place of frames.
+"""Latents made beforehand (`latent_making.py` writes them), read in the place of frames.
 
     latents/256x256x16-8fps-3f0c12ab/
         latents.json                     the claim: what the latents were made from; the files, and the clips without latents

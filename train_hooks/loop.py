@@ -14,14 +14,12 @@ at each step and says little by itself.
 
 import math
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import psutil
 import torch
 from torch import Tensor
 
@@ -31,15 +29,16 @@ from train_hooks.checkpointing import checkpoint_activations
 from train_hooks.errors import TrainError
 from train_hooks.fast import compile_blocks, speed_up
 from train_hooks.feed import Chunk, Feed, Loaded
-from train_hooks.flops import peak_tflops
 from train_hooks.heldout import grid_loss, make_grid, temporal_share
 from train_hooks.loader import Loader
 from train_hooks.machine import Machine
-from train_hooks.metrics import ClipLosses, Metrics, as_parquet, level_means
+from train_hooks.metrics import ClipLosses, Metrics, as_parquet
 from train_hooks.optim import lr_factor, make_optimizer, update_ema
+from train_hooks.pace import Pace
 from train_hooks.piece import Tally, Tools, backward, pieces_of, seen_step, split
 from train_hooks.recipe import Recipe
 from train_hooks.sheets import Sheets
+from train_hooks.signals import listening
 
 BAD_IN_A_ROW = 5  # ours
 
@@ -93,7 +92,7 @@ class Training:
         self._optimizer: Any = machine.accelerator.prepare(make_optimizer(self._weights.values(), shown))
         self._grid = make_grid(shown, self.tools.encoder, self.feeds[plan.index(shown)])
         self._saved = -1
-        with _signals() as self._signals:
+        with listening() as self._signals:
             self._begin()
             checkpoint_activations(unet, shown.checkpointing)
             if shown.compile:
@@ -136,7 +135,7 @@ class Training:
         if self.whole.stages:
             self.say(f"stage {stage.stage or begin}: to step {end}, {stage.trainable} weights trained")
         loader = Loader(feed, _chunks(stage, feed, range(state.step, end), machine), stage.workers)
-        window = _Window(self, stage, feed, loader)
+        pace = Pace(stage, loader, machine, self.flops, len(feed.train), self.whole.steps)
         try:
             while state.step < end:
                 of_step = feed.at(seen_step(stage, state.step))
@@ -157,7 +156,11 @@ class Training:
                 optimizer.zero_grad()
                 state.step += 1
                 self.note(bad, tally, clip_ids, stage, lr)
-                window.add(tally, norms, str(feed.sizes[of_step.bucket]))
+                pace.add(tally, str(feed.sizes[of_step.bucket]))
+                if state.step % stage.log_every == 0 or state.step == self.whole.steps:
+                    line, values = pace.tell(state.step)
+                    self.metrics.tell(state.step, {**values, **norms})
+                    self.say(line)
                 self._check_broken(feed, own, clip_ids, tally)
                 self._now_and_then()
                 if stop:
@@ -339,77 +342,6 @@ class Training:
         return {name: parameters[name] for name in names}
 
 
-class _Window:
-    """What is told every `log_every` steps."""
-
-    def __init__(self, training: Training, stage: Recipe, feed: Feed, loader: Loader) -> None:
-        self.training, self.stage, self.feed, self.loader = training, stage, feed, loader
-        self._begin()
-
-    def _begin(self) -> None:
-        self._losses: list[float] = []
-        self._levels: list[float] = []
-        self._steps = 0
-        self._flops = 0.0
-        self._wait_s = self.loader.wait_s
-        self._began_s = time.monotonic()
-
-    def add(self, tally: Tally, norms: dict[str, float], size: str) -> None:
-        """Adds a step on a bucket of this size, and tells the window when it is full."""
-        training, stage = self.training, self.stage
-        known = [(loss, level) for loss, level in zip(tally.losses, tally.levels, strict=True) if math.isfinite(loss)]
-        self._losses += [loss for loss, _ in known]
-        self._levels += [level for _, level in known]
-        self._steps += 1
-        done, n_steps = training.state.step, training.whole.steps
-        self._flops += training.flops.get(size, 0.0) * stage.batch
-        if done % stage.log_every and done != n_steps:
-            return
-        seconds = max(1e-9, time.monotonic() - self._began_s)
-        peak = peak_tflops(training.tools.machine.device)
-        tflops = self._flops / seconds / 1e12 or None
-        loss = sum(self._losses) / max(1, len(self._losses))
-        values: dict[str, float | None] = {
-            **level_means(self._levels, self._losses), **norms,
-            "samples_per_s": self._steps * stage.batch / seconds, "tflops": tflops,
-            "mfu": tflops / peak / training.tools.machine.world if tflops and peak else None,
-            "wait_share": (self.loader.wait_s - self._wait_s) / seconds, "memory_gb": _memory_gb(training.tools.machine.device),
-            "epoch": done * stage.batch / len(self.feed.train),
-        }  # fmt: skip
-        training.metrics.tell(done, values)
-        training.say(f"step {done}/{n_steps}  loss {loss:.4f}  {seconds / self._steps:.2f} s/step")
-        self._begin()
-
-
 def _chunks(stage: Recipe, feed: Feed, steps: range, machine: Machine) -> Iterator[Chunk]:
     for step in steps:
         yield from pieces_of(stage, feed, step, machine.rank, machine.world)
-
-
-def _memory_gb(device: torch.device) -> float:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
-    return float(psutil.Process().memory_info().rss) / 2**30
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Collects SIGTERM and Ctrl-C, where this is the main thread; a second one ends the process as usual."""
-    heard: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield heard
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-
-    def hear(number: int, frame: Any) -> None:
-        heard.append(number)
-        for each, handler in before.items():
-            signal.signal(each, handler)
-
-    for number in before:
-        signal.signal(number, hear)
-    try:
-        yield heard
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -38,7 +38,7 @@ def command(
 ) -> None:
     """Makes the latents that `rushes train` then reads in the place of frames. What is there already is not made again."""
     with trainer():
-        from train_hooks.latents import plan_latents
+        from train_hooks.latent_making import plan_latents
 
         made = plan_latents(recipe, shards_of(shards), settings_of(settings), windows, out, text, say)
         receipts: list[dict[str, Any]] = []

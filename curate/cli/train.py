@@ -1,5 +1,6 @@
 """`rushes train`: finetunes a video model on the shards of a run."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -130,6 +131,8 @@ def finetune(config: TrainConfig, shards: str, out: Path, overrides: dict[str, s
         from train_hooks.train import train
 
         result = train(config.recipe, shards, out, overrides, say, **options)
+        if os.environ.get("RANK", "0") != "0":  # torchrun: the first rank tells
+            return
     say(f"loss: first {result.first_loss:.4f}, last {result.last_loss:.4f}")
     say(
         f"model: {result.out}\nsample: {result.sample}\nloss of every clip: {result.out / 'clip_losses.parquet'} (filters.TrainLoss)"

@@ -15,7 +15,8 @@ from train_hooks.draws import Draws
 from train_hooks.errors import TrainError
 from train_hooks.feed import as_float
 from train_hooks.latent_cache import LatentCache
-from train_hooks.latents import clips_of, plan_latents, tiny_base
+from train_hooks.latent_making import clips_of, plan_latents
+from train_hooks.latents import tiny_base
 from train_hooks.prepare import prepare
 from train_hooks.recipe_files import load_recipe
 from train_hooks.stage_feed import feed_of

@@ -1,0 +1,30 @@
+"""SIGTERM and Ctrl-C while training: heard, and acted upon when the step is done."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+@contextmanager
+def listening() -> Iterator[list[int]]:
+    """Collects SIGTERM and Ctrl-C, where this is the main thread; a second one ends the process as usual."""
+    heard: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield heard
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def hear(number: int, frame: Any) -> None:
+        heard.append(number)
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+    for number in before:
+        signal.signal(number, hear)
+    try:
+        yield heard
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

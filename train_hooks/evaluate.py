@@ -5,6 +5,7 @@ The latter two need weights, which are used where the user has them and never fe
 Shapes: N videos, T frames, C = 3, H and W in pixels, 0..1.
 """
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,11 @@ class Fvd:
         if not Path(path).is_file():
             raise TrainError(f"fvd_weights: there is no file {path}")
         try:
-            self._features: Any = torch.jit.load(path).eval()
+            with warnings.catch_warnings():
+                warnings.simplefilter(
+                    "ignore", FutureWarning
+                )  # TorchScript is on its way out, and this I3D is published as such
+                self._features: Any = torch.jit.load(path).eval()
         except RuntimeError as error:
             raise TrainError(f"fvd_weights: {path} is no TorchScript: {str(error).splitlines()[0]}") from None
 

@@ -30,6 +30,7 @@ from train_hooks.checkpoint import FOLDER
 from train_hooks.errors import TrainError
 from train_hooks.export_keys import as_lavie, as_videocrafter
 from train_hooks.net import kind_of
+from train_hooks.tiny_base import BASE
 from train_hooks.trainable import merge_lora
 
 PACKAGES = ("torch", "diffusers", "transformers", "safetensors", "pyarrow", "av", "peft")
@@ -45,10 +46,14 @@ def check_out(out: Path) -> None:
 
 
 def clear(out: Path) -> None:
-    """Removes an earlier training. Raises TrainError as `check_out`."""
+    """Removes an earlier training, but for the small random bases that its checkpoints began with. Raises TrainError as `check_out`."""
     check_out(out)
-    if out.exists():
-        shutil.rmtree(out)
+    found = [path for folder in (out, out / FOLDER) if folder.is_dir() for path in folder.iterdir()]
+    for path in found:
+        if path.is_dir() and path.name != FOLDER and not path.name.startswith(BASE):
+            shutil.rmtree(path)
+        elif path.is_file():
+            path.unlink()
 
 
 def export(base: Base, unet: Any, scheduler: Any, record: dict[str, Any], out: Path, pickled: bool = False) -> None:

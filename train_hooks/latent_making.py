@@ -188,7 +188,7 @@ def plan_latents(
     torch.set_num_threads(whole.threads)
     index = read_index(shards)
     feeds = {i: feed_of(stage, shards, index) for i, stage in enumerate(whole.plan())}
-    folder = folder_of(whole.base) if whole.base else tiny_base(root, shards, whole)
+    folder = folder_of(whole.base) if whole.base else tiny_base(root, shards, whole.shown())
     if not whole.base and not (folder / "model_index.json").is_file():
         build_tiny(whole.shown(), feeds[whole.plan().index(whole.shown())], folder, say)
     base = load_base(folder, whole.shown())

@@ -8,7 +8,6 @@ same size from the same VAE: that is their claim, and latents with another one a
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,9 @@ import torch
 from train_hooks.base import Base
 from train_hooks.errors import TrainError
 from train_hooks.feed import Feed
-from train_hooks.fingerprint import FREE
 from train_hooks.latent_cache import LatentCache, differences, read_claim
 from train_hooks.recipe import Recipe
+from train_hooks.tiny_base import BASE, name_of_base
 
 LAYOUT = 1  # of the files; another number makes all of them again
 
@@ -30,11 +29,9 @@ def root_of(latents: str | None, shards: str | Path) -> str:
     return latents or f"{str(shards).rstrip('/').rpartition('/')[0] or '.'}/latents"
 
 
-def tiny_base(latents: str | None, shards: str | Path, whole: Recipe) -> Path:
+def tiny_base(latents: str | None, shards: str | Path, shown: Recipe) -> Path:
     """Where the small random base of a recipe lies, when latents were made with it."""
-    values = {key: value for key, value in asdict(whole).items() if key not in FREE}
-    digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
-    return Path(root_of(latents, shards).removeprefix("file://")) / f"base-{digest}"
+    return Path(root_of(latents, shards).removeprefix("file://")) / name_of_base(shown)
 
 
 def claim_of(feed: Feed, stage: Recipe, base: Base) -> dict[str, Any]:
@@ -106,5 +103,5 @@ def _claims(root: str) -> dict[str, dict[str, Any]]:
         names = [entry.rstrip("/").rpartition("/")[2] for entry in filesystem.ls(path, detail=False)]
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    found = {name: read_claim(f"{root}/{name}") for name in names if not name.startswith("base-")}
+    found = {name: read_claim(f"{root}/{name}") for name in names if not name.startswith(BASE)}
     return {name: claim for name, claim in found.items() if claim and claim.get("files")}

@@ -20,6 +20,7 @@ from train_hooks.piece import Tools
 from train_hooks.recipe import Recipe
 from train_hooks.shard_index import read_index
 from train_hooks.stage_feed import build_tiny, feed_of
+from train_hooks.tiny_base import name_of_base
 
 MAKING = 2**31 - 1  # the stream of the new layers' first values
 
@@ -117,13 +118,14 @@ def _base_folder(
     """The folder of the base; a small random one is built where the recipe names none, once for all ranks."""
     if whole.base:
         return folder_of(whole.base)
-    beside = tiny_base(None if latents == "off" else latents, shards, whole)
+    beside = tiny_base(None if latents == "off" else latents, shards, whole.shown())
     if (beside / "model_index.json").is_file():
         return beside
-    if machine.first and not (kept / "model_index.json").is_file():
-        build_tiny(whole.shown(), feed, kept, say)
+    folder = kept / name_of_base(whole.shown())
+    if machine.first and not (folder / "model_index.json").is_file():
+        build_tiny(whole.shown(), feed, folder, say)
     machine.wait()
-    return kept
+    return folder
 
 
 def _nothing(line: str) -> None:

@@ -5,6 +5,7 @@ vocabulary ships inside open_clip), the VAE starts as `tiny_vae` says; everythin
 """
 
 import gzip
+import hashlib
 import importlib.util
 import json
 from pathlib import Path
@@ -28,9 +29,21 @@ from train_hooks.conditioning import N_TOKENS
 from train_hooks.errors import TrainError
 from train_hooks.recipe import Recipe
 
+BASE = "base-"
+"""How the folder of a small random base begins, in `checkpoints/` and beside latents."""
+_MADE_OF = (
+    "seed", "family", "architecture", "image_condition", "frames", "fps", "width_px", "height_px", "vae_channels", "latent_channels",
+    "vae_fit_steps", "vae_fit_batch", "vae_fit_lr", "unet_channels", "unet_layers_per_block", "head_dim", "text_width", "text_layers",
+)  # fmt: skip
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 NORM_GROUPS = 8  # of the UNet. SD: 32; ours
 IMAGE_PX = 32  # side of the picture that the image encoder sees. SVD: 224; ours
+
+
+def name_of_base(recipe: Recipe) -> str:
+    """The folder name of a recipe's small random base: a digest of the values that it is built from."""
+    values = json.dumps([getattr(recipe, key) for key in _MADE_OF])
+    return f"{BASE}{hashlib.sha256(values.encode()).hexdigest()[:8]}"
 
 
 def build_base(recipe: Recipe) -> Base:

@@ -77,7 +77,7 @@ def train(
     """
     whole = load_recipe(recipe, overrides)
     check_out(out)
-    made = prepare(whole, shards, out / FOLDER / "base", latents, say)
+    made = prepare(whole, shards, out / FOLDER, latents, say)
     try:
         return _train(made, shards, out, say if made.machine.first else _nothing, pickled, restart, allow_changes)
     finally:
@@ -130,18 +130,11 @@ def _train(
         f"({whole.steps} steps, {training.seconds:.0f} s)"
     )
     if machine.first:
-        _finish(
-            made,
-            training,
-            clip,
-            used - training.state.broken.keys(),
-            left_out | training.state.broken,
-            shards,
-            out,
-            pickled,
-            mark,
-            say,
-        )
+        used, left_out = used - training.state.broken.keys(), left_out | training.state.broken
+        record = _record(made, training, clip, used, left_out)
+        record["shards"]["path"] = str(shards)
+        _finish(made, clip, record, out, pickled)
+        say(f'sampled "{clip.caption}" into {out / "sample.mp4"}')
     machine.wait()
     return result_of(out)
 
@@ -153,24 +146,15 @@ def begin(made: Prepared, out: Path, mark: Mapping[str, Any], say: Callable[[str
     return Training(made.whole, made.tools(), made.feeds, checkpoints, metrics, say)
 
 
-def _finish(
-    made: Prepared,
-    training: Training,
-    clip: ShardClip,
-    used: set[str],
-    left_out: dict[str, str],
-    shards: str | Path,
-    out: Path,
-    pickled: bool,
-    mark: dict[str, Any],
-    say: Callable[[str], None],
-) -> None:
-    """The finished folder, and a sample from it."""
-    shown, feed, state = made.shown, made.feed, training.state
-    record = {
+def _record(
+    made: Prepared, training: Training, clip: ShardClip, used: set[str], left_out: dict[str, str]
+) -> dict[str, Any]:
+    """What `train.json` says of a training."""
+    feed, state = made.feed, training.state
+    return {
         "recipe": asdict(made.whole),
-        "fingerprint": mark,
-        "shards": {"path": str(shards), "index_sha256": feed.index.sha256},
+        "fingerprint": training.checkpoints.fingerprint,
+        "shards": {"index_sha256": feed.index.sha256},
         "losses": {
             "grid_before": state.grid_before, "grid_after": training.grid_after, "grid_clips": training.grid_clips,
             "per_step": training.metrics.losses, "steps_s": training.seconds,
@@ -182,8 +166,13 @@ def _finish(
         "latents": made.latents,
         "ranks": made.machine.world,
         "n_without_caption": feed.n_without_caption,
-        "sample": {"clip_id": clip.clip_id, "prompt": clip.caption, "seed": shown.seed},
+        "sample": {"clip_id": clip.clip_id, "prompt": clip.caption, "seed": made.shown.seed},
     }  # fmt: skip
+
+
+def _finish(made: Prepared, clip: ShardClip, record: dict[str, Any], out: Path, pickled: bool) -> None:
+    """The finished folder, and a sample from it."""
+    shown, feed = made.shown, made.feed
     for part in (made.base.vae, made.base.text_encoder, made.base.image_encoder, made.net.unet):
         if part is not None:
             part.to("cpu", torch.float32)
@@ -193,7 +182,6 @@ def _finish(
     sampled_TCHW = sample(*open_folder(out), ask)
     write_video(sampled_TCHW, shown.fps, out / "sample.mp4")
     write_sheet([sampled_TCHW, (real_CTHW.transpose(0, 1) + 1) / 2], out / "sample.png")
-    say(f'sampled "{clip.caption}" into {out / "sample.mp4"}')
 
 
 def _real(feed: Feed, clip: ShardClip, made: Prepared) -> torch.Tensor:

@@ -56,7 +56,7 @@ def run(
         if say is not None:
             say(line)
 
-    made = prepare(recipe, shards, out / FOLDER / "base", latents, hear)
+    made = prepare(recipe, shards, out / FOLDER, latents, hear)
     training = begin(made, out, fingerprint(recipe, made.feed.index, made.latents), hear)
     clips: list[list[str]] = []
     note = training.note

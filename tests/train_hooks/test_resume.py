@@ -20,6 +20,10 @@ from train_hooks.checkpoint import FOLDER, Checkpoints, saved
 from train_hooks.errors import TrainError
 from train_hooks.recipe_files import load_recipe
 
+ONE_THREAD = {
+    **os.environ,
+    "OMP_NUM_THREADS": "1",
+}  # several processes, each with as many threads as there are cores, spin for minutes
 STAGES = """
 extends: tiny_modelscope
 steps: 7
@@ -115,11 +119,15 @@ def ranks(world: int, out: Path, shards: Path, settings: dict[str, str]) -> list
     children = [
         subprocess.Popen(
             [sys.executable, str(script), str(port), str(rank), str(world), str(shards), str(out / "out"), json.dumps(settings)],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ONE_THREAD,
         )
         for rank in range(world)
     ]  # fmt: skip
-    told = [child.communicate(timeout=300) for child in children]
+    try:
+        told = [child.communicate(timeout=180) for child in children]
+    finally:
+        for child in children:
+            child.kill()
     assert [child.returncode for child in children] == [0] * world, told[0][1] + told[-1][1]
     return [json.loads(out.splitlines()[-1]) for out, _ in told]
 
@@ -134,7 +142,7 @@ def test_a_kill_while_saving_leaves_the_last_good_one(shards, tmp_path):
     for attempt in range(int(os.environ.get("RUSHES_KILLS", "3"))):
         child = subprocess.Popen(
             [sys.executable, str(script), "-", "0", "1", str(shards), str(out), json.dumps(settings)],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ONE_THREAD,
         )  # fmt: skip
         assert child.stdout is not None
         if any(line.startswith(f"step {3 * attempt % 9 + 1}/") for line in child.stdout):

@@ -13,6 +13,7 @@ from train_hooks.export import check_out, clear
 from train_hooks.recipe_files import load_recipe
 from train_hooks.train import TrainResult, result_of, train
 
+ENDING_S = 60.0  # for the workers to end after one of them told what is wrong; ours
 LISTEN_S = 0.5  # between two looks at what the first rank said; ours
 
 
@@ -92,6 +93,7 @@ def train_on_ray(
             for line in lines:
                 say(line)
             if wrong is not None:
+                fitting.join(ENDING_S)
                 kind, sentence = wrong
                 raise (RecipeError if kind == "RecipeError" else TrainError)(sentence)
             if not alive:

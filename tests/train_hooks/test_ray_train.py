@@ -57,5 +57,3 @@ def test_a_killed_worker_costs_no_step_beyond_the_last_checkpoint(ray, square_ro
         train_on_ray("tiny_modelscope", shards, tmp_path / "other", SETTINGS, 64, 2, say)
     with pytest.raises(RecipeError, match="unknown key"):
         train_on_ray("tiny_modelscope", shards, tmp_path / "other", {"nope": "1"}, 2, 0, say)
-    with pytest.raises(TrainError, match="has no index"):
-        train_on_ray("tiny_modelscope", tmp_path / "nothing", tmp_path / "other", SETTINGS, 2, 0, say)

@@ -22,7 +22,9 @@ def test_svds_mix_within_two_percent_over_ten_thousand_draws(make_shards, square
     for i in range(100):
         clip = ShardClip(f"clip {i}", "f", 0, 0, 12.0, 36, policy.choices(ROW))
         for window in range(feeding.windows):
-            feeding._memory[clip.clip_id, window, None, feeding.sizes[0]] = ((frames + 1) * 127.5).byte().transpose(0, 1)
+            feeding._memory[clip.clip_id, window, None, feeding.sizes[0]] = (
+                ((frames + 1) * 127.5).byte().transpose(0, 1)
+            )
         drawn.update(feeding.read(clip, epoch).caption for epoch in range(100))
     shares = {text: count / 10_000 for text, count in drawn.items()}
     assert shares == pytest.approx({"one": 0.5, "two": 0.25, "three": 0.25}, abs=0.02)

@@ -81,8 +81,11 @@ class Checkpoints:
                 raise TrainError(f"{path / name} is not the file that was saved")
         return Checkpoint(path, int(manifest["step"]), manifest["progress"])
 
-    def save(self, step: int, files: Files, progress: Mapping[str, Any]) -> None:
-        """Copies the tensors and writes them in the background. A full disk costs this checkpoint, which is told, and not the training."""
+    def save(self, step: int, files: Files, progress: Mapping[str, Any], beside: Mapping[str, bytes]) -> None:
+        """Copies the tensors and writes them in the background; `beside`: files of the training's folder that come along, replaced whole.
+
+        A full disk costs this checkpoint, which is told, and not the training.
+        """
         self.finish()
         copied = {
             name: content
@@ -91,7 +94,7 @@ class Checkpoints:
             for name, content in files.items()
             if content
         }
-        self._thread = threading.Thread(target=self._write, args=(step, copied, dict(progress)), daemon=False)
+        self._thread = threading.Thread(target=self._write, args=(step, copied, dict(progress), beside), daemon=False)
         self._thread.start()
 
     def finish(self, strict: bool = False) -> None:
@@ -107,7 +110,7 @@ class Checkpoints:
                 raise TrainError(told)
             self.say(f"{told}; training goes on, and the last one stays")
 
-    def _write(self, step: int, files: Files, progress: dict[str, Any]) -> None:
+    def _write(self, step: int, files: Files, progress: dict[str, Any], beside: Mapping[str, bytes]) -> None:
         place = self.folder / f"step-{step:08d}"
         aside = self.folder / f".{place.name}.{os.getpid()}.part"
         try:
@@ -132,6 +135,10 @@ class Checkpoints:
             _to_disk(self.folder)
             for old in saved(self.folder)[: -self.keep]:
                 shutil.rmtree(old)
+            for name, content in beside.items():
+                part = self.folder.parent / f".{name}.part"
+                part.write_bytes(content)
+                part.replace(self.folder.parent / name)
         except OSError as error:
             self._failure = error
             shutil.rmtree(aside, ignore_errors=True)

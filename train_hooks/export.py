@@ -61,6 +61,8 @@ def export(base: Base, unet: Any, scheduler: Any, record: dict[str, Any], out: P
 
     What is there moves to its place piece by piece, `train.json` last: a folder that has it is a finished one.
     """
+    for left in out.glob(".export.*.part"):  # of a training that was killed here
+        shutil.rmtree(left, ignore_errors=True)
     aside = out / f".export.{os.getpid()}.part"
     try:
         aside.mkdir(parents=True)

@@ -181,12 +181,22 @@ class Feed:
         return Chunk(step, of_step.bucket, tuple(places), clips, stills_only, tuple(stills))
 
     def grid_samples(self, n: int) -> list[Sample]:
-        """Up to n samples of one size for the loss grid: held-out clips where there are any, else trained ones."""
-        if self.heldout:
-            return [self.read(clip, epoch=0) for clip in self.heldout[:n]]
+        """Up to n samples of one size for the loss grid: of held-out clips, or of trained ones where none is held out.
+
+        A held-out clip that cannot be decoded is left out. Raises TrainError where no clip can be.
+        """
+        held: list[Sample] = []
+        for clip in list(self.heldout):
+            try:
+                held.append(self.read(clip, epoch=0))
+            except TrainError as error:
+                self.heldout.remove(clip)
+                self.left_out[clip.clip_id] = str(error)
+        if held:
+            return held[:n]
         bucket = min(self.buckets)
-        same = [clip for clip, b in zip(self.train, self.buckets, strict=True) if b == bucket]
-        return [self.read(clip, 0, self.sizes[bucket]) for clip in same[:n]]
+        same = [i for i, b in enumerate(self.buckets) if b == bucket][:n]
+        return [self._read_or_substitute(i, 0, self.sizes[bucket], []) for i in same]
 
     def steps_per_epoch(self) -> float:
         """Steps in which every clip is seen once, on average."""

@@ -9,6 +9,7 @@ from typing import Any
 from train_hooks.recipe import Recipe
 from train_hooks.shard_index import ShardIndex
 
+DIGEST_LENGTH = 64  # of a sha256 in hexadecimal digits
 FREE = {
     "name", "threads", "workers", "log_every", "checkpoint_every", "checkpoint_keep", "heldout_every", "sample_every", "sample_prompts",
     "clip_weights", "fvd_weights", "compile", "fast", "checkpointing", "micro_batch", "max_broken_share", "sampler", "sample_steps",
@@ -40,5 +41,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") 
 
 
 def _short(value: Any) -> str:
+    if isinstance(value, str) and len(value) == DIGEST_LENGTH:
+        return value[:12]
     text = json.dumps(value)
     return text if len(text) <= 60 else f"{text[:40]}... ({hashlib.sha256(text.encode()).hexdigest()[:8]})"

@@ -25,6 +25,7 @@ from PIL import Image
 from torch import Tensor
 
 from train_hooks.errors import TrainError
+from train_hooks.fingerprint import differences
 from train_hooks.shard_index import ShardClip, open_file
 
 CLAIM = "latents.json"
@@ -73,7 +74,7 @@ class LatentCache:
         claim = read_claim(folder)
         if claim is None or not claim.get("files"):
             raise TrainError(f"{folder} holds no finished latents; `rushes latents` makes them")
-        if wanted is not None and (told := differences(claim["made_from"], wanted)):
+        if wanted is not None and (told := list(differences(claim["made_from"], wanted))):
             raise TrainError(f"the latents in {folder} are of something else: {'; '.join(told)}")
         self.claim = claim
         self.name = self.folder.rstrip("/").rpartition("/")[2]
@@ -92,6 +93,11 @@ class LatentCache:
 
     def __contains__(self, clip: ShardClip) -> bool:
         return len(self._rows.get(_key(clip), ())) == self.windows
+
+    @property
+    def identity(self) -> str:
+        """What a training remembers of it: the claim's name, the windows, and whether there is text."""
+        return f"{self.name}, {self.windows} windows{', text' if self.has_text else ''}"
 
     @property
     def has_text(self) -> bool:
@@ -140,17 +146,6 @@ def read_claim(folder: str | Path) -> dict[str, Any] | None:
         return claim if isinstance(claim.get("made_from"), dict) else None
     except (FileNotFoundError, ValueError, AttributeError):
         return None
-
-
-def differences(made_from: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """What differs between two claims, one `key: theirs, here ours` each."""
-    keys = sorted(made_from.keys() | wanted.keys())
-    pairs = {key: (made_from.get(key), wanted.get(key)) for key in keys}
-    return [f"{key}: {_short(theirs)}, here {_short(ours)}" for key, (theirs, ours) in pairs.items() if theirs != ours]
-
-
-def _short(value: Any) -> str:
-    return value[:12] if isinstance(value, str) and len(value) == 64 else str(value)
 
 
 def caption_sha256(caption: str) -> str:

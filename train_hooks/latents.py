@@ -17,7 +17,8 @@ import torch
 from train_hooks.base import Base
 from train_hooks.errors import TrainError
 from train_hooks.feed import Feed
-from train_hooks.latent_cache import LatentCache, differences, read_claim
+from train_hooks.fingerprint import differences
+from train_hooks.latent_cache import LatentCache, read_claim
 from train_hooks.recipe import Recipe
 from train_hooks.tiny_base import BASE, name_of_base
 
@@ -45,7 +46,7 @@ def claim_of(feed: Feed, stage: Recipe, base: Base) -> dict[str, Any]:
         "tagged_frames": stage.tagged_frames,
         "heldout_share": stage.heldout_share,
         "first_frame": stage.image_condition != "none",
-        "vae_sha256": weights_sha256(base.vae),
+        "vae_sha256": weights_sha256(base.vae, without=("decoder.", "post_quant_conv.")),
     }
 
 
@@ -55,10 +56,12 @@ def name_of(claim: Mapping[str, Any]) -> str:
     return f"{'+'.join(claim['sizes'][:2])}-{claim['fps']:g}fps-{digest}"
 
 
-def weights_sha256(module: Any) -> str:
-    """A digest of the weights of a part of a model."""
+def weights_sha256(module: Any, without: tuple[str, ...] = ()) -> str:
+    """A digest of the weights of a part of a model, but those whose keys begin so: latents do not depend on a VAE's decoder."""
     digest = hashlib.sha256()
     for key, value in sorted(module.state_dict().items()):
+        if key.startswith(without):
+            continue
         digest.update(key.encode())
         digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().data)
     return digest.hexdigest()
@@ -72,7 +75,12 @@ def find(
     Raises TrainError when those that were asked for are of something else.
     """
     root = root_of(latents, shards)
-    others = _claims(root)
+    try:
+        others = _claims(root)
+    except Exception as error:  # every storage has errors of its own; who may read shards may not be allowed to list what lies beside them
+        if latents is not None:
+            raise TrainError(f"{root} cannot be read: {' '.join(str(error).split())}") from None
+        others = {}
     if not others:
         if latents is not None:
             raise TrainError(f"{root} holds no finished latents; `rushes latents` makes them")
@@ -89,7 +97,7 @@ def find(
                 )
         say(f"latents: {root}/{name}, {cache.windows} windows of each clip{', with text' if cache.has_text else ''}")
         return cache
-    told = min((differences(claim["made_from"], wanted) for claim in others.values()), key=len)
+    told = min((list(differences(claim["made_from"], wanted)) for claim in others.values()), key=len)
     if latents is not None:
         raise TrainError(f"the latents in {root} are of something else: {'; '.join(told)}")
     say(f"latents: those in {root} are not used, they are of something else ({'; '.join(told)})")

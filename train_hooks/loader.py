@@ -4,6 +4,7 @@ Workers are handed chunks in order and return bytes, already at the training siz
 alone, and chunks that were read ahead may be thrown away.
 """
 
+import signal
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -31,7 +32,8 @@ class _Chunks(Dataset[Loaded | TrainError]):
 class Loader:
     """The chunks given, with their samples, in order; `wait_s` is the time that was spent waiting for them.
 
-    With 0 workers they are read when they are asked for. Raises TrainError as `Feed.load`.
+    With 0 workers they are read when they are asked for. The workers are spawned: a script that trains needs `if __name__ == "__main__":`.
+    Raises TrainError as `Feed.load`.
     """
 
     def __init__(self, feed: Feed, chunks: Iterable[Chunk], workers: int) -> None:
@@ -42,7 +44,7 @@ class Loader:
             batch_size=None,
             sampler=chunks,
             num_workers=workers,
-            worker_init_fn=_one_thread,
+            worker_init_fn=_begin_worker,
             pin_memory=False,
             **more,
         )
@@ -63,5 +65,8 @@ class Loader:
             shutdown()
 
 
-def _one_thread(worker: int) -> None:
+def _begin_worker(worker: int) -> None:
+    """One thread each; and what a terminal or a scheduler sends to the whole group is for the training to answer, which ends its workers."""
     torch.set_num_threads(1)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

@@ -25,14 +25,13 @@ from torch import Tensor
 
 from train_hooks import trainable
 from train_hooks.checkpoint import Checkpoint, Checkpoints, optimizer_tensors, restore_optimizer
-from train_hooks.checkpointing import checkpoint_activations
 from train_hooks.errors import TrainError
-from train_hooks.fast import compile_blocks, speed_up
+from train_hooks.fast import compile_blocks
 from train_hooks.feed import Chunk, Feed, Loaded
 from train_hooks.heldout import grid_loss, make_grid, temporal_share
 from train_hooks.loader import Loader
 from train_hooks.machine import Machine
-from train_hooks.metrics import ClipLosses, Metrics, as_parquet
+from train_hooks.metrics import CLIP_LOSSES, METRICS, ClipLosses, Metrics, as_parquet
 from train_hooks.optim import lr_factor, make_optimizer, update_ema
 from train_hooks.pace import Pace
 from train_hooks.piece import Tally, Tools, backward, pieces_of, seen_step, split
@@ -94,7 +93,6 @@ class Training:
         self._saved = -1
         with listening() as self._signals:
             self._begin()
-            checkpoint_activations(unet, shown.checkpointing)
             if shown.compile:
                 compile_blocks(unet)
             unet.train()
@@ -126,6 +124,10 @@ class Training:
             self.say(f"loss on the fixed grid before training: {self.state.grid_before:.4f}")
         else:
             self._restore(found)
+            if self.state.step > self.whole.steps:
+                raise TrainError(
+                    f"{found.path} is beyond the {self.whole.steps} steps of this recipe; set steps higher, or --restart"
+                )
             self.say(f"going on from step {self.state.step} ({found.path})")
 
     def _stage(self, stage: Recipe, feed: Feed, begin: int, end: int) -> None:
@@ -306,7 +308,8 @@ class Training:
             "weights": self._weights, "optimizer": optimizer_tensors(self._optimizer.optimizer, self._weights), "ema": self.ema,
             "metrics.parquet": table, "clips.parquet": self.clip_losses.state(),
         }  # fmt: skip
-        self.checkpoints.save(self.state.step, files, state)
+        beside = {METRICS: table, CLIP_LOSSES: as_parquet(self.clip_losses.table())}
+        self.checkpoints.save(self.state.step, files, state, beside)
         self.metrics.flush()
 
     def _restore(self, found: Checkpoint) -> None:
@@ -332,12 +335,9 @@ class Training:
         for stage in plan:
             names |= dict.fromkeys(trainable.choose(unet, stage))
         unet.to(machine.device, torch.bfloat16 if self.whole.bf16_weights else None)  # a LoRA was just added
+        # Weights that were read from a file lie in memory as they lie there, which changes the last bits of a sum on some CPUs.
         for value in (*unet.parameters(), *unet.buffers()):
-            value.data = (
-                value.data.clone()
-            )  # weights read from a file lie as they lie there, which changes the last bits on a CPU
-        if self.whole.shown().fast:
-            speed_up(unet)
+            value.data = value.data.clone()
         parameters = dict(unet.named_parameters())
         return {name: parameters[name] for name in names}
 

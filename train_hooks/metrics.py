@@ -22,6 +22,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+METRICS, CLIP_LOSSES = "metrics.parquet", "clip_losses.parquet"
 LEVELS = 4  # parts of the noise levels that are told apart; ours
 COLUMNS = (
     "lr", *(f"loss_{i}" for i in range(LEVELS)), "norm_spatial", "norm_temporal", "samples_per_s", "tflops", "mfu", "wait_share", "memory_gb",

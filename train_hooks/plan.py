@@ -3,6 +3,7 @@
 On a GPU a training begins with the same trial of every bucket, the largest first.
 """
 
+import re
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from train_hooks import trainable
 from train_hooks.feed import Chunk, Feed
 from train_hooks.flops import Saved, counted
 from train_hooks.machine import Machine
-from train_hooks.piece import Tally, Tools, backward, piece_size
+from train_hooks.piece import Tally, backward, piece_size
 from train_hooks.prepare import Prepared, prepare
 from train_hooks.recipe import Recipe
 from train_hooks.recipe_files import load_recipe
@@ -66,11 +67,11 @@ def _tell(made: Prepared, stage: Recipe, feed: Feed, begin: int, say: Callable[[
     used = feed.reached(begin + stage.steps, begin) if not stage.overfit else feed.reached(stage.overfit)
     say(f"clips: {len(used)} used, {len(feed.heldout)} held out, {len(feed.left_out)} left out"
         + (f", {len(feed.train) - len(used)} not reached" if len(used) < len(feed.train) else ""))  # fmt: skip
-    for reason, n in Counter(_kind(reason) for reason in feed.left_out.values()).most_common():
-        say(f"  {n} left out: {reason}")
+    for kind, n in Counter(_kind(reason) for reason in feed.left_out.values()).most_common():
+        say(f"  {n} left out, as here: {next(r for r in feed.left_out.values() if _kind(r) == kind)}")
     fixed = fixed_bytes(made, stage)
     say(f"weights, gradients and optimizer: {fixed / GIB:.2f} GiB on each of {made.machine.world} ranks")
-    for trial in trials(made, stage, feed, made.tools()):
+    for trial in trials(made, stage, feed):
         memory = fixed + trial.activations_bytes
         pieces = -(-stage.batch // (trial.piece * made.machine.world))
         step_s = trial.seconds * pieces
@@ -80,36 +81,38 @@ def _tell(made: Prepared, stage: Recipe, feed: Feed, begin: int, say: Callable[[
         )
 
 
-def trials(made: Prepared, stage: Recipe, feed: Feed, tools: Tools) -> list[Trial]:
+def trials(made: Prepared, stage: Recipe, feed: Feed) -> list[Trial]:
     """A forward and a backward pass of every bucket, the largest first, so that too little memory shows at once. Changes no weight."""
-    weights = trained_weights(made, stage)
+    trainable.choose(made.net.unet, stage)
     counts = Counter(feed.buckets)
     found = []
     for bucket in sorted(counts, key=lambda b: -_area(feed.sizes[b])):
         piece = piece_size(stage, made.machine.world)
         numbers = [i for i, b in enumerate(feed.buckets) if b == bucket]
         clips = tuple((numbers[i % len(numbers)], 0) for i in range(piece))
-        loaded = feed.load(Chunk(0, bucket, tuple(range(piece)), clips))
-        work = partial(
-            backward, stage, loaded, [feed.train[i].clip_id for i, _ in clips], tools, Tally.empty(stage.batch)
-        )
-        with Saved(weights) as kept:
-            flops = counted(work)  # warms up as well
-        began_s = _now(made.machine)
-        work()
-        seconds = _now(made.machine) - began_s
-        for weight in made.net.unet.parameters():
-            weight.grad = None
+        stills = tuple((number, 0) for number, _ in clips for _ in range(stage.images_per_video))
+        loaded = feed.load(Chunk(0, bucket, tuple(range(piece)), clips, stills=stills))
+        clip_ids = [feed.train[i].clip_id for i, _ in clips]
+        work = partial(backward, stage, loaded, clip_ids, made.tools, Tally.empty(stage.batch))
+        try:
+            with Saved(made.net.unet.parameters()) as kept:
+                flops = counted(work)  # warms up as well
+            began_s = _now(made.machine)
+            work()
+            seconds = _now(made.machine) - began_s
+        finally:
+            for weight in made.net.unet.parameters():
+                weight.grad = None
         found.append(Trial(feed.sizes[bucket], counts[bucket], piece, seconds, kept.bytes, flops / piece / 1e12))
     return found
 
 
-def preflight(made: Prepared, tools: Tools, say: Callable[[str], None]) -> dict[str, float]:
+def preflight(made: Prepared, say: Callable[[str], None]) -> dict[str, float]:
     """The trials of all stages before a training begins: operations of one clip, by size. Too little memory shows here, at once."""
     found: dict[str, float] = {}
     for stage, feed in zip(made.plan, made.feeds, strict=True):
         try:
-            for trial in trials(made, stage, feed, tools):
+            for trial in trials(made, stage, feed):
                 found[str(trial.size)] = trial.tflop_per_clip * 1e12
         except torch.OutOfMemoryError:
             say(
@@ -123,16 +126,11 @@ def fixed_bytes(made: Prepared, stage: Recipe) -> int:
     """Bytes of the weights, of the trained ones' gradients and AdamW's moments, of their average, and of the frozen parts."""
     unet = made.net.unet
     each = 2 if stage.bf16_weights else 4
-    trained = sum(w.numel() for w in trained_weights(made, stage))
+    trained = sum(w.numel() for w in trainable.choose(unet, stage).values())
     frozen = [part for part in (made.base.vae, made.base.text_encoder, made.base.image_encoder) if part is not None]
     beside = sum(p.numel() * p.element_size() for part in frozen for p in part.parameters())
     average = 4 if stage.ema_decay else 0
     return int(sum(w.numel() for w in unet.parameters()) * each + trained * (each + OPTIMIZER_BYTES + average) + beside)
-
-
-def trained_weights(made: Prepared, stage: Recipe) -> list[torch.Tensor]:
-    """The weights that a stage trains."""
-    return list(trainable.choose(made.net.unet, stage).values())
 
 
 def _area(size: Size) -> int:
@@ -140,8 +138,8 @@ def _area(size: Size) -> int:
 
 
 def _kind(reason: str) -> str:
-    """A reason without the numbers of one clip, so that equal ones can be counted."""
-    return reason.partition(":")[0] if reason.startswith("too short") else reason
+    """A reason without its numbers and names, so that equal ones can be counted."""
+    return re.sub(r"clip \S+ in \S+|[\d.]+", "", reason)
 
 
 def _now(machine: Machine) -> float:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -9,8 +10,10 @@ import torch
 
 from train_hooks.base import Base, check_size, folder_of, hush, load_base
 from train_hooks.batch import Encoder
+from train_hooks.checkpointing import checkpoint_activations
 from train_hooks.conditioning import MotionBuckets
 from train_hooks.errors import TrainError
+from train_hooks.fast import speed_up
 from train_hooks.feed import Feed
 from train_hooks.latents import find, tiny_base
 from train_hooks.machine import Machine
@@ -45,9 +48,14 @@ class Prepared:
         """The clips as the stage that is shown sees them."""
         return self.feeds[self.plan.index(self.shown)]
 
+    @cached_property
     def tools(self) -> Tools:
-        """What clips go through in training, on its device and in its precision."""
-        self.net.unet.to(self.machine.device, torch.bfloat16 if self.whole.bf16_weights else None)
+        """What clips go through in training: the net on its device, in its precision, laid out and checkpointed as the recipe says."""
+        unet = self.net.unet
+        unet.to(self.machine.device, torch.bfloat16 if self.whole.bf16_weights else None)
+        if self.shown.fast:
+            speed_up(unet)
+        checkpoint_activations(unet, self.shown.checkpointing)
         self.net.autocast = self.machine.accelerator.autocast
         return Tools(self.net, Encoder(self.base, self.motion, self.feed.cache), schedule(self.shown), self.machine)
 
@@ -91,7 +99,7 @@ def prepare(
     feeds, names = [], []
     for stage, feed in zip(plan, pixels, strict=True):
         cache = None if latents == "off" else find(latents, shards, feed, stage, base, say)
-        names.append(cache.name if cache is not None else None)
+        names.append(cache.identity if cache is not None else None)
         feeds.append(feed if cache is None else feed_of(stage, shards, index, cache))
     motion = MotionBuckets.of([clip.motion for clip in feeds[plan.index(shown)].train])
 

@@ -38,10 +38,10 @@ class Sheets:
         path = self.folder / f"step-{step:08d}"
         write_video(torch.cat(videos, dim=-1), self.recipe.fps, path.with_suffix(".mp4"))
         write_sheet(videos, path.with_suffix(".png"))
-        mean_C = torch.stack([video.mean(dim=(0, 2, 3)) for video in self.real]).mean(dim=0)
+        real = [video.mean(dim=(0, 2, 3)) for video in self.real]
         prompts = [ask.prompt for ask in self.asks]
         return {
-            "colour_drift": colour_drift(videos, mean_C),
+            "colour_drift": colour_drift(videos, torch.stack(real).mean(dim=0)) if real else None,
             "clipsim": self._clipsim(videos, prompts) if self._clipsim is not None else None,
             "fvd": self._fvd(videos, self.real) if self._fvd is not None else None,
         }

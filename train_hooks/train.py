@@ -2,8 +2,9 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from train_hooks.feed import Feed, as_float
 from train_hooks.fingerprint import differences, fingerprint
 from train_hooks.frames import too_short
 from train_hooks.loop import Training
-from train_hooks.metrics import Metrics, as_parquet
+from train_hooks.metrics import Metrics
 from train_hooks.pictures import write_sheet, write_video
 from train_hooks.plan import preflight
 from train_hooks.prepare import Prepared, prepare
@@ -25,8 +26,6 @@ from train_hooks.recipe_files import load_recipe
 from train_hooks.sample import Ask, open_folder, sample, sampler
 from train_hooks.shard_index import ShardClip
 from train_hooks.sheets import Sheets
-
-METRICS, CLIP_LOSSES = "metrics.parquet", "clip_losses.parquet"
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ def _train(
         clear(out)
     machine.wait()
     _check_same(out, mark, allow_changes, say)
-    if (out / RECORD).is_file() and _finished(out, whole.steps):
+    if _finished(out, whole.steps):
         say(f"{out} holds this training, finished; --restart trains anew")
         return result_of(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -110,16 +109,12 @@ def _train(
         c.clip_id: f"not reached in {whole.steps} steps of {shown.batch}" for c in feed.train if c.clip_id not in used
     }
     say_clips(feed, used, left_out, say)
-    clip = clip_to_show(feed, used)
     training = begin(made, out, mark, say)
     if shown.sample_every and machine.first:
-        training.sheets = sheets_of(made, clip, out / "samples")
+        training.sheets = sheets_of(made, clip_to_show(feed, used), out / "samples")
     if machine.device.type == "cuda":
-        training.flops = preflight(made, training.tools, say)
+        training.flops = preflight(made, say)
     training.run()
-    if machine.first:
-        (out / METRICS).write_bytes(as_parquet(training.metrics.table()))
-        (out / CLIP_LOSSES).write_bytes(as_parquet(training.clip_losses.table()))
     if training.stopped_by is not None:
         told = f"stopped after step {training.state.step} of {whole.steps}"
         raise StoppedBySignal(
@@ -130,7 +125,9 @@ def _train(
         f"({whole.steps} steps, {training.seconds:.0f} s)"
     )
     if machine.first:
-        used, left_out = used - training.state.broken.keys(), left_out | training.state.broken
+        left_out |= feed.left_out | training.state.broken
+        used -= left_out.keys()
+        clip = clip_to_show(feed, used)
         record = _record(made, training, clip, used, left_out)
         record["shards"]["path"] = str(shards)
         _finish(made, clip, record, out, pickled)
@@ -143,7 +140,7 @@ def begin(made: Prepared, out: Path, mark: Mapping[str, Any], say: Callable[[str
     """The loop with its checkpoints and its metrics in `out`, not yet running."""
     checkpoints = Checkpoints(out, made.whole.checkpoint_keep, mark, say)
     metrics = Metrics(out / "tensorboard" if made.machine.first else None)
-    return Training(made.whole, made.tools(), made.feeds, checkpoints, metrics, say)
+    return Training(made.whole, made.tools, made.feeds, checkpoints, metrics, say)
 
 
 def _record(
@@ -177,27 +174,42 @@ def _finish(made: Prepared, clip: ShardClip, record: dict[str, Any], out: Path, 
         if part is not None:
             part.to("cpu", torch.float32)
     export(made.base, made.net.unet, sampler(shown), record, out, pickled)
-    real_CTHW = _real(feed, clip, made)
-    ask = Ask(clip.caption, shown.seed, made.motion.bucket(clip.motion), real_CTHW[:, 0])
+    ask = Ask(clip.caption, shown.seed, made.motion.bucket(clip.motion), first_frame(feed, clip))
     sampled_TCHW = sample(*open_folder(out), ask)
     write_video(sampled_TCHW, shown.fps, out / "sample.mp4")
-    write_sheet([sampled_TCHW, (real_CTHW.transpose(0, 1) + 1) / 2], out / "sample.png")
+    real = [real_frames(feed, clip)] if long_enough(feed, clip) else []
+    write_sheet([sampled_TCHW, *real], out / "sample.png")
 
 
-def _real(feed: Feed, clip: ShardClip, made: Prepared) -> torch.Tensor:
-    """The clip's own frames, decoded even where it was trained on by its latents: (3, T, H, W), -1..1."""
-    return as_float(feed.window(clip, 0, feed.sizes[0])[0].transpose(0, 1))
+def real_frames(feed: Feed, clip: ShardClip) -> torch.Tensor:
+    """A clip's own frames at the recipe's size, decoded even where it was trained on by its latents: (T, 3, H, W), 0..1."""
+    return feed.window(clip, 0, feed.sizes[0])[0].float() / 255
+
+
+def first_frame(feed: Feed, clip: ShardClip) -> torch.Tensor:
+    """A frame of a clip at the recipe's size, however short the clip is: (3, H, W), -1..1."""
+    return as_float(feed.window(clip, 0, feed.sizes[0]._replace(frames=1))[0][0])
 
 
 def sheets_of(made: Prepared, clip: ShardClip, folder: Path) -> Sheets:
     """What is sampled while training: the recipe's prompts, or the caption of the clip that is shown at the end."""
-    real_CTHW = _real(made.feed, clip, made)
+    feed = made.feed
     prompts = made.shown.sample_prompts or (clip.caption,)
-    bucket = made.motion.bucket(clip.motion)
-    asks = [Ask(prompt, made.shown.seed + i, bucket, real_CTHW[:, 0]) for i, prompt in enumerate(prompts)]
-    clips = [clip, *(c for c in made.feed.train if c != clip)][: max(len(prompts), 2)]
-    real = [(_real(made.feed, c, made).transpose(0, 1) + 1) / 2 for c in clips if long_enough(made.feed, c)]
-    return Sheets(made.shown, made.base, made.net, asks, real, folder)
+    bucket, first_CHW = made.motion.bucket(clip.motion), first_frame(feed, clip)
+    asks = [Ask(prompt, made.shown.seed + i, bucket, first_CHW) for i, prompt in enumerate(prompts)]
+    others = readable(feed, [c for c in feed.train if c != clip and long_enough(feed, c)])
+    clips = [*([clip] if long_enough(feed, clip) else []), *islice(others, max(len(prompts), 2) - 1)]
+    return Sheets(made.shown, made.base, made.net, asks, [real_frames(feed, c) for c in clips], folder)
+
+
+def readable(feed: Feed, clips: Iterable[ShardClip]) -> Iterator[ShardClip]:
+    """The clips that can be decoded, in their order."""
+    for clip in clips:
+        try:
+            feed.window(clip, 0, feed.sizes[0] if long_enough(feed, clip) else feed.sizes[0]._replace(frames=1))
+        except TrainError:
+            continue
+        yield clip
 
 
 def long_enough(feed: Feed, clip: ShardClip) -> bool:
@@ -228,22 +240,29 @@ def _mark_of(out: Path) -> dict[str, Any] | None:
             return found
         except TrainError:
             continue
+    record = _record_in(out)
+    return None if record is None else record.get("fingerprint", {"recipe": "of an older version of rushes"})
+
+
+def _record_in(out: Path) -> dict[str, Any] | None:
+    """`train.json`, or None where there is none that can be read."""
     try:
-        record = json.loads((out / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        record: dict[str, Any] = json.loads((out / RECORD).read_text(encoding="utf-8"))
+        return record if "losses" in record else None
+    except (OSError, ValueError, TypeError):
         return None
-    mark: dict[str, Any] = record.get("fingerprint", {"recipe": "of an older version of rushes"})
-    return mark
 
 
 def _finished(out: Path, steps: int) -> bool:
-    record = json.loads((out / RECORD).read_text(encoding="utf-8"))
-    return len(record["losses"]["per_step"]) == steps and (out / "sample.mp4").is_file()
+    record = _record_in(out)
+    return record is not None and len(record["losses"]["per_step"]) == steps and (out / "sample.mp4").is_file()
 
 
 def result_of(out: Path) -> TrainResult:
-    """What the record of a finished training says."""
-    record = json.loads((out / RECORD).read_text(encoding="utf-8"))
+    """What the record of a finished training says. Raises TrainError where there is none."""
+    record = _record_in(out)
+    if record is None:
+        raise TrainError(f"{out} holds no {RECORD} that can be read")
     losses, clips = record["losses"], record["clips"]
     return TrainResult(
         out, losses["grid_before"], losses["grid_after"], len(clips["used"]), len(clips["heldout"]), clips["left_out"],
@@ -263,14 +282,15 @@ def reached(plan: Sequence[Recipe], feeds: Sequence[Feed]) -> set[str]:
 
 
 def clip_to_show(feed: Feed, used: set[str]) -> ShardClip:
-    """The trained clip whose caption fewest others share, the first in shard order.
+    """The trained clip whose caption fewest others share, the first in shard order that can be decoded.
 
     One without a caption only if all lack it, and one that is too short for the recipe's own size only if all are.
     """
     clips = [clip for clip in feed.train if clip.clip_id in used]
     clips = [clip for clip in clips if long_enough(feed, clip)] or clips
     shared = Counter(clip.caption for clip in clips)
-    return min(clips, key=lambda clip: (not clip.caption, shared[clip.caption]))
+    ordered = sorted(clips, key=lambda clip: (not clip.caption, shared[clip.caption]))
+    return next(readable(feed, ordered), ordered[0])
 
 
 def say_clips(feed: Feed, used: set[str], left_out: dict[str, str], say: Callable[[str], None]) -> None:

@@ -1,5 +1,6 @@
 """`rushes train`: finetunes a video model on the shards of a run."""
 
+import importlib.util
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,10 +11,13 @@ import typer
 from rich.table import Table as Grid
 
 from curate import runner, store
-from curate.cli.common import Stopped, console, fail, warn
+from curate.cli.common import console, fail, warn
 from curate.config import TrainConfig
 from curate.errors import UsageError
 from curate.run import PIPELINE, Run
+
+NEEDED = ("torch", "diffusers", "accelerate", "transformers")
+"""Packages without which a run would only find out at its end that it cannot train."""
 
 
 def shards_of(folder: str) -> str:
@@ -144,8 +148,6 @@ def finetune_run(run: Run) -> None:
     config = run.pipeline.config.train
     if config is None:
         return
-    if not store.is_local(run.root) and config.out is None:
-        raise UsageError("train: the run directory is not on a disk; say where the model goes with  train.out")
     recipe = _recipe_of(run, config)
     home = Path(store.local_path_of(run.root)) if store.is_local(run.root) else Path.cwd()
     out = home / (config.out or f"train/{Path(recipe).stem}")
@@ -154,13 +156,19 @@ def finetune_run(run: Run) -> None:
 
 
 def check_finetune(run: Run) -> None:
-    """Ends with one sentence where the recipe that a pipeline file asks for cannot be read; before anything is run."""
+    """Ends with one sentence where the finetuning that a pipeline file asks for could not begin; before anything is run."""
     config = run.pipeline.config.train
-    if config is not None:
-        with trainer():
-            from train_hooks.recipe_files import load_recipe
+    if config is None:
+        return
+    if not store.is_local(run.root) and config.out is None:
+        raise UsageError("train: the run directory is not on a disk; say where the model goes with  train.out")
+    lacking = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if lacking:
+        raise UsageError(f"train: training needs the package '{lacking[0]}':  pip install 'rushes[train]'")
+    with trainer():
+        from train_hooks.recipe_files import load_recipe
 
-            load_recipe(_recipe_of(run, config), _values(config))
+        load_recipe(_recipe_of(run, config), _values(config))
 
 
 def _recipe_of(run: Run, config: TrainConfig) -> str:
@@ -169,7 +177,7 @@ def _recipe_of(run: Run, config: TrainConfig) -> str:
 
 
 def _values(config: TrainConfig) -> dict[str, str]:
-    return {key: str(value) for key, value in config.set.items()}
+    return {key: "" if value is None else str(value) for key, value in config.set.items()}
 
 
 def say(line: str) -> None:
@@ -188,8 +196,6 @@ def trainer() -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         raise UsageError(f"training needs the package '{error.name}':  pip install 'rushes[train]'") from error
-    except Stopped as stopped:
-        fail("stopped; the checkpoints are kept, and the same command goes on from there", stopped.exit_code)
     except RecipeError as error:
         fail(str(error), 2)
     except StoppedBySignal as error:

@@ -4,7 +4,11 @@ import json
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
+from curate import config
+from curate.cli import train
+from curate.errors import UsageError
 from curate.run import Run
 from tests.curate.videos import write_video
 from tests.project import Rushes, moving
@@ -35,6 +39,17 @@ sample_steps: 1
 threads: 1
 heldout_share: 0
 """
+
+
+def test_what_training_needs_is_looked_for_before_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "pipeline.yaml").write_text(PIPELINE.replace("mine.yaml", "tiny"))
+    run = Run(str(tmp_path / "run"), config.load(tmp_path / "pipeline.yaml"))
+    train.check_finetune(run)
+    monkeypatch.setattr(train, "NEEDED", ("no_such_package",))
+    with pytest.raises(UsageError, match="training needs the package 'no_such_package'"):
+        train.check_finetune(run)
+    with pytest.raises(UsageError, match=r"say where the model goes with  train\.out"):
+        train.check_finetune(Run("s3://bucket/run", config.load(tmp_path / "pipeline.yaml")))
 
 
 def test_one_command_goes_from_footage_to_weights_and_the_losses_come_back(tmp_path: Path, rushes: Rushes) -> None:

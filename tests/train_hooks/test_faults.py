@@ -39,9 +39,29 @@ def test_a_corrupt_clip_has_the_same_substitute_every_time_and_is_told(square_ro
     assert done[0].losses == done[1].losses
     assert set(done[0].training.state.broken) == {"broken"}
     assert "broken" not in done[0].training.clip_losses.table()["clip_id"].to_pylist()
-    result = train("tiny_modelscope", shards, tmp_path / "out", QUICK, lambda line: None)
+    # The first in order, with a caption of its own: it would be the one to be shown at the end.
+    first = write_shards(tmp_path / "first", [clip_row("broken", b"no", 24, "x"), *square_rows[:4]])
+    result = train("tiny_modelscope", first, tmp_path / "out", {**QUICK, "sample_every": "2"}, lambda line: None)
     assert "cannot be decoded" in result.left_out["broken"]
     assert result.n_clips_used == 4
+    assert result.sample.is_file()
+
+
+def test_a_corrupt_clip_that_was_held_out_costs_itself(square_rows, tmp_path):
+    whole = feed(write_shards(tmp_path / "whole", square_rows), heldout_share=0.25)
+    assert len(whole.heldout) == 2
+    ill = whole.heldout[0].clip_id
+    rows = [{**row, "mp4": b"no"} if row["clip_id"] == ill else row for row in square_rows]
+    settings = {**QUICK, "heldout_share": "0.25"}
+    result = train(
+        "tiny_modelscope", write_shards(tmp_path / "shards", rows), tmp_path / "out", settings, lambda line: None
+    )
+    assert "cannot be decoded" in result.left_out[ill]
+    assert result.n_clips_heldout == 1
+    both = {clip.clip_id for clip in whole.heldout}
+    rows = [{**row, "mp4": b"no"} if row["clip_id"] in both else row for row in square_rows]
+    done = run(load_recipe("tiny_modelscope", settings), write_shards(tmp_path / "none", rows), tmp_path / "other")
+    assert not both & set(done.training.grid_clips)  # trained ones are looked at instead
 
 
 def test_more_than_one_in_a_hundred_ends_the_training(square_rows, tmp_path):
@@ -117,6 +137,13 @@ def test_going_on_with_something_else_is_refused_by_its_name(shards, square_rows
         again(fewer)
     with pytest.raises(TrainError, match=r"another training \(recipe\.seed: 0 -> 1\)"):
         again(shards, seed="1")
+    with pytest.raises(
+        TrainError, match="step-00000004 is beyond the 3 steps of this recipe; set steps higher, or --restart"
+    ):
+        train("tiny_modelscope", shards, out, {**QUICK, "steps": "3"}, lambda line: None, allow_changes=True)
+    (out / "train.json").write_text("{")
+    assert again(shards).out == out  # written again from the checkpoint
+    assert json.loads((out / "train.json").read_text())["recipe"]["steps"] == 4
 
 
 # -- numbers and memory

@@ -9,6 +9,7 @@ import torch
 
 from tests.train_hooks.trainings import SMALL, run
 from tests.train_hooks.worlds import clip_row, write_shards
+from train_hooks import latents
 from train_hooks.base import load_base
 from train_hooks.conditioning import encode_moments, encode_text
 from train_hooks.draws import Draws
@@ -95,10 +96,10 @@ def test_what_is_there_is_not_made_again_and_what_is_missing_is(shards, made, tm
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"vae_fit_steps": "1", "unet_channels": "16,32"}, r"vae_sha256: \w{12}, here \w{12}"),
-        ({"seed": "1"}, r"seed: 0, here 1"),
-        ({"fps": "6"}, r"fps: 4.0, here 6.0"),
-        ({"width_px": "32"}, r"sizes: \['16x16x3'\], here \['32x16x3'\]"),
+        ({"vae_fit_steps": "1", "unet_channels": "16,32"}, r"vae_sha256: \w{12} -> \w{12}"),
+        ({"seed": "1"}, r"seed: 0 -> 1"),
+        ({"fps": "6"}, r"fps: 4.0 -> 6.0"),
+        ({"width_px": "32"}, r"sizes: \[\"16x16x3\"\] -> \[\"32x16x3\"\]"),
     ],
 )
 def test_latents_of_something_else_are_refused(shards, made, tmp_path, changes, told):
@@ -165,3 +166,26 @@ def test_a_first_frame_comes_along_and_the_posterior_can_be_drawn_from(shards, t
     z = (batches[0][0] - mean).numpy() / deviation
     assert abs(z.mean()) < 0.1
     assert z.std() == pytest.approx(1.0, abs=0.1)
+
+
+def test_a_storage_that_may_not_be_listed_does_not_keep_anybody_from_training(shards, tmp_path, monkeypatch):
+    def refused(root):
+        raise PermissionError(13, "Access Denied")
+
+    monkeypatch.setattr(latents, "_claims", refused)
+    recipe = load_recipe("tiny_modelscope", SETTINGS)
+    assert prepare(recipe, shards, tmp_path / "base", None, lambda line: None).latents == [None]
+    with pytest.raises(TrainError, match=r"cannot be read: .*Access Denied"):
+        prepare(recipe, shards, tmp_path / "base", str(tmp_path / "asked"), lambda line: None)
+
+
+def test_more_windows_are_other_latents_to_a_training(shards, made, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(shards.parent / "latents", copy / "latents")
+    shutil.copytree(shards, copy / "shards")
+    recipe = load_recipe("tiny_modelscope", SETTINGS)
+    two = prepare(recipe, copy / "shards", None, None, lambda line: None).latents
+    make(copy / "shards", windows=1)
+    one = prepare(recipe, copy / "shards", None, None, lambda line: None).latents
+    assert two[0].endswith(", 2 windows, text")
+    assert one[0] == two[0].replace("2 windows", "1 windows")

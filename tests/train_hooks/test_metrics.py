@@ -9,13 +9,15 @@ from torch.utils.flop_counter import FlopCounterMode
 from tests.train_hooks.trainings import SMALL, run
 from tests.train_hooks.unets import ALL, stirred, told, video_unet
 from tests.train_hooks.worlds import write_shards
+from train_hooks import plan as plans
 from train_hooks.errors import TrainError
 from train_hooks.evaluate import ClipSim, Fvd, colour_drift, frechet_distance
 from train_hooks.flops import Saved, counted
 from train_hooks.heldout import temporal_share
 from train_hooks.metrics import COLUMNS, Metrics, level_means
 from train_hooks.net import Net
-from train_hooks.plan import plan
+from train_hooks.plan import plan, preflight, trials
+from train_hooks.prepare import prepare
 from train_hooks.recipe_files import load_recipe
 from train_hooks.train import train
 
@@ -105,10 +107,52 @@ def test_the_plan_tells_before_anything_starts(square_rows, tmp_path):
     text = "\n".join(said)
     assert "2 steps of 2 clips, 3.5 steps an epoch, 0.571 epochs" in text
     assert "clips: 4 used, 0 held out, 1 left out, 3 not reached" in text
-    assert "1 left out: too short" in text
+    assert "1 left out, as here: too short: 2 frames at 12 fps, and 3 at 4 fps need 7" in text
     assert "weights, gradients and optimizer: 0.0" in text
     assert [line.split(":")[0] for line in said if line.startswith("bucket ")] == ["bucket 32x32x3"]
     assert not (tmp_path / "out").exists()
+
+
+def test_the_plan_counts_what_training_does(square_rows, tmp_path):
+    """Checkpointing makes the activations less, stills make them more, and nothing is left behind."""
+    shards = write_shards(tmp_path / "shards", square_rows)
+    small = {
+        "frames": "3",
+        "width_px": "32",
+        "height_px": "32",
+        "vae_fit_steps": "0",
+        "threads": "1",
+        "heldout_share": "0",
+    }
+
+    def trial(**changes):
+        made = prepare(load_recipe("tiny_lavie", small | changes), shards, None, None, lambda line: None)
+        (found,) = trials(made, made.plan[0], made.feeds[0])
+        assert all(weight.grad is None for weight in made.net.unet.parameters())
+        return found
+
+    plain, again, videos = trial(), trial(checkpointing="blocks"), trial(images_per_video="0")
+    assert again.activations_bytes < 0.7 * plain.activations_bytes
+    assert videos.activations_bytes < 0.7 * plain.activations_bytes
+    assert videos.tflop_per_clip < 0.7 * plain.tflop_per_clip
+
+
+def test_memory_that_runs_out_before_the_first_step_leaves_no_gradient(square_rows, tmp_path, monkeypatch):
+    made = prepare(
+        load_recipe("tiny_modelscope", {**SMALL, "vae_fit_steps": "0"}),
+        write_shards(tmp_path / "shards", square_rows), None, None, lambda line: None,
+    )  # fmt: skip
+    real = plans.backward
+
+    def backward(*args):
+        real(*args)
+        raise torch.OutOfMemoryError("no memory")
+
+    monkeypatch.setattr(plans, "backward", backward)
+    said: list[str] = []
+    assert preflight(made, said.append) == {}
+    assert said == ["memory runs out on 2 clips at once; training will work in smaller pieces"]
+    assert all(weight.grad is None for weight in made.net.unet.parameters())
 
 
 def test_frechet_distance_of_known_distributions():

@@ -11,6 +11,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from tests.project import environment
@@ -199,16 +200,18 @@ def test_a_full_disk_costs_a_checkpoint_and_not_the_training(shards, tmp_path, m
 
 
 def test_a_running_process_can_be_asked_to_stop(square_rows, tmp_path):
-    """Ctrl-C: the step is finished and saved, and one sentence says so."""
+    """Ctrl-C, which a terminal sends to the loader's process too: the step is finished and saved, and one sentence says so."""
     shards = write_shards(tmp_path / "a 🎬 b", square_rows[:2])
-    arguments = [part for key, value in {**SMALL, "steps": "2000"}.items() for part in ("--set", f"{key}={value}")]
+    settings = {**SMALL, "steps": "2000", "workers": "1"}
+    arguments = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
     child = subprocess.Popen(
         [sys.executable, "-c", "from curate.cli import main; main()", "train", "--shards", str(shards), "--out", "out 🎬", *arguments],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment() | {"PYTHONUNBUFFERED": "1"}, cwd=tmp_path,
+        start_new_session=True,
     )  # fmt: skip
     assert child.stdout is not None
-    assert any("before training" in line for line in child.stdout)
-    child.send_signal(signal.SIGINT)
+    assert any(line.startswith("step 2/") for line in child.stdout)
+    os.killpg(child.pid, signal.SIGINT)
     _, told = child.communicate(timeout=60)
     assert child.returncode == 128 + signal.SIGINT, told
     (checkpoint,) = saved(tmp_path / "out 🎬" / FOLDER)
@@ -217,3 +220,4 @@ def test_a_running_process_can_be_asked_to_stop(square_rows, tmp_path):
         told
         == f"rushes: stopped after step {step} of 2000; out 🎬 has a checkpoint, and the same command goes on from there\n"
     )
+    assert len(pq.read_table(tmp_path / "out 🎬" / "metrics.parquet")) == step

@@ -43,7 +43,7 @@ endif
 	@echo "sample:  $(TRAIN)/sample.mp4"
 
 test: venv lint types arrows
-	$(BIN)/python -m pytest -q --numprocesses 2 --dist loadgroup
+	$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile
 
 lint: venv
 	$(BIN)/ruff check .

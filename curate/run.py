@@ -232,8 +232,10 @@ class Run:
 
     def ledger(self) -> Ledger:
         """The account of every input second. Raises RunError when the spans of a source do not meet."""
-        unwritten = (self.index() or {}).get("left_out", [])
-        return balance(self.sources(), self.spans(), self.selection(), sum(item["seconds"] for item in unwritten))
+        selection = self.selection()
+        chosen = set(selection.clip_ids)
+        unwritten = [item for item in (self.index() or {}).get("left_out", []) if item["clip_id"] in chosen]
+        return balance(self.sources(), self.spans(), selection, sum(item["seconds"] for item in unwritten))
 
     def index(self) -> dict[str, Any] | None:
         """The shards' `index.json`, or None when they are not finished."""

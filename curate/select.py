@@ -91,6 +91,11 @@ def select(wide: pd.DataFrame, keep: Mapping[str, Rule]) -> Selection:
     )
 
 
+def passing(wide: pd.DataFrame, column: str, rule: Rule) -> np.ndarray[Any, Any]:
+    """Which rows one rule lets pass, as `select` applies it."""
+    return _passes(wide[column], rule, wide["error"].isna().to_numpy())[0]
+
+
 def resolve(wide: pd.DataFrame, rule: Rule, column: str) -> dict[str, Any]:
     """A rule as plain values, each percentile the number that it comes to in this run."""
     good = wide["error"].isna().to_numpy()

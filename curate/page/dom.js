@@ -1,0 +1,63 @@
+// Elements and numbers. Text from a run becomes text nodes and nothing else.
+"use strict";
+
+/** An element: `make("td", {class: "n", title: "..."}, "text", child)`. Properties that begin with `on` are listeners. */
+function make(tag, properties = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (value === undefined || value === null || value === false) continue;
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...children.filter((child) => child !== null && child !== undefined));
+  return element;
+}
+
+const byId = (id) => document.getElementById(id);
+
+const number_format = new Intl.NumberFormat("en");
+/** A count with its thousands set apart. */
+const grouped = (n) => number_format.format(n);
+
+/** A number for people: about four digits, no more than it has. */
+function shown(value) {
+  if (value === null || value === undefined || Number.isNaN(value)) return "–";
+  if (typeof value === "boolean") return value ? "yes" : "no";
+  if (typeof value !== "number") return String(value);
+  if (Number.isInteger(value)) return grouped(value);
+  const size = Math.abs(value);
+  return size >= 1e6 || size < 1e-3 ? value.toExponential(2) : String(Number(value.toPrecision(4)));
+}
+
+/** A count with its noun: `1 clip`, `1,024 clips`. */
+const counted = (n, noun) => `${grouped(n)} ${noun}${n === 1 ? "" : "s"}`;
+
+/** Seconds for people. */
+function length(seconds) {
+  if (seconds < 600) return `${seconds.toFixed(1)} s`;
+  return seconds < 36000 ? `${(seconds / 60).toFixed(1)} min` : `${(seconds / 3600).toFixed(1)} h`;
+}
+
+const share = (part, whole) => `${(whole ? (100 * part) / whole : 0).toFixed(1)} %`;
+
+/** A table with a head; a cell that is a number is set to the right. */
+function grid(head, rows) {
+  const line = (cells, tag) => make("tr", {}, ...cells.map((cell) => (cell instanceof Node && /^T[DH]$/.test(cell.nodeName) ? cell
+    : make(tag, { class: typeof cell === "number" ? "n" : undefined }, typeof cell === "number" ? shown(cell) : cell ?? ""))));
+  return make("div", { class: "scroll", tabindex: 0, role: "group" },
+    make("table", {}, make("thead", {}, line(head, "th")), make("tbody", {}, ...rows.map((row) => line(row, "td")))));
+}
+
+/** A choice from a list of [value, text]. */
+function choice(options, value, onchange, label) {
+  const select = make("select", { "aria-label": label, onchange: () => onchange(select.value) },
+    ...options.map(([key, text]) => make("option", { value: key }, text)));
+  select.value = value;
+  return select;
+}
+
+/** Calls `act` once a burst of calls has been silent for `ms`. */
+function settled(act, ms) {
+  let timer = 0;
+  return (...values) => { clearTimeout(timer); timer = setTimeout(() => act(...values), ms); };
+}

@@ -1,0 +1,141 @@
+"""What the report's page is told besides the clips' columns: the run, its account of seconds, rules, errors, costs of stages, trainings."""
+
+import inspect
+import io
+import math
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curate import status, store
+from curate.run import Run
+from curate.steps import CLIP_FACTS
+
+EXAMPLES = 5
+"""Of each error message, so many files are named. Ours."""
+CURVE_STEPS = 2_000
+"""Steps of a training curve that are drawn at most, evenly chosen. Ours."""
+SHEETS = 6
+"""Sample sheets shown of a training, evenly chosen, the last one among them. Ours."""
+FACTS_SHOWN = ("duration_s", "fps", "width_px", "height_px", "start_confidence", "end_confidence")
+"""Facts of a clip that are shown as measures."""
+
+
+def facts(run: Run, clips: pa.Table) -> dict[str, Any]:
+    """Everything but the columns themselves. `clips` is the wide view."""
+    listed = run.sources()
+    index = run.index() or {}
+    return {
+        "run": run.root,
+        "name": run.root.rstrip("/").rsplit("/", 1)[-1],
+        "sources": {
+            "total": len(listed),
+            "failed": int(listed["error"].notna().sum()),
+            "duplicates": int(listed["duplicate_of"].notna().sum()),
+        },
+        "shards": {
+            "files": len(index.get("shards", [])),
+            "clips": index.get("clips", 0),
+            "bytes": index.get("bytes", 0),
+        },
+        "unwritten": [item["clip_id"] for item in index.get("left_out", [])],
+        "ledger": _fixed_seconds(run),
+        "keep": [
+            {"column": name, **rule.model_dump(by_alias=True, exclude_none=True)}
+            for name, rule in run.pipeline.config.keep.items()
+        ],
+        "captions": [step.names["caption"] for step in run.steps if step.kind == "caption" and "caption" in step.names],
+        "errors": error_groups(status.failures(run)),
+        "stages": _costs(run),
+    }
+
+
+def of_stages(run: Run) -> dict[str, dict[str, Any]]:
+    """Each column with the stage that makes it, what that says of itself, and whether it is a measure (what `keep:` is about)."""
+    about = dict.fromkeys(CLIP_FACTS, "where the clip lies and how its file is made")
+    found = {name: {"stage": "clips", "about": said, "measure": name in FACTS_SHOWN} for name, said in about.items()}
+    for step in run.steps:
+        paragraph = (inspect.getdoc(type(step.stage)) or "").split("\n\n")[0]
+        said = " ".join(paragraph.replace("`", "").split())
+        for name in step.columns:
+            found[name] = {"stage": step.spec.name, "about": said, "measure": step.kind in ("measure", "review")}
+    return found
+
+
+def _fixed_seconds(run: Run) -> dict[str, float] | None:
+    """The entries of the ledger that no rule changes; None while there are sources to scan.
+
+    `failed_s` are the seconds of files and spans that failed; those of clips on which a stage failed the page adds up itself.
+    """
+    if run.pending_windows():
+        return None
+    ledger, selection = run.ledger(), run.selection()
+    unwritten_s = selection.kept_s - ledger.kept_s
+    return {
+        "total_s": ledger.total_s,
+        "too_short_s": ledger.too_short_s,
+        "transition_s": ledger.transition_s,
+        "unaligned_s": ledger.unaligned_s,
+        "failed_s": ledger.failed_s - selection.failed_s - unwritten_s,
+        "duplicate_s": ledger.duplicate_s,
+        "unknown_length_files": ledger.unknown_length_files,
+    }
+
+
+def error_groups(failures: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Failures by table and message, the most frequent first; numbers and ids in a message do not tell groups apart."""
+    groups: dict[tuple[str, str], dict[str, Any]] = {}
+    for failure in failures:
+        message = str(failure["error"])
+        key = failure["table"], re.sub(r"\b[0-9a-f]{8,}\b|\d+(\.\d+)?", "#", message.replace(str(failure["uri"]), ""))
+        group = groups.setdefault(key, {"table": key[0], "message": message, "count": 0, "examples": []})
+        group["count"] += 1
+        if len(group["examples"]) < EXAMPLES:
+            group["examples"].append({"uri": failure["uri"], "clip_id": failure["clip_id"], "error": message})
+    return sorted(groups.values(), key=lambda group: -group["count"])
+
+
+def _costs(run: Run) -> list[dict[str, Any]]:
+    """What each step has cost so far, as `rushes run` wrote it down; none for a run made before it did."""
+    spent = store.get_json(run.path("spent.json")) or {}
+    return [{"name": name, **values} for name, values in spent.items()]
+
+
+def trainings(run: Run, folder: str) -> list[dict[str, Any]]:
+    """The trainings under `train/` of the run: their curves, and sample sheets, which are copied into `folder`."""
+    found = []
+    for name in store.names(run.path("train"), ""):
+        metrics = run.path("train", name, "metrics.parquet")
+        if not store.exists(metrics):
+            continue
+        table = pq.read_table(io.BytesIO(store.get(metrics)))
+        step = max(1, math.ceil(len(table) / CURVE_STEPS))
+        chosen = sorted({*range(0, len(table), step), *_told(table, "heldout_loss")})
+        table = table.take(chosen)
+        curves = {
+            column: [None if v is not None and not math.isfinite(v) else v for v in table.column(column).to_pylist()]
+            for column in table.column_names
+            if column != "stage" and table.column(column).null_count < len(table)
+        }
+        found.append({"name": name, "curves": curves, "sheets": _sheets(run, name, folder, len(found))})
+    return found
+
+
+def _told(table: pa.Table, column: str) -> list[int]:
+    values = table.column(column).to_pylist() if column in table.column_names else []
+    return [i for i, value in enumerate(values) if value is not None]
+
+
+def _sheets(run: Run, name: str, folder: str, number: int) -> list[dict[str, Any]]:
+    sheets = store.names(run.path("train", name, "samples"), ".png")
+    if len(sheets) > SHEETS:
+        sheets = [sheets[round(i * (len(sheets) - 1) / (SHEETS - 1))] for i in range(SHEETS)]
+    copied = []
+    for n, sheet in enumerate(sheets):
+        file = f"{number}-{n}.png"
+        store.put(store.join(folder, file), store.get(run.path("train", name, "samples", sheet)))
+        copied.append({"file": file, "title": sheet.removesuffix(".png")})
+    return copied

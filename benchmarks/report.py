@@ -68,8 +68,13 @@ def make_run(folder: Path, n: int) -> Run:
     for name, table in run.tables().items():
         table.begin(run.claims[name])
     n_sources = n // PER_SOURCE
-    facts = {"uri": [f"/footage/{i:06d}.mp4" for i in range(n_sources)], "source_id": [f"{i:020x}" for i in range(n_sources)]}
-    run.sources_table.put("part-0.parquet", filled(sources.SCHEMA, n_sources, facts | {"duration_s": [PER_SOURCE * SECONDS] * n_sources}))
+    facts = {
+        "uri": [f"/footage/{i:06d}.mp4" for i in range(n_sources)],
+        "source_id": [f"{i:020x}" for i in range(n_sources)],
+    }
+    run.sources_table.put(
+        "part-0.parquet", filled(sources.SCHEMA, n_sources, facts | {"duration_s": [PER_SOURCE * SECONDS] * n_sources})
+    )
     rng, jpegs = np.random.default_rng(1), thumbnails()
     for first in range(0, n, PER_PART):
         some = np.arange(first, min(first + PER_PART, n))
@@ -83,7 +88,9 @@ def make_run(folder: Path, n: int) -> Run:
         part = f"part-{first:08d}.parquet"
         run.clips_table.put(part, filled(scan.SCHEMA, len(some), spans))
         for step in run.steps:
-            values = {field.name: drawn(field, rng, len(some)) for field in step.table.schema if field.name in step.columns}
+            values = {
+                field.name: drawn(field, rng, len(some)) for field in step.table.schema if field.name in step.columns
+            }
             step.table.put(part, filled(step.table.schema, len(some), values | {"clip_id": ids}))
     return run
 
@@ -97,14 +104,20 @@ def drawn(field: pa.Field, rng: np.random.Generator, n: int) -> list[object] | n
         return (rng.random(n) < 0.05).tolist()
     if pa.types.is_string(kind):
         if field.name.startswith("caption"):
-            return [f"A clip in which thing number {i} moves past thing number {i % 977}, seen from the side." for i in rng.integers(0, 10**6, n)]
+            return [
+                f"A clip in which thing number {i} moves past thing number {i % 977}, seen from the side."
+                for i in rng.integers(0, 10**6, n)
+            ]
         return rng.choice(["static", "pan_left", "pan_right", "zoom_in", "mixed"], n).tolist()
     return [None] * n
 
 
 def filled(schema: pa.Schema, n: int, values: dict[str, object]) -> pa.Table:
     """A table of this schema; columns that are not given are null."""
-    return pa.table({f.name: pa.array(values[f.name], f.type) if f.name in values else pa.nulls(n, f.type) for f in schema}, schema=schema)
+    return pa.table(
+        {f.name: pa.array(values[f.name], f.type) if f.name in values else pa.nulls(n, f.type) for f in schema},
+        schema=schema,
+    )
 
 
 DRAG = """async () => {
@@ -131,7 +144,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.keep_run or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        run = Run.open(folder / "run") if (folder / "run" / "pipeline.json").exists() else make_run(folder, arguments.clips)
+        run = (
+            Run.open(folder / "run")
+            if (folder / "run" / "pipeline.json").exists()
+            else make_run(folder, arguments.clips)
+        )
         began = time.monotonic()
         page = report.write(run)
         took_s, memory_gb = time.monotonic() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
@@ -139,7 +156,9 @@ def main() -> None:
         report.write(run)
         again = (time.monotonic() - began) / took_s
         size_gb = sum(file.stat().st_size for file in Path(page).parent.rglob("*") if file.is_file()) / 2**30
-        print(f"written: {took_s / WRITE_S:.2f} of the time wanted, {memory_gb / MEMORY_GB:.2f} of the memory, {size_gb / MEMORY_GB:.2f} of 2 GiB on the disk")
+        print(
+            f"written: {took_s / WRITE_S:.2f} of the time wanted, {memory_gb / MEMORY_GB:.2f} of the memory, {size_gb / MEMORY_GB:.2f} of 2 GiB on the disk"
+        )
         print(f"written again, pictures there: {again:.2f} of the first time")
         with chromium() as browser:
             opened = browser.new_page()
@@ -153,10 +172,15 @@ def main() -> None:
             frames = opened.evaluate(DRAG)
             rule = opened.evaluate("keep.find((rule) => rule.column === 'motion').above")
             kept = opened.evaluate("selection.kept")
-        ours = select(run.wide(columns=list(run.pipeline.config.keep)), run.pipeline.config.keep | {"motion": config.Rule(above=rule)})
+        ours = select(
+            run.wide(columns=list(run.pipeline.config.keep)),
+            run.pipeline.config.keep | {"motion": config.Rule(above=rule)},
+        )
         print(f"page usable: {usable_s / USABLE_S:.2f} of the time wanted")
         middle, slow = statistics.median(frames), sorted(frames)[int(0.9 * len(frames))]
-        print(f"dragging: {1000 / middle / FRAMES:.2f} of the frames wanted (median), {1000 / slow / FRAMES:.2f} (slowest tenth)")
+        print(
+            f"dragging: {1000 / middle / FRAMES:.2f} of the frames wanted (median), {1000 / slow / FRAMES:.2f} (slowest tenth)"
+        )
         print(f"after dragging to {rule}: the page keeps {kept}, curate.select {len(ours.clip_ids)}")
 
 

@@ -1,10 +1,10 @@
 """The report: a folder with a page that opens from a disk or from object storage, without a server, and asks nobody outside of it.
 
-    report/
-        index.html               names the newest data
-        page/                    the page's own scripts and styles (curate/page/), with uPlot for the charts
-        pictures/<name>.jpg      thumbnails of sixteen clips each (curate/report_pictures.py)
-        data/<digest>/           run.js, a piece for each column, pieces of text, sample sheets of trainings
+report/
+    index.html               names the newest data
+    page/                    the page's own scripts and styles (curate/page/), with uPlot for the charts
+    pictures/<name>.jpg      thumbnails of sixteen clips each (curate/report_pictures.py)
+    data/<digest>/           run.js, a piece for each column, pieces of text, sample sheets of trainings
 """
 
 import hashlib
@@ -40,7 +40,7 @@ def write(run: Run) -> str:
         run.clips_table, set(ids), store.join(root, "pictures"), look, run.pipeline.config.scan.thumb_short_side_px
     )
     places = [sheets.places.get(clip_id, (-1, 0)) for clip_id in ids]
-    facts = report_facts.facts(run, clips)
+    facts = report_facts.facts(run)
     facts |= {
         "rows": len(clips),
         "clips": len(run.clip_ids()),
@@ -54,13 +54,20 @@ def write(run: Run) -> str:
             "clips": report_pictures.SHEET_CLIPS,
         },
     }
-    pieces = packed.pieces | {"places": _places(places), "ids": as_json(ids), "good": _bytes(pc.is_null(clips.column("error")))}
+    pieces = packed.pieces | {
+        "places": _places(places),
+        "ids": as_json(ids),
+        "sources": _numbered(clips),
+        "good": _bytes(pc.is_null(clips.column("error"))),
+    }
     pieces |= _masks(run, clips, facts)
     aside = store.join(root, "trainings")
     store.remove(aside)
     facts["trainings"] = report_facts.trainings(run, aside)
     pieces["run"] = as_json(facts)
-    version = hashlib.sha256(b"".join(hashlib.sha256(pieces[name]).digest() for name in sorted(pieces))).hexdigest()[:12]
+    version = hashlib.sha256(b"".join(hashlib.sha256(pieces[name]).digest() for name in sorted(pieces))).hexdigest()[
+        :12
+    ]
     for name, data in pieces.items():
         store.put(store.join(root, "data", version, f"{name}.js"), piece(name, data))
     page = files("curate").joinpath("page")
@@ -103,6 +110,12 @@ def _masks(run: Run, clips: pa.Table, facts: dict[str, Any]) -> dict[str, bytes]
 def _places(places: list[tuple[int, int]]) -> bytes:
     """Number of the sheet and row on it of each clip, as int32 pairs."""
     return np.array(places, "<i4").reshape(-1, 2).tobytes()
+
+
+def _numbered(clips: pa.Table) -> bytes:
+    """Which source each clip is of, as a number (int32)."""
+    codes = clips.column("source_id").combine_chunks().dictionary_encode().indices
+    return codes.to_numpy().astype("<i4").tobytes()
 
 
 def _bytes(flags: pa.ChunkedArray) -> bytes:

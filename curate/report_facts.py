@@ -24,8 +24,8 @@ FACTS_SHOWN = ("duration_s", "fps", "width_px", "height_px", "start_confidence",
 """Facts of a clip that are shown as measures."""
 
 
-def facts(run: Run, clips: pa.Table) -> dict[str, Any]:
-    """Everything but the columns themselves. `clips` is the wide view."""
+def facts(run: Run) -> dict[str, Any]:
+    """Everything but the columns themselves."""
     listed = run.sources()
     index = run.index() or {}
     return {
@@ -68,7 +68,8 @@ def of_stages(run: Run) -> dict[str, dict[str, Any]]:
 def _fixed_seconds(run: Run) -> dict[str, float] | None:
     """The entries of the ledger that no rule changes; None while there are sources to scan.
 
-    `failed_s` are the seconds of files and spans that failed; those of clips on which a stage failed the page adds up itself.
+    `failed_s` are the seconds of files and spans that failed; those of clips on which a stage failed, or that could not be written, the page
+    adds up itself.
     """
     if run.pending_windows():
         return None
@@ -105,8 +106,8 @@ def _costs(run: Run) -> list[dict[str, Any]]:
 
 
 def trainings(run: Run, folder: str) -> list[dict[str, Any]]:
-    """The trainings under `train/` of the run: their curves, and sample sheets, which are copied into `folder`."""
-    found = []
+    """The trainings under `train/` of the run: their curves, and their samples, which are copied into `folder`."""
+    found: list[dict[str, Any]] = []
     for name in store.names(run.path("train"), ""):
         metrics = run.path("train", name, "metrics.parquet")
         if not store.exists(metrics):
@@ -120,7 +121,12 @@ def trainings(run: Run, folder: str) -> list[dict[str, Any]]:
             for column in table.column_names
             if column != "stage" and table.column(column).null_count < len(table)
         }
-        found.append({"name": name, "curves": curves, "sheets": _sheets(run, name, folder, len(found))})
+        video = run.path("train", name, "sample.mp4")
+        told = {"name": name, "curves": curves, "sheets": _sheets(run, name, folder, len(found)), "video": None}
+        if store.exists(video):
+            told["video"] = f"{len(found)}.mp4"
+            store.put(store.join(folder, f"{len(found)}.mp4"), store.get(video))
+        found.append(told)
     return found
 
 

@@ -103,7 +103,9 @@ def _draw(
             for i, jpeg in enumerate(jpegs):
                 cell = canvas[top : top + look.height_px, i * look.width_px : (i + 1) * look.width_px]
                 _fit(jpeg, cell, reduced)
-        store.put(store.join(folder, name), cv2.imencode(".jpg", canvas, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes())
+        store.put(
+            store.join(folder, name), cv2.imencode(".jpg", canvas, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()
+        )
 
 
 def _thumbnails(clips: Table, part: str, wanted: Set[str], frames: int) -> Iterator[tuple[str, list[bytes]]]:

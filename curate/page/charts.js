@@ -40,16 +40,11 @@ function bins_of(found) {
   return found.bins;
 }
 
-/** Counts per bin: of all good rows, and of the kept ones. */
-function bin_counts({ of_row }) {
-  const all = new Array(BINS).fill(0), kept = new Array(BINS).fill(0), { first } = selection;
-  for (let row = 0; row < rows; row += 1) {
-    const bin = of_row[row];
-    if (bin === 255) continue;
-    all[bin] += 1;
-    if (first[row] === KEPT) kept[bin] += 1;
-  }
-  return { all, kept };
+/** Counts per bin of the good rows that are wanted: of all, or of the kept ones. */
+function bin_counts({ of_row }, only_kept) {
+  const counts = new Uint32Array(256), { first } = selection;
+  for (let row = 0; row < rows; row += 1) if (!only_kept || first[row] === KEPT) counts[of_row[row]] += 1;
+  return Array.from(counts.subarray(0, BINS), Math.sqrt);
 }
 
 /** A histogram; `refresh()` counts the kept ones anew. Heights are square roots of counts, so that small bins show. */
@@ -57,15 +52,14 @@ function histogram(place, found) {
   const bins = bins_of(found), step = (bins.high - bins.low) / BINS;
   const centres = Array.from({ length: BINS }, (_, i) => bins.low + (i + 0.5) * step);
   const bars = uPlot.paths.bars({ size: [0.92, 100] });
-  const data = () => { const { all, kept } = bin_counts(bins); return [centres, all.map(Math.sqrt), kept.map(Math.sqrt)]; };
-  const first = data();
+  const all = bin_counts(bins, false), data = () => [centres, all, bin_counts(bins, true)];
   const made = chart(place, {
     height: 120, padding: [4, 0, 0, 0],
-    scales: { x: { time: false, range: [bins.low, bins.high] }, y: { range: [0, Math.max(1, ...first[1]) * 1.02] } },
+    scales: { x: { time: false, range: [bins.low, bins.high] }, y: { range: [0, Math.max(1, ...all) * 1.02] } },
     axes: [axis({ size: 22, gap: 2, space: 60, values: (_, splits) => splits.map(shown) }), axis({ size: 36, gap: 2, space: 28, grid: { show: false }, values: (_, splits) => splits.map((v) => grouped(Math.round(v * v))) })],
     series: [{}, { fill: () => colour("dropped"), width: 0, paths: bars, points: { show: false } }, { fill: () => colour("kept"), width: 0, paths: bars, points: { show: false } }],
-  }, first);
-  made.refresh = () => made.setData(data(), false) ?? made.redraw(false);
+  }, data());
+  made.refresh = () => { made.setData(data(), false); made.redraw(false); };
   return made;
 }
 

@@ -24,7 +24,7 @@ async function open_clip(row) {
   big.classList.add("big");
   const state = selection.first[row];
   dialog.replaceChildren(
-    make("div", { class: "head" }, make("h2", { id: "clip-title" }, file_name(row)), close),
+    make("div", { class: "head" }, make("h2", { id: "clip-title" }, file_name(told.uri ?? value("uri", row))), close),
     make("p", { class: "note" }, `${shown(value("start_s", row))} – ${shown(value("end_s", row))} s · ${told.clip_id} · `,
       make("b", {}, state === KEPT ? "kept" : state === FAILED ? `failed: ${told.error ?? value("error", row)}` : `dropped: ${failing(row).join("; ")}`)),
     make("div", { class: "look" }, big, frames_of(row, big)),
@@ -36,7 +36,7 @@ async function open_clip(row) {
 }
 
 const value = (name, row) => (columns.has(name) && columns.get(name).values ? value_of(columns.get(name), row) : null);
-const file_name = (row) => { const uri = value("uri", row); return typeof uri === "string" ? uri.split("/").pop() : "clip"; };
+const file_name = (uri) => (uri ?? "clip").split("/").pop();
 
 /** Every rule that a clip fails. */
 const failing = (row) => keep.filter((rule) => !alone(rule).mask[row]).map(described);
@@ -72,9 +72,9 @@ function neighbours_of(row) {
   if (group?.values && group.kind !== "text" && group.values[row] !== (group.kind === "clip" ? -1 : 65535)) {
     const same = [];
     for (let other = 0; other < rows; other += 1) if (other !== row && group.values[other] === group.values[row]) same.push(other);
-    if (same.length) parts.push(make("h3", {}, `Near duplicates (${same.length})`), make("div", { class: "strip", tabindex: 0, role: "group" }, ...same.slice(0, 24).map((other) => card(other, `${file_name(other)} ${shown(value("start_s", other))} s`))));
+    if (same.length) parts.push(make("h3", {}, `Near duplicates (${same.length})`), make("div", { class: "strip", tabindex: 0, role: "group" }, ...same.slice(0, 24).map((other) => card(other, `${shown(value("start_s", other))} s${source_of[other] === source_of[row] ? "" : " of another source"}`))));
   }
-  const uri = columns.get("uri"), beside = [row - 2, row - 1, row + 1, row + 2].filter((other) => other >= 0 && other < rows && (!uri.values || uri.values[other] === uri.values[row]));
+  const beside = [row - 2, row - 1, row + 1, row + 2].filter((other) => other >= 0 && other < rows && source_of[other] === source_of[row]);
   if (beside.length) parts.push(make("h3", {}, "Before and after"), make("div", { class: "strip", tabindex: 0, role: "group" }, ...beside.map((other) => card(other, `${shown(value("start_s", other))} s`))));
   return parts;
 }

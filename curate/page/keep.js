@@ -5,6 +5,7 @@ const KEPT = 0, FAILED = 255;
 let keep = [];           // rules in order: {column, above?, below?, is?, piece?}
 let good = null;         // 1 where no stage failed
 let seconds = null;      // of each row
+let source_of = null;    // number of the source of each row
 let selection = null;    // what `select` found last
 const verdicts = new Map(); // of rules as JSON, see `alone`
 const listeners = { now: [], settled: [] };
@@ -14,6 +15,7 @@ async function open_keep() {
   const [start, end] = await Promise.all([column("start_s"), column("end_s")]);
   seconds = Float64Array.from(start.values, (from, row) => end.values[row] - from);
   good = await load("good");
+  source_of = new Int32Array((await load("sources")).buffer);
   reset_keep();
   await Promise.all(keep.map((rule) => (rule.piece ? load(rule.piece) : column(rule.column))));
   for (const rule of keep) if (rule.piece) rule.mask = await load(rule.piece);

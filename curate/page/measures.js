@@ -163,14 +163,11 @@ function word_card(made, found, plot, said) {
     boxes.set(value, box); counts.set(value, { bar, kept, count });
     plot.append(make("label", { class: "word" }, box, make("span", { class: "value" }, shown(value)), make("span", { class: "bars" }, bar, kept), count));
   }
+  const code_of = (value) => (found.kind === "flag" ? Number(value) : found.words.indexOf(value));
   made.refresh = () => {
-    const all = new Map(values.map((v) => [v, 0])), kept = new Map(all);
-    for (let row = 0; row < rows; row += 1) {
-      const value = good[row] ? value_of(found, row) : null;
-      if (value === null) continue;
-      all.set(value, all.get(value) + 1);
-      if (selection.first[row] === KEPT) kept.set(value, kept.get(value) + 1);
-    }
+    const every = new Uint32Array(65536), chosen = new Uint32Array(65536), codes = found.values, { first } = selection;
+    for (let row = 0; row < rows; row += 1) if (first[row] !== FAILED) { every[codes[row]] += 1; if (first[row] === KEPT) chosen[codes[row]] += 1; }
+    const all = new Map(values.map((v) => [v, every[code_of(v)]])), kept = new Map(values.map((v) => [v, chosen[code_of(v)]]));
     const top = Math.max(1, ...all.values()), allowed = rule_of(found.name)?.is;
     for (const value of values) {
       const { bar, kept: inner, count } = counts.get(value);

@@ -3,11 +3,11 @@
 
 /** SVD's table 1: clips, mean length, total, mean frames, clips per source; of all clips and of what is kept. */
 async function open_dataset() {
-  const [frames, source] = await Promise.all([column("n_frames"), column("uri")]), place = make("div", {});
+  const frames = await column("n_frames"), place = make("div", {});
   const line = (name, wanted) => {
     let n = 0, s = 0, f = 0;
     const files = new Set();
-    for (let row = 0; row < rows; row += 1) if (wanted(row)) { n += 1; s += seconds[row]; f += frames.values[row]; files.add(source.values ? source.values[row] : row); }
+    for (let row = 0; row < rows; row += 1) if (wanted(row)) { n += 1; s += seconds[row]; f += frames.values[row]; files.add(source_of[row]); }
     return [name, n, n ? `${(s / n).toFixed(2)} s` : "", length(s), n ? (f / n).toFixed(0) : "", n ? (n / files.size).toFixed(1) : ""];
   };
   const draw = () => place.replaceChildren(grid(["", "clips", "mean length", "total", "mean frames", "clips per source"], [line("before", () => true), line("after", (row) => selection.first[row] === KEPT)]));
@@ -50,10 +50,11 @@ const LINES = [["loss", "dropped-strong"], ["heldout_loss", "kept"]];
 function open_training() {
   const section = byId("training");
   if (!facts.trainings.length) { section.append(make("p", { class: "note" }, "No training under this run yet: ", make("code", {}, `rushes train --recipe tiny --shards ${facts.run} --out ${facts.run}/train/tiny`), ", then ", make("code", {}, `rushes report ${facts.run}`))); return; }
-  for (const { name, curves, sheets } of facts.trainings) {
+  for (const { name, curves, sheets, video } of facts.trainings) {
     const place = make("div", { class: "plot wide" }), { step, ...told } = curves;
     const last = Object.entries(told).map(([key, values]) => [key, values.findLast((v) => v !== null) ?? null]);
     section.append(make("h3", {}, name), place, make("details", {}, make("summary", {}, "Last values"), grid(["metric", "last"], last)),
+      ...(video ? [make("figure", {}, make("video", { src: `trainings/${video}`, controls: true, loop: true, muted: true, preload: "metadata" }), make("figcaption", {}, "the last sample"))] : []),
       ...sheets.map((sheet) => make("figure", {}, make("img", { src: `trainings/${sheet.file}`, loading: "lazy", alt: `samples at ${sheet.title}` }), make("figcaption", {}, sheet.title))));
     const lines = LINES.filter(([key]) => told[key]).map(([key, of]) => ({ label: key, values: told[key], colour: of }));
     if (lines.length && step.length) curve(place, step, lines);

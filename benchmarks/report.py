@@ -121,14 +121,21 @@ def filled(schema: pa.Schema, n: int, values: dict[str, object]) -> pa.Table:
 
 
 DRAG = """async () => {
-  const handle = document.querySelector("[data-name=motion] .handle.above"), box = handle.parentElement.getBoundingClientRect();
+  const handle = document.querySelector("[data-name=motion] .handle.above");
+  const box = handle.parentElement.getBoundingClientRect(), share = (i) => 0.1 + 0.5 * (i / 90);
   const frames = [];
-  const to = (share) => handle.dispatchEvent(new PointerEvent("pointermove", {bubbles: true, pointerId: 1, clientX: box.left + share * box.width}));
+  const event = (kind, at) => handle.dispatchEvent(new PointerEvent(kind, {bubbles: true, pointerId: 1, clientX: box.left + at * box.width}));
   handle.setPointerCapture = () => {}; handle.hasPointerCapture = () => true;
-  handle.dispatchEvent(new PointerEvent("pointerdown", {bubbles: true, pointerId: 1, clientX: box.left}));
+  event("pointerdown", 0);
   await new Promise((done) => {
     let i = 0, last = performance.now();
-    const step = (now) => { frames.push(now - last); last = now; to(0.1 + 0.5 * (i / 90)); i += 1; if (i <= 90) requestAnimationFrame(step); else done(); };
+    const step = (now) => {
+      frames.push(now - last);
+      last = now;
+      event("pointermove", share(i));
+      i += 1;
+      if (i <= 90) requestAnimationFrame(step); else done();
+    };
     requestAnimationFrame(step);
   });
   return frames.slice(1);
@@ -156,9 +163,8 @@ def main() -> None:
         report.write(run)
         again = (time.monotonic() - began) / took_s
         size_gb = sum(file.stat().st_size for file in Path(page).parent.rglob("*") if file.is_file()) / 2**30
-        print(
-            f"written: {took_s / WRITE_S:.2f} of the time wanted, {memory_gb / MEMORY_GB:.2f} of the memory, {size_gb / MEMORY_GB:.2f} of 2 GiB on the disk"
-        )
+        shares = took_s / WRITE_S, memory_gb / MEMORY_GB, size_gb / MEMORY_GB
+        print("written: {:.2f} of the time wanted, {:.2f} of the memory, {:.2f} of 2 GiB on the disk".format(*shares))
         print(f"written again, pictures there: {again:.2f} of the first time")
         with chromium() as browser:
             opened = browser.new_page()

@@ -97,7 +97,7 @@ def _shown(clips: pa.Table) -> pa.Table:
 def _masks(run: Run, clips: pa.Table, facts: dict[str, Any]) -> dict[str, bytes]:
     """What the rules let pass whose columns the page does not have as numbers or words: it can take such a rule away, not change it."""
     by_value = {column["name"] for column in facts["columns"] if column["kind"] in ("number", "flag", "word")}
-    found = {}
+    found: dict[str, bytes] = {}
     for rule in facts["keep"]:
         if rule["column"] not in by_value:
             rule["piece"] = f"rule-{len(found)}"
@@ -115,11 +115,11 @@ def _places(places: list[tuple[int, int]]) -> bytes:
 def _numbered(clips: pa.Table) -> bytes:
     """Which source each clip is of, as a number (int32)."""
     codes = clips.column("source_id").combine_chunks().dictionary_encode().indices
-    return codes.to_numpy().astype("<i4").tobytes()
+    return bytes(codes.to_numpy().astype("<i4").tobytes())
 
 
 def _bytes(flags: pa.ChunkedArray) -> bytes:
-    return flags.to_numpy().astype(np.uint8).tobytes()
+    return bytes(flags.to_numpy().astype(np.uint8).tobytes())
 
 
 def _files(folder: Traversable, prefix: str = "") -> Iterator[tuple[str, bytes]]:

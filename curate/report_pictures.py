@@ -81,7 +81,7 @@ def write(clips: Table, clip_ids: Set[str], folder: str, look: Look, short_side_
             todo.append((part, missing))
     reduced = max((by for by in (1, 2, 4, 8) if short_side_px // by >= look.height_px), default=1)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for _ in pool.map(lambda each: _draw(clips, *each, folder, look, reduced), todo):
+        for _ in pool.map(lambda each: _draw(clips, each[0], each[1], folder, look, reduced), todo):
             pass
     for name in there.difference(found.names):
         store.remove(store.join(folder, name))

@@ -56,7 +56,7 @@ function number_card(made, found, plot, bounds, said, strip) {
   const drawn = histogram(plot, found), { low, high, beyond } = bins_of(found);
   const step = 10 ** Math.floor(Math.log10((high - low) / 200)), digits = Math.max(0, -Math.round(Math.log10(step)));
   const handles = new Map();
-  let shown_sides = "";
+  let shown_sides = "", wide = false;  // a drag shows the clips of its side; the button gives them the page's width
   for (const side of ["above", "below"]) {
     const handle = make("div", { class: `handle ${side}`, role: "slider", tabindex: 0, "aria-label": `${found.name} ${side}`, "aria-valuemin": low, "aria-valuemax": high });
     const input = make("input", { type: "text", size: 9, inputmode: "decimal", "aria-label": `${found.name} ${side}: a number, or a percentile such as p25`, placeholder: "none", spellcheck: "false" });
@@ -90,7 +90,7 @@ function number_card(made, found, plot, bounds, said, strip) {
     bounds.append(make("label", {}, side === "above" ? "at least " : "at most ", input));
     handles.set(side, { handle, input });
   }
-  bounds.append(make("button", { type: "button", class: "small", onclick: () => { shown_sides = shown_sides ? "" : rule_of(found.name)?.below !== undefined && rule_of(found.name)?.above === undefined ? "below" : "above"; made.sides(); } }, "both sides"));
+  bounds.append(make("button", { type: "button", class: "small", onclick: () => { wide = !wide; shown_sides = !wide ? "" : shown_sides || (rule_of(found.name)?.above === undefined ? "below" : "above"); made.sides(); } }, "both sides"));
   if (beyond) bounds.append(make("span", { class: "note" }, `${grouped(beyond)} beyond the edges`));
   made.refresh = (resized = false) => {
     drawn.refresh();
@@ -111,7 +111,7 @@ function number_card(made, found, plot, bounds, said, strip) {
     const rule = rule_of(found.name);
     const bound = rule?.[shown_sides] ?? rule?.above ?? rule?.below;
     const side = shown_sides && rule?.[shown_sides] === undefined ? (rule?.above !== undefined ? "above" : "below") : shown_sides;
-    made.element.classList.toggle("wide", Boolean(shown_sides && bound !== undefined));
+    made.element.classList.toggle("wide", wide);
     strip.replaceChildren(...(shown_sides && bound !== undefined ? both_sides(found, limit_of(found, bound), side) : shown_sides ? [make("p", { class: "note" }, "set a bound first")] : []));
   };
   drawn.hooks.setSize = [() => requestAnimationFrame(() => made.refresh(true))];

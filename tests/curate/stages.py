@@ -215,6 +215,19 @@ class Repeats(Says):
         return [{"clip_id": clip.clip_id, "caption": f"{self.text} of {clip.clip_id}"} for clip in clips]
 
 
+NASTY = "<img src=x onerror=alert(1)> \"quoted\" 'single' & 🎬 ‏עברית"
+"""A file name and a caption that a page must show and not obey."""
+
+
+@dataclass
+class Nasty(Repeats):
+    """A captioner whose words look like markup; every other clip's are longer than 10,000 characters."""
+
+    def __call__(self, clips: list[Clip]) -> list[dict[str, Any]]:
+        words = {clip.clip_id: f"{NASTY} {clip.clip_id}" for clip in clips}
+        return [{"clip_id": i, "caption": text * (150 if int(i[-1], 16) % 2 else 1)} for i, text in words.items()]
+
+
 @dataclass
 class Seen:
     """Vectors of pictures, by which clips can be searched: their 4 x 4 cells."""

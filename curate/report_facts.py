@@ -55,8 +55,7 @@ def facts(run: Run) -> dict[str, Any]:
 
 def of_stages(run: Run) -> dict[str, dict[str, Any]]:
     """Each column with the stage that makes it, what that says of itself, and whether it is a measure (what `keep:` is about)."""
-    about = dict.fromkeys(CLIP_FACTS, "where the clip lies and how its file is made")
-    found = {name: {"stage": "clips", "about": said, "measure": name in FACTS_SHOWN} for name, said in about.items()}
+    found = {name: {"stage": "clips", "about": "", "measure": name in FACTS_SHOWN} for name in CLIP_FACTS}
     for step in run.steps:
         paragraph = (inspect.getdoc(type(step.stage)) or "").split("\n\n")[0]
         said = " ".join(paragraph.replace("`", "").split())

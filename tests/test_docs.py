@@ -14,7 +14,7 @@ import pytest
 from curate import stage
 from curate.clip import Clip
 from curate.stage import StageSpec
-from tests import readme
+from tests.pages.parts import PARTS, written
 from tests.project import Rushes
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -82,5 +82,6 @@ def test_the_readmes_links_lead_somewhere_and_its_commands_exist(rushes: Rushes)
         assert f"{target}:" in makefile
 
 
-def test_the_readmes_table_of_stages_is_what_the_code_says() -> None:
-    assert readme.README.read_text() == readme.page(), "write it anew: python -m tests.readme"
+@pytest.mark.parametrize("page", PARTS)
+def test_a_page_says_what_the_code_says(page: str) -> None:
+    assert (ROOT / page).read_text() == written(page), "write it anew: python -m tests.pages"

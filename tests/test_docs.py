@@ -1,5 +1,6 @@
 """What the documents show is run: the filter of CONTRIBUTING, the notebook page's code, the README's commands and links."""
 
+import ast
 import re
 import shutil
 import sys
@@ -85,3 +86,42 @@ def test_the_readmes_links_lead_somewhere_and_its_commands_exist(rushes: Rushes)
 @pytest.mark.parametrize("page", PARTS)
 def test_a_page_says_what_the_code_says(page: str) -> None:
     assert (ROOT / page).read_text() == written(page), "write it anew: python -m tests.pages"
+
+
+def texts() -> list[list[str]]:
+    """Every text in the code: its own words in order, without what is put in between."""
+    found = []
+    for package in ("curate", "filters", "annotate", "train_hooks"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.JoinedStr | ast.Constant):
+                    parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+                    words = [part.value for part in parts if isinstance(part, ast.Constant)]
+                    found.append([word for word in words if isinstance(word, str) and len(word) > 1])
+    return [words for words in found if len("".join(words)) >= 10]
+
+
+def said_by(words: list[str], message: str) -> set[int]:
+    """The places in a message that a text accounts for: all of its words, in order, or none."""
+    places: set[int] = set()
+    at = 0
+    for word in words:
+        at = message.find(word, at)
+        if at < 0:
+            return set()
+        places.update(range(at, at + len(word)))
+        at += len(word)
+    return places
+
+
+def test_the_messages_of_the_troubleshooting_page_are_the_programs_own() -> None:
+    known = texts()
+    messages = [line for block in blocks("docs/troubleshooting.md", "text") for line in block.splitlines()]
+    assert len(messages) > 40
+    of_the_system = "OSError: [Errno 28] No space left on device"
+    strange = {}
+    for message in messages:
+        said = set().union(*(said_by(words, message) for words in known))
+        if message != of_the_system and len(said) < 0.4 * len(message):
+            strange[message] = "".join(c if i in said else "." for i, c in enumerate(message))
+    assert not strange

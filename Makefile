@@ -57,7 +57,7 @@ arrows: venv
 	$(BIN)/lint-imports --no-cache
 
 docs: venv
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 	@echo "pages:   site/index.html"
 
 clean:

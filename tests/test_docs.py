@@ -11,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import yaml
 
 from curate import stage
 from curate.clip import Clip
@@ -125,3 +126,22 @@ def test_the_messages_of_the_troubleshooting_page_are_the_programs_own() -> None
         if message != of_the_system and len(said) < 0.4 * len(message):
             strange[message] = "".join(c if i in said else "." for i, c in enumerate(message))
     assert not strange
+
+
+@pytest.mark.parametrize("name", ["rayjob", "raycluster"])
+def test_a_manifest_is_yaml_with_the_fields_that_kuberay_needs(name: str) -> None:
+    manifest = yaml.safe_load((ROOT / f"docs/kuberay/{name}.yaml").read_text())
+    assert (manifest["apiVersion"], manifest["kind"].lower()) == ("ray.io/v1", name)
+    cluster = manifest["spec"] if name == "raycluster" else manifest["spec"]["rayClusterSpec"]
+    (version,) = re.findall(r"^ray==(.+)$", (ROOT / "constraints.txt").read_text(), flags=re.M)
+    assert cluster["rayVersion"] == version
+    groups = cluster["workerGroupSpecs"]
+    assert len({group["groupName"] for group in groups}) == len(groups)
+    for group in groups:
+        assert 1 <= group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
+    for group in [cluster["headGroupSpec"], *groups]:
+        assert all(isinstance(value, str) for value in group["rayStartParams"].values())
+        pod = group["template"]["spec"]
+        (container,) = pod["containers"]
+        mounted = {mount["name"] for mount in container["volumeMounts"]}
+        assert mounted <= {volume["name"] for volume in pod["volumes"]}

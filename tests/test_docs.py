@@ -16,8 +16,8 @@ import yaml
 from curate import stage
 from curate.clip import Clip
 from curate.stage import StageSpec
+from tests.pages import cli
 from tests.pages.parts import PARTS, written
-from tests.project import Rushes
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -67,20 +67,33 @@ def test_the_notebook_page_runs_on_a_run(
     assert "clips kept" in capsys.readouterr().out
 
 
-def test_the_readmes_links_lead_somewhere_and_its_commands_exist(rushes: Rushes) -> None:
-    text = (ROOT / "README.md").read_text()
-    for target in re.findall(r"\]\(([^)#]+)\)", text):
-        assert target.startswith("http") or (ROOT / target).exists() or (ROOT / f"{target}.md").exists(), target
-    overview = rushes("--help").out
-    for command in {
-        line.split()[1]
-        for block in blocks("README.md", "sh")
-        for line in block.splitlines()
-        if line.startswith("rushes ")
-    }:
-        assert f" {command} " in overview
+PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere_in_the_repository(page: str) -> None:
+    text = re.sub(r"^ *```.*?^ *```", "", (ROOT / page).read_text(), flags=re.S | re.M)
+    for target in re.findall(r"\]\(([^)#\s]+)", text):
+        assert target.startswith("http") or ((ROOT / page).parent / target).exists(), target
+
+
+def test_commands_and_options_on_the_pages_exist() -> None:
+    known = {name: {o for p in made.params for o in (*p.opts, *p.secondary_opts)} for name, made in cli.commands()}
+    n = 0
+    for page in PAGES:
+        lines = [line.partition("  #")[0] for block in blocks(page, "sh") for line in block.splitlines()]
+        for line in lines:
+            words = line.partition("rushes ")[2].split() if re.match(r"(torchrun .*)?rushes ", line) else []
+            command = next(
+                (f"rushes {' '.join(words[:n])}" for n in (2, 1) if f"rushes {' '.join(words[:n])}" in known), None
+            )
+            assert command or not words, f"{page}: {line}"
+            for option in (word for word in words if word.startswith("--")):
+                assert option.partition("=")[0] in known[command or ""], f"{page}: {line}"
+                n += 1
+    assert n > 40
     makefile = (ROOT / "Makefile").read_text()
-    for target in re.findall(r"^make (\w+)", text, flags=re.M):
+    for target in re.findall(r"^make (\w+)", (ROOT / "README.md").read_text(), flags=re.M):
         assert f"{target}:" in makefile
 
 

@@ -1,1 +1,1 @@
-"""The written parts of the documentation, from the code. `python -m tests.pages` writes them all anew; tests/test_docs.py fails when one is out of date."""
+"""The written parts of the documentation, from the code. `python -m tests.pages` writes them; a test fails when one is out of date."""

@@ -14,12 +14,16 @@ KINDS = {str: "TEXT", int: "N", float: "NUMBER", Path: "PATH"}
 
 def page() -> str:
     """A section for each command, in the order of `rushes --help`."""
-    program = typer.main.get_command(app)
-    sections = [_section(name, command) for name, command in _commands("rushes", program)]
+    sections = [_section(name, command) for name, command in commands()]
     overview = ["| command | |", "|---|---|"]
-    for name, command in _commands("rushes", program):
+    for name, command in commands():
         overview.append(f"| [`{name}`](#{name.replace(' ', '-')}) | {_first_sentence(command.help)} |")
     return "\n".join([*overview, "", *sections])
+
+
+def commands() -> list[tuple[str, Any]]:
+    """Every command by its whole name, in the order of `rushes --help`."""
+    return list(_commands("rushes", typer.main.get_command(app)))
 
 
 def _commands(prefix: str, group: Any) -> Iterator[tuple[str, Any]]:

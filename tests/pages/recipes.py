@@ -13,8 +13,7 @@ def differences() -> str:
     values = {name: {row.key: row.value for row in explain(name)} for name in LARGE}
     keys = [key for key in values[LARGE[0]] if len({of.get(key) for of in values.values()}) > 1]
     lines = [f"| | {' | '.join(f'`{name}`' for name in LARGE)} |", "|---" * (len(LARGE) + 1) + "|"]
-    for key in keys:
-        lines.append(f"| `{key}` | {' | '.join(_cell(values[name].get(key, '')) for name in LARGE)} |")
+    lines += [f"| `{key}` | {' | '.join(_cell(values[name].get(key, '')) for name in LARGE)} |" for key in keys]
     return "\n".join(lines) + "\n"
 
 

@@ -58,7 +58,7 @@ arrows: venv
 
 docs: venv
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
-	@echo "pages:   site/index.html"
+	@echo "pages:   site/index.html (with search:  $(BIN)/python -m http.server --directory site)"
 
 clean:
 	rm -rf $(VENV) runs footage site

@@ -67,6 +67,19 @@ def test_the_notebook_page_runs_on_a_run(
     assert "clips kept" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("page", ["quickstart", "thresholds", "shards", "api"])
+def test_the_python_of_a_page_runs_on_a_run(
+    page: str, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(finished, tmp_path / "runs" / "demo")
+    monkeypatch.chdir(tmp_path)
+    found = blocks(f"docs/{page}.md", "python")
+    assert found
+    for code in found:  # the project's captioner and the motion of its clips are other ones than the demo's
+        code = code.replace("caption_labels", "caption_says").replace("motion > 0.7 and motion < 0.9", "motion >= 0")
+        exec(compile(code, f"docs/{page}.md", "exec"), {})
+
+
 PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
 
 

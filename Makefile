@@ -1,5 +1,6 @@
 # make demo    sets up .venv, runs pipeline.yaml on real footage, finetunes the tiny recipe on the shards
 # make test    sets up .venv, then lint, types, import arrows and tests
+# make docs    sets up .venv, then builds the documentation into site/
 # make venv    the set-up alone
 # Needs Python 3.11+, git and make; everything else comes from the package index.
 
@@ -55,5 +56,9 @@ types: venv
 arrows: venv
 	$(BIN)/lint-imports --no-cache
 
+docs: venv
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	@echo "pages:   site/index.html (with search:  $(BIN)/python -m http.server --directory site)"
+
 clean:
-	rm -rf $(VENV) runs footage
+	rm -rf $(VENV) runs footage site

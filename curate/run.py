@@ -188,10 +188,7 @@ class Run:
         return frame
 
     def clips(self, columns: Iterable[str] | None = None, where: str | None = None) -> pd.DataFrame:
-        """The clips, one row each, as `wide`; `where` says which.
-
-        >>> run.clips(where="motion > 1 and camera = 'pan_left'")[["clip_id", "duration_s"]]   # doctest: +SKIP
-        """
+        """The clips, one row each, as `wide`; `where` says which, as in `run.clips(where="motion > 1 and camera = 'pan_left'")`."""
         return self.wide(columns=columns, where=where)
 
     def funnel(self, keep: Mapping[str, Mapping[str, Any]] | None = None) -> pd.DataFrame:

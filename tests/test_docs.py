@@ -1,5 +1,6 @@
 """What the documents show is run: the filter of CONTRIBUTING, the notebook page's code, the README's commands and links."""
 
+import ast
 import re
 import shutil
 import sys
@@ -10,12 +11,13 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import yaml
 
 from curate import stage
 from curate.clip import Clip
 from curate.stage import StageSpec
-from tests import readme
-from tests.project import Rushes
+from tests.pages import cli
+from tests.pages.parts import PARTS, written
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -65,22 +67,107 @@ def test_the_notebook_page_runs_on_a_run(
     assert "clips kept" in capsys.readouterr().out
 
 
-def test_the_readmes_links_lead_somewhere_and_its_commands_exist(rushes: Rushes) -> None:
-    text = (ROOT / "README.md").read_text()
-    for target in re.findall(r"\]\(([^)#]+)\)", text):
-        assert target.startswith("http") or (ROOT / target).exists() or (ROOT / f"{target}.md").exists(), target
-    overview = rushes("--help").out
-    for command in {
-        line.split()[1]
-        for block in blocks("README.md", "sh")
-        for line in block.splitlines()
-        if line.startswith("rushes ")
-    }:
-        assert f" {command} " in overview
+@pytest.mark.parametrize("page", ["quickstart", "thresholds", "shards", "api"])
+def test_the_python_of_a_page_runs_on_a_run(
+    page: str, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(finished, tmp_path / "runs" / "demo")
+    monkeypatch.chdir(tmp_path)
+    found = blocks(f"docs/{page}.md", "python")
+    assert found
+    for code in found:  # the project's captioner and the motion of its clips are other ones than the demo's
+        code = code.replace("caption_labels", "caption_says").replace("motion > 0.7 and motion < 0.9", "motion >= 0")
+        exec(compile(code, f"docs/{page}.md", "exec"), {})
+
+
+PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere_in_the_repository(page: str) -> None:
+    text = re.sub(r"^ *```.*?^ *```", "", (ROOT / page).read_text(), flags=re.S | re.M)
+    for target in re.findall(r"\]\(([^)#\s]+)", text):
+        assert target.startswith("http") or ((ROOT / page).parent / target).exists(), target
+
+
+def test_commands_and_options_on_the_pages_exist() -> None:
+    known = {name: {o for p in made.params for o in (*p.opts, *p.secondary_opts)} for name, made in cli.commands()}
+    n = 0
+    for page in PAGES:
+        lines = [line.partition("  #")[0] for block in blocks(page, "sh") for line in block.splitlines()]
+        for line in lines:
+            words = line.partition("rushes ")[2].split() if re.match(r"(torchrun .*)?rushes ", line) else []
+            command = next(
+                (f"rushes {' '.join(words[:n])}" for n in (2, 1) if f"rushes {' '.join(words[:n])}" in known), None
+            )
+            assert command or not words, f"{page}: {line}"
+            for option in (word for word in words if word.startswith("--")):
+                assert option.partition("=")[0] in known[command or ""], f"{page}: {line}"
+                n += 1
+    assert n > 40
     makefile = (ROOT / "Makefile").read_text()
-    for target in re.findall(r"^make (\w+)", text, flags=re.M):
+    for target in re.findall(r"^make (\w+)", (ROOT / "README.md").read_text(), flags=re.M):
         assert f"{target}:" in makefile
 
 
-def test_the_readmes_table_of_stages_is_what_the_code_says() -> None:
-    assert readme.README.read_text() == readme.page(), "write it anew: python -m tests.readme"
+@pytest.mark.parametrize("page", PARTS)
+def test_a_page_says_what_the_code_says(page: str) -> None:
+    assert (ROOT / page).read_text() == written(page), "write it anew: python -m tests.pages"
+
+
+def texts() -> list[list[str]]:
+    """Every text in the code: its own words in order, without what is put in between."""
+    found = []
+    for package in ("curate", "filters", "annotate", "train_hooks"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.JoinedStr | ast.Constant):
+                    parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+                    words = [part.value for part in parts if isinstance(part, ast.Constant)]
+                    found.append([word for word in words if isinstance(word, str) and len(word) > 1])
+    return [words for words in found if len("".join(words)) >= 10]
+
+
+def said_by(words: list[str], message: str) -> set[int]:
+    """The places in a message that a text accounts for: all of its words, in order, or none."""
+    places: set[int] = set()
+    at = 0
+    for word in words:
+        at = message.find(word, at)
+        if at < 0:
+            return set()
+        places.update(range(at, at + len(word)))
+        at += len(word)
+    return places
+
+
+def test_the_messages_of_the_troubleshooting_page_are_the_programs_own() -> None:
+    known = texts()
+    messages = [line for block in blocks("docs/troubleshooting.md", "text") for line in block.splitlines()]
+    assert len(messages) > 40
+    of_the_system = "OSError: [Errno 28] No space left on device"
+    strange = {}
+    for message in messages:
+        said = set().union(*(said_by(words, message) for words in known))
+        if message != of_the_system and len(said) < 0.4 * len(message):
+            strange[message] = "".join(c if i in said else "." for i, c in enumerate(message))
+    assert not strange
+
+
+@pytest.mark.parametrize("name", ["rayjob", "raycluster"])
+def test_a_manifest_is_yaml_with_the_fields_that_kuberay_needs(name: str) -> None:
+    manifest = yaml.safe_load((ROOT / f"docs/kuberay/{name}.yaml").read_text())
+    assert (manifest["apiVersion"], manifest["kind"].lower()) == ("ray.io/v1", name)
+    cluster = manifest["spec"] if name == "raycluster" else manifest["spec"]["rayClusterSpec"]
+    (version,) = re.findall(r"^ray==(.+)$", (ROOT / "constraints.txt").read_text(), flags=re.M)
+    assert cluster["rayVersion"] == version
+    groups = cluster["workerGroupSpecs"]
+    assert len({group["groupName"] for group in groups}) == len(groups)
+    for group in groups:
+        assert 1 <= group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
+    for group in [cluster["headGroupSpec"], *groups]:
+        assert all(isinstance(value, str) for value in group["rayStartParams"].values())
+        pod = group["template"]["spec"]
+        (container,) = pod["containers"]
+        mounted = {mount["name"] for mount in container["volumeMounts"]}
+        assert mounted <= {volume["name"] for volume in pod["volumes"]}

@@ -259,15 +259,17 @@ class Run:
         """The windows of readable sources that are not scanned yet, each with what a worker must know of its source."""
         rows = self.clips_table.read(["source_id", "window"])
         done = set(zip(rows.column("source_id").to_pylist(), rows.column("window").to_pylist(), strict=True))
-        pending = []
+        return [window for window in self.windows() if (window["source_id"], window["window"]) not in done]
+
+    def windows(self) -> list[dict[str, Any]]:
+        """All windows of readable sources, each with what a worker must know of its source."""
+        found: list[dict[str, Any]] = []
         for source in sources.primary(self.sources()):
             last = scan.n_windows(source["duration_s"], self.pipeline.config.scan.window_s) - 1
             known_s = source["duration_s"] if pd.notna(source["duration_s"]) else None
             facts = {"uri": source["uri"], "source_id": source["source_id"], "duration_s": known_s, "last_window": last}
-            pending += [
-                {**facts, "window": window} for window in range(last + 1) if (source["source_id"], window) not in done
-            ]
-        return pending
+            found += [{**facts, "window": window} for window in range(last + 1)]
+        return found
 
 
 def _aligned(table: Table, columns: Sequence[str], clip_ids: pa.ChunkedArray) -> dict[str, pa.ChunkedArray]:

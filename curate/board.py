@@ -93,7 +93,7 @@ class Line:
     def plain(self) -> str:
         """The line where there is no terminal."""
         rate = f"{self.rate:.1f}/s" if self.rate else ""
-        left = f"{duration(self.left_s)} left" if self.left_s else ""
+        left = f"{duration(self.left_s)} left" if self.left_s is not None and self.done < (self.total or 0) else ""
         told = ", ".join(part for part in (rate, left) if part)
         return f"{self.name}: {self.counted}{f' ({told})' if told else ''}{f', {self.errors} failed' if self.errors else ''}"
 
@@ -116,10 +116,10 @@ class Board:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         with_bar = options.max_width >= BAR_FROM
         grid = Grid(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-        for name in ("", "table", *([""] if with_bar else [])):
-            grid.add_column(name, no_wrap=True, overflow="ellipsis")
-        for name in ("done", "rate", "failed", "left"):
-            grid.add_column(name, justify="right", no_wrap=True)
+        for name, width in (("", 8), ("table", 12), *([("", 20)] if with_bar else [])):
+            grid.add_column(name, no_wrap=True, overflow="ellipsis", min_width=width)
+        for name, width in (("done", 18), ("rate", 6), ("failed", 6), ("left", 7)):
+            grid.add_column(name, justify="right", no_wrap=True, min_width=width)  # so that it does not jump to and fro
         for line in folded(self.lines, max(4, console.height - 4)):
             if isinstance(line, str):
                 grid.add_row("", Text(line, "dim"))
@@ -132,7 +132,7 @@ class Board:
                 line.counted,
                 f"{line.rate:.1f}/s" if line.rate else "",
                 Text(str(line.errors), "red") if line.errors else "",
-                duration(line.left_s) if line.left_s else "",
+                duration(line.left_s) if line.left_s is not None else "",
             )
         yield grid
         if self.note:

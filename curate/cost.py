@@ -114,7 +114,7 @@ _NO_SUM = ("stages", "gpus", "workers")
 
 
 def slowest(spent: Mapping[str, Spent]) -> tuple[str, float, float] | None:
-    """The stage (of a shared pass, the part of it) that took the most busy seconds, those, and their share of the sum; None: nothing was done."""
+    """The stage (of a shared pass, the part of it) that was busy longest: its name, seconds, and share of all; None: nothing was done."""
     parts: dict[str, float] = {}
     for name, step in spent.items():
         own = {part: share * step.busy_s for part, share in step.shares.items()} or {name: step.busy_s}

@@ -75,7 +75,7 @@ def estimate(run: Run, sample_s: float, prices: Prices, progress: Progress) -> E
     store.remove(sample.root)
     drawn_from = dict(sorted(listed.items(), key=lambda item: _hash(item[0])))
     try:
-        with progress.over(pipeline.in_order(sample)):
+        with progress.over(sample.walk()):
             return _walk(sample, drawn_from, sample_s, prices, progress)
     finally:
         store.remove(sample.root)

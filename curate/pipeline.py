@@ -58,7 +58,7 @@ def execute(run: Run, progress: Progress, recompute: Sequence[str] = (), retry_e
         for name, table in run.tables().items():
             table.begin(run.claims[name])
 
-        with progress.over(in_order(run), run.root):
+        with progress.over(run.walk(), run.root):
             probe(run, listed, progress)
             split(run, progress)
             measure(run, progress)
@@ -74,13 +74,6 @@ def execute(run: Run, progress: Progress, recompute: Sequence[str] = (), retry_e
                 progress.doing("writing the report")
                 report.write(run)
             progress.doing("")
-
-
-def in_order(run: Run) -> list[str]:
-    """All tables and the shards, in the order in which they are filled."""
-    kinds = {step.spec.name: step.kind for step in run.steps}
-    embeddings = [name for name, kind in kinds.items() if kind == "embed"]
-    return ["sources", "clips", *(name for name in kinds if name not in embeddings), "shards", *embeddings]
 
 
 def repair_shards(run: Run, files: Sequence[str], progress: Progress) -> None:

@@ -40,7 +40,7 @@ class StepProgress:
             line.total, line.done, line.state = total, done, "starting" if self.has_work else "done"
         if self.has_work:
             told = name if len(self.names) == 1 else f"{len(self.names)} tables in one pass"
-            owner.board.note = f"starting workers for {told}"
+            owner.board.note = f"{told}: workers start, nothing is done yet"
 
     @property
     def has_work(self) -> bool:
@@ -79,9 +79,9 @@ class StepProgress:
             self.last_line = now
             done = self.at_start + self.spent.rows
             left_s = self.lines[0].left_s
-            left = f", {duration(left_s)} left" if left_s else ""
-            line = f"{self.name}: {done} of {self.total} ({self._rates()}{left}){self._errors()}"
-            self.owner.console.print(line, highlight=False)
+            left = f", {duration(left_s)} left" if left_s is not None and done < self.total else ""
+            told = f"{self.name}: {done} of {self.total} ({self._rates()}{left}){self._errors()}"
+            self.owner.console.print(told, highlight=False)
 
     def _rates(self) -> str:
         """Rows and tokens per second so far, and the money they cost."""
@@ -111,8 +111,8 @@ class StepProgress:
         self.owner.board.note = ""
         if self.spent.rows and self.owner.live is None:
             slowest = next((f", {name} {share:.0%} of the time" for name, share in self.spent.shares.items()), "")
-            line = f"{self.name}: {self.spent.rows} done{self._errors()}, {self._rates()}{slowest}"
-            self.owner.console.print(line, highlight=False)
+            told = f"{self.name}: {self.spent.rows} done{self._errors()}, {self._rates()}{slowest}"
+            self.owner.console.print(told, highlight=False)
 
 
 class Progress:

@@ -43,13 +43,15 @@ def _facts(run: Run, status: dict[str, Any], progress: Progress, root: str) -> d
     """The lines of the box, by their names."""
     sources, clips, shards = status["sources"], status["clips"], status["shards"]
     seconds = status["seconds"] or {}
-    facts = {"sources": f"{sources['total']} files" + (f", {sources['failed']} failed" if sources["failed"] else "")}
+    facts = {"sources": f"{sources['total']} files"}
     facts["kept"] = f"{clips['kept']} of {clips['total']} clips{_share(clips['kept'], clips['total'])}"
     if seconds:
         facts["kept"] += f"; {_seconds(seconds['kept'], seconds['total'])} of footage"
     if sources["failed"] or clips["failed"]:
-        failed = f"{sources['failed']} sources and {clips['failed']} clips; list them with"
-        facts["failed"] = f"{failed}  rushes errors {shlex.quote(root)}"
+        failed = [
+            f"{group['failed']} {name}" for name, group in (("sources", sources), ("clips", clips)) if group["failed"]
+        ]
+        facts["failed"] = f"{' and '.join(failed)}; list them with  rushes errors {shlex.quote(root)}"
     if slowest := _slowest(progress):
         facts["slowest"] = slowest
     if spent := _spent(progress):

@@ -5,6 +5,7 @@ Ray's agent on the driver's node exports them (docs/monitoring.md); a run that i
 begins with `ray_`, and a counter's ends in `_total`.
 """
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,6 +13,9 @@ from urllib.parse import quote
 
 from curate import runner
 from curate.cost import OVERHEAD, Prices, Spent
+
+BEAT_S = 5.0
+"""Gauges are told this often: Ray forgets one that was not told for two of its report intervals, 20 s, and a unit may take minutes. Ours."""
 
 
 @dataclass(frozen=True)
@@ -71,9 +75,18 @@ class Exporter:
     ) -> None:
         self.run, self.names, self.left, self.workers = run, names, n_units, workers
         self.gpus, self.prices, self.meter = gpus, prices or Prices(), meter
+        self._ended = threading.Event()
 
     def begin(self) -> None:
-        """Says how much there is to do."""
+        """Says how much there is to do, and again and again until `end`."""
+        self._tell_gauges()
+        threading.Thread(target=self._go_on, name="metrics", daemon=True).start()
+
+    def _go_on(self) -> None:
+        while not self._ended.wait(BEAT_S):
+            self._tell_gauges()
+
+    def _tell_gauges(self) -> None:
         for name in self.names:
             self._tell(QUEUE, self.left, name)
             self._tell(WORKERS, self.workers, name)
@@ -81,6 +94,7 @@ class Exporter:
     def advance(self, receipt: Mapping[str, Any]) -> None:
         """One unit more is done."""
         self.left -= 1
+        self._tell_gauges()
         spent = Spent()
         spent.add(receipt)
         for name in self.names:
@@ -90,7 +104,6 @@ class Exporter:
             self._tell(BUSY, (heard if len(self.names) > 1 else receipt).get("busy_s", 0.0), name)
             for kind in ("prompt", "output"):
                 self._tell(TOKENS, heard.get(f"{kind}_tokens", 0), name, kind=kind)
-            self._tell(QUEUE, self.left, name)
         if len(self.names) > 1:
             self._tell(BUSY, spent.busy_s - sum(spent.stages.values()), OVERHEAD)
         together = ", ".join(self.names)
@@ -99,9 +112,9 @@ class Exporter:
 
     def end(self) -> None:
         """Says that nobody works here any more, and what was left."""
-        for name in self.names:
-            self._tell(QUEUE, self.left, name)
-            self._tell(WORKERS, 0, name)
+        self._ended.set()
+        self.workers = 0
+        self._tell_gauges()
 
     def _tell(self, metric: Metric, value: float, stage: str, **tags: str) -> None:
         if (metric.kind == "counter" and value <= 0) or (instrument := self.meter(metric)) is None:

@@ -2,9 +2,12 @@
 
 import json
 import re
+import time
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from curate import metrics, runner
 from curate.cost import Prices
@@ -64,6 +67,26 @@ def test_what_a_pass_does_is_told_for_each_of_its_stages() -> None:
     assert heard.told["rushes_queue", "text_area"] == 1
 
 
+def test_gauges_are_told_again_and_again_until_the_step_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray exports a gauge for 20 s; a unit may take longer."""
+    monkeypatch.setattr(metrics, "BEAT_S", 0.01)
+    heard = Instruments()
+    exporter = Exporter("r", ("clips",), 3, 2, meter=heard)
+    exporter.begin()
+    wanted = {("rushes_queue", "clips"): 3, ("rushes_workers", "clips"): 2}
+    for _ in range(2):
+        heard.told.clear()
+        deadline = time.monotonic() + 10
+        while dict(heard.told) != wanted and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert dict(heard.told) == wanted
+    exporter.end()
+    time.sleep(0.05)
+    heard.told.clear()
+    time.sleep(0.05)
+    assert not heard.told
+
+
 def test_one_stage_is_busy_as_long_as_its_workers() -> None:
     heard = Instruments()
     stage = {"rows": 5, "errors": 0, "busy_s": 2.0, "prompt_tokens": 0, "output_tokens": 0}
@@ -78,7 +101,7 @@ def test_windows_are_counted_as_in_the_progress() -> None:
     assert heard.told["rushes_rows", "clips"] == 2
 
 
-def test_without_ray_there_is_nothing_to_tell(monkeypatch: Any) -> None:
+def test_without_ray_there_is_nothing_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.modules", {})
     assert runner.meter(metrics.ROWS) is None
 

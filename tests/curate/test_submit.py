@@ -154,7 +154,9 @@ def test_a_job_runs_the_pipeline_into_the_projects_directory(head: Head, command
     run = head.directory / "runs" / "job"
     rows = head.exported(run, "ray_rushes_rows_total")
     assert rows == {"sources": 1, "clips": 1, "motion": 1, "shards": 1}, "Ray's agent exports what the tables hold"
-    assert head.exported(run, "ray_rushes_queue") == dict.fromkeys(rows, 0)
+    queue = head.exported(run, "ray_rushes_queue")  # Ray forgets gauges of steps that ended 20 s ago
+    assert queue == dict.fromkeys(queue, 0)
+    assert "shards" in queue
     spent = cost.read(str(run))
     busy = head.exported(run, "ray_rushes_busy_seconds_total")
     assert busy == pytest.approx({name: step.busy_s for name, step in spent.items()})

@@ -1,8 +1,9 @@
 """A run seen from outside: how many rows of how many each of its tables has, worked out from the files that lie there. Nothing is written.
 
-A part never changes, so each is opened once, and only its footer is read (of the clips table, three narrow columns). A look lists the tables
-that are not full; one that is full is listed again when what it is made from has grown. A look that would take longer than its budget stops in
-the middle and the next one goes on.
+A part never changes, so each is opened once, and only its footer is read (of the clips table, four narrow columns). Its name is a digest of
+its keys: one that was counted in another table holds as many rows here, and is opened for its errors alone, which may lag behind. A look lists
+the tables that are not full; one that is full is listed again when what it is made from has grown. A look that would take longer than its budget
+stops in the middle and the next one goes on.
 """
 
 import time
@@ -38,9 +39,10 @@ class PartCount:
 
 @dataclass
 class TableCounts:
-    """The parts of one table that were counted so far."""
+    """The parts of one table that were counted so far; `rows_of` is what is known of parts by their names, shared by all tables."""
 
     table: Table
+    rows_of: dict[str, int] = field(default_factory=dict)
     parts: dict[str, PartCount] = field(default_factory=dict)
     pending: list[str] = field(default_factory=list)
     listed_s: float = float("-inf")
@@ -59,6 +61,7 @@ class TableCounts:
                 some = self.pending[: 8 * READERS]
                 found = zip(some, pool.map(self._count, some), strict=True)
                 self.parts.update({name: count for name, count in found if count is not None})
+                self.rows_of.update({name: self.parts[name].rows for name in some if name in self.parts})
                 self.pending = self.pending[len(some) :]
 
     def _count(self, name: str) -> PartCount | None:
@@ -84,8 +87,14 @@ class TableCounts:
         )
 
     def sum(self, what: str) -> int:
-        """Of all parts counted."""
-        return sum(getattr(part, what) for part in self.parts.values())
+        """Of all parts counted; of rows, also of those whose number is known by their name."""
+        known = sum(self.rows_of.get(name, 0) for name in self.pending) if what == "rows" else 0
+        return known + sum(getattr(part, what) for part in self.parts.values())
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether there are parts of which not even the rows are known."""
+        return any(name not in self.rows_of for name in self.pending)
 
 
 class Watch:
@@ -124,6 +133,7 @@ class Watch:
             full = self._look_at_all(deadline_s)
         except FileNotFoundError:  # a table was dropped while it was read; the next look sees what is there then
             full = False
+        full = full and not any(counts.pending for counts in self._counts.values())
         self.finished = full and self._run.index() is not None and store.exists(report.path(self._run))
         now = time.monotonic()
         if before != [(line.done, line.errors) for line in self.board.lines]:
@@ -159,7 +169,8 @@ class Watch:
             self._run = Run.open(self.root)
             self._saved, self._listed = saved, self._run.listed
             self.board = Board([Line(name) for name in self._run.walk()])
-            self._counts = {name: TableCounts(table) for name, table in self._run.tables().items()}
+            rows_of: dict[str, int] = {}
+            self._counts = {name: TableCounts(table, rows_of) for name, table in self._run.tables().items()}
             self._selected, self._windows, self._plan = {}, (-1, 0), None
         self.waits_for = None
         return True
@@ -176,7 +187,7 @@ class Watch:
         )  # `sources` counts itself where nobody said how many there are
         line.done = counts.sum("windows" if line.name == "clips" else "rows")
         line.errors = counts.sum("errors")
-        if counts.pending:
+        if counts.is_behind:
             line.pace.seen.clear()  # what is counted late is not made now
         else:
             line.pace.add(line.done)

@@ -128,6 +128,21 @@ def test_a_look_has_a_budget(finished: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert watch.finished
 
 
+def test_rows_of_a_part_are_known_by_its_name(finished: Path) -> None:
+    """Tables of one pass have parts of the same names; at a first look at many the rows are there before the errors."""
+    tables = Run.open(finished).tables()
+    rows_of: dict[str, int] = {}
+    first, second = (TableCounts(tables[name], rows_of) for name in ("brightness", "motion"))
+    second.list_parts()
+    assert second.is_behind
+    assert second.sum("rows") == 0
+    first.list_parts()
+    first.count(float("inf"))
+    assert second.pending
+    assert not second.is_behind
+    assert second.sum("rows") == first.sum("rows") == len(tables["motion"].read_keys())
+
+
 def test_a_table_that_is_dropped_is_counted_anew(finished: Path, tmp_path: Path) -> None:
     target = tmp_path / "run"
     shutil.copytree(finished, target)

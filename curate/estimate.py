@@ -73,8 +73,10 @@ def estimate(run: Run, sample_s: float, prices: Prices, progress: Progress) -> E
     pipeline.check_stages(run)
     sample = _Sample(run.path("estimate"), run.pipeline)
     store.remove(sample.root)
+    drawn_from = dict(sorted(listed.items(), key=lambda item: _hash(item[0])))
     try:
-        return _walk(sample, dict(sorted(listed.items(), key=lambda item: _hash(item[0]))), sample_s, prices, progress)
+        with progress.over(sample.walk()):
+            return _walk(sample, drawn_from, sample_s, prices, progress)
     finally:
         store.remove(sample.root)
 
@@ -181,16 +183,16 @@ class _Sample(Run):
     def choose(self, sample_s: float) -> None:
         """Draws windows until they hold `sample_s` seconds."""
         window_s = self.pipeline.config.scan.window_s
-        for window in sorted(super().pending_windows(), key=lambda w: _hash(f"{w['source_id']} {w['window']}")):
+        for window in sorted(super().windows(), key=lambda w: _hash(f"{w['source_id']} {w['window']}")):
             if sum(self.seconds.values()) >= sample_s:
                 break
             rest_s = (window["duration_s"] or window_s) - window["window"] * window_s
             is_last = window["window"] == window["last_window"]
             self.seconds[window["source_id"], window["window"]] = rest_s if is_last else window_s
 
-    def pending_windows(self) -> list[dict[str, Any]]:
+    def windows(self) -> list[dict[str, Any]]:
         """Those drawn alone."""
-        return [w for w in super().pending_windows() if (w["source_id"], w["window"]) in self.seconds]
+        return [w for w in super().windows() if (w["source_id"], w["window"]) in self.seconds]
 
 
 def _hash(text: str) -> str:

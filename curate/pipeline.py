@@ -50,6 +50,7 @@ def execute(run: Run, progress: Progress, recompute: Sequence[str] = (), retry_e
                 "pipeline": dict(run.pipeline.resolved),
                 "directory": str(run.pipeline.directory),
                 "home": str(run.pipeline.home),
+                "listed": len(listed),
             },
         )
         if retry_errors:
@@ -57,23 +58,27 @@ def execute(run: Run, progress: Progress, recompute: Sequence[str] = (), retry_e
         for name, table in run.tables().items():
             table.begin(run.claims[name])
 
-        probe(run, listed, progress)
-        split(run, progress)
-        measure(run, progress)
-        caption(run, progress)
-        review(run, progress)
-        changed = shards.write(run, run.selection(), progress)
-        embed(run, progress)
-        run.ledger().check()
-        if changed or not index.is_current(run):
-            index.build(run)
-        if progress.did_something or changed or not store.exists(report.path(run)):
-            report.write(run)
+        with progress.over(run.walk(), run.root):
+            probe(run, listed, progress)
+            split(run, progress)
+            measure(run, progress)
+            caption(run, progress)
+            review(run, progress)
+            changed = shards.write(run, run.selection(), progress)
+            embed(run, progress)
+            run.ledger().check()
+            if changed or not index.is_current(run):
+                progress.doing("writing the search index")
+                index.build(run)
+            if progress.did_something or changed or not store.exists(report.path(run)):
+                progress.doing("writing the report")
+                report.write(run)
+            progress.doing("")
 
 
 def repair_shards(run: Run, files: Sequence[str], progress: Progress) -> None:
     """Writes shards of the newest version again, by file name. Raises RunError when they cannot be written."""
-    with _alone(run):
+    with _alone(run), progress.over(["shards"], run.root):
         shard_plan.spoil(run.shards_root(), files)
         shards.write(run, run.selection(), progress)
         index.build(run)
@@ -95,6 +100,7 @@ def split(run: Run, progress: Progress) -> None:
     units: list[dict[str, Any]] = []
     length_s = SECONDS_PER_UNIT
     pending = run.pending_windows()
+    total = len(run.windows())
     for window in pending:
         seconds = min(window["duration_s"] or scan.window_s, scan.window_s)
         if length_s + seconds > SECONDS_PER_UNIT:
@@ -109,8 +115,8 @@ def split(run: Run, progress: Progress) -> None:
         units,
         Resources(scan.workers),
         progress,
-        len(pending),
-        0,
+        total,
+        total - len(pending),
     )
 
 
@@ -153,6 +159,8 @@ def _apply_all(run: Run, kind: str, chosen: Callable[[], list[str]], progress: P
     clips = chosen()
     for level in range(max(step.level for step in steps) + 1):
         here = [(step, _pending(step.table, clips)) for step in steps if step.level == level]
+        for step, ids in here:
+            progress.seen(step.spec.name, len(clips), len(clips) - len(ids))
         for step, ids in here:
             if ids and step.whole:
                 _apply_whole(run, step, clips, progress)
@@ -237,7 +245,11 @@ def _do(
         for name in names:
             errors = tables[name].read(["error"]).column("error")
             counts[name] = [len(errors), len(errors) - errors.null_count]
-    with progress.step(", ".join(names), total, done, resources.gpus) as step:
+    with progress.step(", ".join(names), total, done, resources.gpus, len(units)) as step:
+        if units:
+            step.staffed(runner.workers_for(resources, len(units)))
+        for line in step.lines:
+            line.errors = counts[line.name][1]
         for receipt in runner.run_units(job, units, resources):
             step.advance(receipt)
             for name in names:

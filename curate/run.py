@@ -7,6 +7,7 @@ runs/demo/
 """
 
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -47,23 +48,29 @@ class Run:
     def __init__(self, root: str, pipeline: Pipeline) -> None:
         self.root = store.normalise(root)
         self.pipeline = pipeline
+        self.listed: int | None = None
+        """How many source files `rushes run` found when it began, where that is recorded."""
         self.sources_table = Table(self.path("sources"), sources.SCHEMA, key=("uri",))
         self.clips_table = Table(self.path("clips"), scan.SCHEMA, row_group_rows=ROW_GROUP_ROWS)
 
     @classmethod
     def open(cls, root: str | Path, overrides: tuple[str, ...] = ()) -> "Run":
-        """Opens a run directory. Raises UsageError when it is none."""
+        """Opens a run directory; stages of one's own are looked for beside its pipeline file, too. Raises UsageError when it is none."""
         where = store.join(store.normalise(str(root)), PIPELINE)
         saved = store.get_json(where)
         if saved is None:
             raise UsageError(f"'{root}' is not a run directory (it has no {PIPELINE}); `rushes run` makes one")
+        if saved["directory"] not in sys.path:
+            sys.path.append(saved["directory"])
         data = dict(saved["pipeline"])
         for override in overrides:
             config.override(data, override)
-        return cls(
+        run = cls(
             str(root),
             config.validate(data, Document(PIPELINE, data, {}), Path(saved["directory"]), Path(saved["home"])),
         )
+        run.listed = saved.get("listed")
+        return run
 
     def path(self, *names: str) -> str:
         """A path inside the run directory."""
@@ -85,6 +92,19 @@ class Run:
         """All tables by name, in the order in which they are made."""
         tables = {"sources": self.sources_table, "clips": self.clips_table}
         return tables | {step.spec.name: step.table for step in self.steps}
+
+    def phases(self) -> list[list[str]]:
+        """All tables and the shards in the order in which they are filled; what a phase holds, and how much, depends on those before it."""
+        of_kind = {
+            kind: [s.spec.name for s in self.steps if s.kind == kind]
+            for kind in ("measure", "caption", "review", "embed")
+        }
+        embeds = of_kind.pop("embed")
+        return [["sources"], ["clips"], *of_kind.values(), ["shards"], embeds]
+
+    def walk(self) -> list[str]:
+        """The tables of all phases, one after the other."""
+        return [name for phase in self.phases() for name in phase]
 
     def made_from(self) -> dict[str, tuple[str, ...]]:
         """Each table with the tables it is made from."""
@@ -258,15 +278,17 @@ class Run:
         """The windows of readable sources that are not scanned yet, each with what a worker must know of its source."""
         rows = self.clips_table.read(["source_id", "window"])
         done = set(zip(rows.column("source_id").to_pylist(), rows.column("window").to_pylist(), strict=True))
-        pending = []
+        return [window for window in self.windows() if (window["source_id"], window["window"]) not in done]
+
+    def windows(self) -> list[dict[str, Any]]:
+        """All windows of readable sources, each with what a worker must know of its source."""
+        found: list[dict[str, Any]] = []
         for source in sources.primary(self.sources()):
             last = scan.n_windows(source["duration_s"], self.pipeline.config.scan.window_s) - 1
             known_s = source["duration_s"] if pd.notna(source["duration_s"]) else None
             facts = {"uri": source["uri"], "source_id": source["source_id"], "duration_s": known_s, "last_window": last}
-            pending += [
-                {**facts, "window": window} for window in range(last + 1) if (source["source_id"], window) not in done
-            ]
-        return pending
+            found += [{**facts, "window": window} for window in range(last + 1)]
+        return found
 
 
 def _aligned(table: Table, columns: Sequence[str], clip_ids: pa.ChunkedArray) -> dict[str, pa.ChunkedArray]:

@@ -25,6 +25,7 @@ from curate.stage import one_sentence
 
 _TOKEN = secrets.token_hex(32)
 _own_environment: list[str] = []
+_meters: dict[str, Any] = {}
 
 BLOCKS = 4096
 """Units are grouped into at most this many Ray blocks, so that the driver's bookkeeping stays small in a run of millions of units."""
@@ -201,9 +202,23 @@ def stop() -> None:
         import ray
 
         ray.shutdown()
+    _meters.clear()
     for name in _own_environment:
         os.environ.pop(name, None)
     _own_environment.clear()
+
+
+def meter(metric: Any) -> Any:
+    """The instrument of ray.util.metrics for a declared metric (curate/metrics.py), or None when this process is not connected with Ray."""
+    if "ray" not in sys.modules or not sys.modules["ray"].is_initialized():
+        return None
+    if metric.name not in _meters:
+        from ray.util import metrics
+
+        more = {"boundaries": list(metric.boundaries)} if metric.boundaries else {}
+        make = {"counter": metrics.Counter, "gauge": metrics.Gauge, "histogram": metrics.Histogram}[metric.kind]
+        _meters[metric.name] = make(metric.name, description=metric.what, tag_keys=metric.tags, **more)
+    return _meters[metric.name]
 
 
 def workers_for(resources: Resources, n_units: int) -> int:

@@ -61,6 +61,7 @@ def write(run: Run, selection: Selection, progress: Progress) -> bool:
     finished = run.index()
     told = _told(run, selection)
     if finished is not None and not pending and finished["plan"] == plan.digest:
+        progress.seen("shards", finished["clips"], finished["clips"])
         if all(finished.get(key) == value for key, value in told.items()):
             return False
         store.put_json(store.join(root, "index.json"), {**finished, **told})
@@ -82,8 +83,11 @@ def write(run: Run, selection: Selection, progress: Progress) -> bool:
     clip_options = ClipOptions(**wanted, least_s=scan.min_clip_s / 2)
     job = ShardJob(scan.memory_mb, root, schema(run), clip_options, options.buckets, run.pipeline.config.digest)
     total = sum(map(len, plan.shards.values()))
-    with progress.step("shards", total, total - sum(len(unit["rows"]) for unit in units)) as step:
-        for receipt in runner.run_units(job, units, Resources(options.workers)):
+    resources, n_pending = Resources(options.workers), sum(len(unit["rows"]) for unit in units)
+    with progress.step("shards", total, total - n_pending, n_units=len(units)) as step:
+        if units:
+            step.staffed(runner.workers_for(resources, len(units)))
+        for receipt in runner.run_units(job, units, resources):
             step.advance(receipt)
     _write_index(run, plan, told)
     return True

@@ -66,7 +66,7 @@ class Table:
         """Removes the rows with these keys; parts without any of them are not touched. Returns how many went."""
         gone = 0
         for name in self.parts():
-            part = self._read_part(name)
+            part = self.read_part(name)
             keep = [k not in unwanted for k in self._keys_of(part)]
             if all(keep):
                 continue
@@ -105,7 +105,7 @@ class Table:
             return schema.empty_table()
         with ThreadPoolExecutor(READERS) as pool:  # object storage answers late, and many at once
             return pa.concat_tables(
-                pool.map(lambda name: self._read_part(name, wanted).select(schema.names).cast(schema), names)
+                pool.map(lambda name: self.read_part(name, wanted).select(schema.names).cast(schema), names)
             )
 
     def read_keys(self) -> set[Key]:
@@ -116,7 +116,7 @@ class Table:
         """Each part with the keys of its rows, in part order; a key that stood in an earlier part is left out."""
         seen: set[Key] = set()
         for name in self.parts():
-            fresh = [k for k in self._keys_of(self._read_part(name, list(self.key))) if k not in seen]
+            fresh = [k for k in self._keys_of(self.read_part(name, list(self.key))) if k not in seen]
             seen.update(fresh)
             yield name, fresh
 
@@ -127,7 +127,8 @@ class Table:
     def _media(self) -> set[str]:
         return {field.name for field in self.schema if _is_media(field.type)}
 
-    def _read_part(self, name: str, columns: list[str] | None = None) -> pa.Table:
+    def read_part(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        """The rows of one part, as they lie in it; without pictures where none are asked for."""
         media = self._media()
         if media and columns is not None and media.isdisjoint(columns):
             try:

@@ -2,6 +2,7 @@
 
 from rich.console import Console
 
+from curate.board import duration
 from curate.cli.common import grid
 from curate.estimate import Estimate
 
@@ -39,11 +40,3 @@ def show(found: Estimate, out: Console) -> None:
         highlight=False,
         soft_wrap=True,
     )
-
-
-def duration(seconds: float) -> str:
-    """Seconds as one reads them: 45 s, 12 min, 3.4 h, 2.1 days."""
-    for limit, unit, name in ((90, 1, "s"), (90 * 60, 60, "min"), (48 * 3600, 3600, "h")):
-        if seconds < limit:
-            return f"{seconds / unit:.1f} {name}" if seconds / unit < 10 else f"{seconds / unit:.0f} {name}"
-    return f"{seconds / 86400:.1f} days"

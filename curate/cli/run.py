@@ -1,6 +1,5 @@
 """`rushes run`: raw footage in, shards and a report out."""
 
-import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +8,7 @@ import typer
 from curate import estimate as guess
 from curate import pipeline as walk
 from curate import runner
+from curate.cli import summary
 from curate.cli.common import PipelineArgument, RunOption, SetOption, SourcesOption, console, load, warn
 from curate.cli.estimate import show as show_estimate
 from curate.cli.funnel import show
@@ -56,25 +56,8 @@ def command(
     finally:
         runner.stop()
     status = counts_of(opened)
-    if not progress.did_something:
-        out.print("nothing to do: everything was done before", highlight=False)
-    counts, shards = status["clips"], status["shards"]
-    out.print(
-        f"{status['sources']['total']} sources ({status['sources']['failed']} failed), {counts['total']} clips ({counts['failed']} failed), "
-        f"{counts['kept']} kept in {shards['files']} shard{'' if shards['files'] == 1 else 's'} ({shards['bytes'] / 2**20:.1f} MiB)",
-        highlight=False,
-    )
-    if status["sources"]["failed"] or counts["failed"]:
-        failed = f"{status['sources']['failed']} sources and {counts['failed']} clips failed"
-        out.print(
-            f"{failed}; list them with  rushes errors {shlex.quote(opened.root)}", highlight=False, soft_wrap=True
-        )
-    if not counts["kept"]:
+    summary.show(opened, status, progress, out)
+    if not status["clips"]["kept"]:
         warn("warning: nothing was kept; the funnel shows where it went:")
         show(opened, out)
-    out.print(
-        f"shards: {opened.shards_root()}\nreport: {opened.path('report', 'index.html')}",
-        highlight=False,
-        soft_wrap=True,
-    )
     finetune_run(opened)

@@ -1,12 +1,38 @@
-"""`rushes status`: how far a run is and what came of it."""
+"""`rushes status`: how far a run is and what came of it; with `--watch`, as long as it goes on."""
 
-from curate.cli.common import JsonOption, RunArgument, console, grid, print_json
+import time
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+from curate.cli.common import JsonOption, RunArgument, Stopped, console, grid, print_json
+from curate.errors import UsageError
 from curate.run import Run
 from curate.status import counts
+from curate.watch import Watch
+
+PAUSE = 4.0
+"""Between two looks, at least so many times as long as a look takes: on slow storage a watcher works a fifth of the time at most. Ours."""
 
 
-def command(run: RunArgument, as_json: JsonOption = False) -> None:
+def command(
+    run: RunArgument,
+    as_json: JsonOption = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Follows the run until it is finished, as often as --every says.")
+    ] = False,
+    every: Annotated[float, typer.Option("--every", min=0.1, help="With --watch: seconds between two looks.")] = 2.0,
+) -> None:
     """Shows the counts of a run: sources, clips, seconds, shards, and the rows of each table."""
+    if watch:
+        if as_json:
+            raise UsageError("--watch draws or prints lines; for JSON call `rushes status --json` whenever you like")
+        follow(Watch(run), every, console())
+        return
     status = counts(Run.open(run))
     if as_json:
         print_json(status)
@@ -24,3 +50,57 @@ def command(run: RunArgument, as_json: JsonOption = False) -> None:
     out.print(table)
     if not status["finished"]:
         out.print("not finished: `rushes run` goes on with it", highlight=False)
+
+
+def follow(watch: Watch, every_s: float, out: Console) -> None:
+    """Looks again and again until the run is finished; draws in place in a terminal, and prints a line per change elsewhere.
+
+    Ctrl-C ends it with exit code 130; the run knows nothing of its watcher.
+    """
+    try:
+        if out.is_terminal and not out.is_dumb_terminal:
+            with Live(console=out, get_renderable=lambda: _drawn(watch), refresh_per_second=1):
+                _look_on(watch, every_s, lambda: None)
+        else:
+            _look_on(watch, every_s, _Lines(watch, out).tell)
+    except Stopped as stopped:
+        out.print("no longer watching; the run is not touched by that", highlight=False)
+        raise typer.Exit(stopped.exit_code) from None
+    out.print(f"finished; more of it:  rushes status {watch.root}", highlight=False, soft_wrap=True)
+
+
+def _look_on(watch: Watch, every_s: float, tell: Callable[[], None]) -> None:
+    while True:
+        began = time.monotonic()
+        watch.look()
+        tell()
+        if watch.finished:
+            return
+        time.sleep(max(every_s, PAUSE * (time.monotonic() - began)))
+
+
+def _drawn(watch: Watch) -> RenderableType:
+    return Text(watch.waits_for) if watch.waits_for else watch.board
+
+
+class _Lines:
+    """What is new since the last look, line by line."""
+
+    def __init__(self, watch: Watch, out: Console) -> None:
+        self.watch, self.out = watch, out
+        self.told: dict[str, object] = {}
+
+    def tell(self) -> None:
+        """Prints a line for every table that has changed, and what the watch waits for, once."""
+        if self.watch.waits_for:
+            self._once("", self.watch.waits_for, self.watch.waits_for)
+        for line in self.watch.board.lines:
+            if line.done or line.state == "done":
+                self._once(line.name, (line.total, line.done, line.errors), line.plain())
+        if self.watch.is_quiet:
+            self._once("", self.watch.board.note[:11], self.watch.board.note)
+
+    def _once(self, name: str, what: object, text: str) -> None:
+        if self.told.get(name) != what:
+            self.told[name] = what
+            self.out.print(text, highlight=False, markup=False)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from curate.cli.estimate import duration
+from curate.board import duration
 from curate.cost import Prices, Spent
 from curate.errors import UsageError
 from curate.estimate import _line, _with_parts

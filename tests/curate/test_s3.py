@@ -14,8 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from curate import index, store
+from curate import cost, index, store
 from curate.run import Run
+from curate.watch import Watch
 from tests.curate.videos import write_video
 from tests.project import environment, moving
 from train_hooks.shard_index import read_index
@@ -138,6 +139,10 @@ def test_a_run_on_object_storage_survives_a_kill_and_is_the_same(project: Path, 
     )
     assert len(hits) == len(index.search(here, "anything", limit=10))
     assert done(rushes(project, env, "export", "s3://rushes/run", "--to", "csv", "--out", "csv")).startswith("12 clips")
+    watch = Watch("s3://rushes/run")
+    watch.look()
+    assert watch.finished, watch.board
+    assert {"clips", "shards"} <= cost.read("s3://rushes/run").keys(), "what the killed session began is counted too"
     # A smaller selection is a version beside it, with shards copied on the server.
     done(rushes(project, env, "run", "--set", "keep.brightness.above=p50"))
     assert Run.open("s3://rushes/run").shards_root() == "s3://rushes/run/shards/v2"

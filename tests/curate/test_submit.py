@@ -1,10 +1,12 @@
 """Ray jobs on a real local head, with token authentication off and on: three ways to submit, one result."""
 
 import contextlib
+import re
 import shutil
 import socket
 import subprocess
 import time
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from curate import submit
+from curate import cost, submit
 from curate.run import Run
 from curate.status import counts
 from tests.curate.videos import write_video
@@ -37,6 +39,18 @@ class Head:
     directory: Path
     env: dict[str, str]
     address: str
+    metrics: str
+    """Where Prometheus would look."""
+
+    def exported(self, run: Path, name: str) -> dict[str, float]:
+        """A metric of the last job, by stage."""
+        with urllib.request.urlopen(self.metrics, timeout=30) as answer:
+            lines = re.findall(rf"^{name}{{(.*)}} (\S+)$", answer.read().decode(), flags=re.M)
+        told = [(dict(re.findall(r'(\w+)="([^"]*)"', labels)), float(value)) for labels, value in lines]
+        last = max((labels["WorkerId"] for labels, _ in told), default="")
+        return {
+            labels["stage"]: value for labels, value in told if (labels["run"], labels["WorkerId"]) == (str(run), last)
+        }
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
         """Runs a command; once more when the head has only just come up and has no agent for jobs yet."""
@@ -74,12 +88,15 @@ def head(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     if request.param == "token":
         subprocess.run(["ray", "get-auth-token", "--generate"], env=env, capture_output=True, check=True, timeout=60)
         env["RAY_AUTH_MODE"] = "token"
-    port, dashboard, agent = free_port(), free_port(), free_port()  # the tests beside this one have a Ray of their own
+    port, dashboard, agent, metrics = (
+        free_port() for _ in range(4)
+    )  # the tests beside this one have a Ray of their own
     where = [
         "--node-ip-address=127.0.0.1",
         f"--port={port}",
         f"--dashboard-port={dashboard}",
         f"--dashboard-agent-listen-port={agent}",
+        f"--metrics-export-port={metrics}",
         "--dashboard-host=127.0.0.1",
         "--num-cpus=2",
     ]
@@ -93,7 +110,7 @@ def head(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
             start_new_session=True,
         )
         env |= {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}"}
-        found = Head(directory, env, f"http://127.0.0.1:{dashboard}")
+        found = Head(directory, env, f"http://127.0.0.1:{dashboard}", f"http://127.0.0.1:{metrics}/metrics")
         try:
             deadline = time.monotonic() + 120
             while found.run("ray", "job", "list").returncode:
@@ -134,6 +151,16 @@ def test_a_job_runs_the_pipeline_into_the_projects_directory(head: Head, command
     status = counts(Run.open(head.directory / "runs" / "job"))
     assert status["shards"]["clips"] == 1
     assert "motion: 1 done" in done.stdout or "motion: 1 of 1" in done.stdout, "a job prints plain lines"
+    run = head.directory / "runs" / "job"
+    rows = head.exported(run, "ray_rushes_rows_total")
+    assert rows == {"sources": 1, "clips": 1, "motion": 1, "shards": 1}, "Ray's agent exports what the tables hold"
+    queue = head.exported(run, "ray_rushes_queue")  # Ray forgets gauges of steps that ended 20 s ago
+    assert queue == dict.fromkeys(queue, 0)
+    assert "shards" in queue
+    spent = cost.read(str(run))
+    busy = head.exported(run, "ray_rushes_busy_seconds_total")
+    assert busy == pytest.approx({name: step.busy_s for name, step in spent.items()})
+    assert head.exported(run, "ray_rushes_errors_total") == {}
 
 
 def test_a_job_that_fails_is_a_failed_command(head: Head) -> None:

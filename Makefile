@@ -37,6 +37,7 @@ demo: venv
 	$(BIN)/rushes run pipeline.yaml --run $(RUN)
 endif
 	$(BIN)/rushes train --recipe tiny --shards $(RUN) --out $(TRAIN)
+	$(BIN)/rushes report $(RUN)
 	@echo
 	@echo "report:  $(RUN)/report/index.html"
 	@echo "shards:  $(RUN)/shards"

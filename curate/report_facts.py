@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate import status, store
+from curate import cost, status, store
 from curate.run import Run
 from curate.steps import CLIP_FACTS
 
@@ -72,7 +72,8 @@ def _fixed_seconds(run: Run) -> dict[str, float] | None:
     """
     if run.pending_windows():
         return None
-    ledger, selection = run.ledger(), run.selection()
+    selection = run.selection()
+    ledger = run.ledger(selection)
     unwritten_s = selection.kept_s - ledger.kept_s
     return {
         "total_s": ledger.total_s,
@@ -99,9 +100,12 @@ def error_groups(failures: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _costs(run: Run) -> list[dict[str, Any]]:
-    """What each step has cost so far, as `rushes run` wrote it down; none for a run made before it did."""
-    spent = store.get_json(run.path("spent.json")) or {}
-    return [{"name": name, **values} for name, values in spent.items()]
+    """What each step has cost so far; in a pass that several stages share, each of them has a row of its own below it."""
+    found: list[dict[str, Any]] = []
+    for name, spent in cost.read(run.root).items():
+        found.append({"name": name, "rows": spent.rows, "errors": spent.errors, "busy_s": spent.busy_s, "tokens": spent.tokens})
+        found += [{"name": part, "busy_s": share * spent.busy_s, "of": name} for part, share in spent.shares.items()]
+    return found
 
 
 def trainings(run: Run, folder: str) -> list[dict[str, Any]]:

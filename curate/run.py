@@ -247,9 +247,9 @@ class Run:
         wide = self.wide(kinds, keep)
         return select(wide, {name: rule for name, rule in keep.items() if name in wide.columns or kinds == SCORED})
 
-    def ledger(self) -> Ledger:
-        """The account of every input second. Raises RunError when the spans of a source do not meet."""
-        selection = self.selection()
+    def ledger(self, selection: Selection | None = None) -> Ledger:
+        """The account of every input second, of this selection or the pipeline's. Raises RunError when the spans of a source do not meet."""
+        selection = selection or self.selection()
         chosen = set(selection.clip_ids)
         unwritten = [item for item in (self.index() or {}).get("left_out", []) if item["clip_id"] in chosen]
         return balance(self.sources(), self.spans(), selection, sum(item["seconds"] for item in unwritten))

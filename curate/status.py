@@ -59,7 +59,7 @@ def failures(run: Run) -> Iterator[dict[str, Any]]:
                 "clip_id": None,
                 "error": row["error"],
             }
-    wide = run.wide()
+    wide = run.wide(columns=())
     uris = dict(zip(wide["clip_id"], wide["uri"], strict=True))
     paths = {row["source_id"]: row["uri"] for row in sources.primary(run.sources())}
     for row in run.clips_table.read(["source_id", "start_s", "end_s", "error"]).to_pylist():

@@ -7,7 +7,7 @@ import typer
 
 from curate import estimate as guess
 from curate import pipeline as walk
-from curate import runner
+from curate import report, runner
 from curate.cli import summary
 from curate.cli.common import PipelineArgument, RunOption, SetOption, SourcesOption, console, load, warn
 from curate.cli.estimate import show as show_estimate
@@ -60,4 +60,5 @@ def command(
     if not status["clips"]["kept"]:
         warn("warning: nothing was kept; the funnel shows where it went:")
         show(opened, out)
-    finetune_run(opened)
+    if finetune_run(opened):
+        report.write(opened)

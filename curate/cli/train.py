@@ -143,16 +143,17 @@ def finetune(config: TrainConfig, shards: str, out: Path, overrides: dict[str, s
     )
 
 
-def finetune_run(run: Run) -> None:
-    """The finetuning that a pipeline file asks for, on the run's shards."""
+def finetune_run(run: Run) -> bool:
+    """The finetuning that a pipeline file asks for, on the run's shards; whether it asks for one."""
     config = run.pipeline.config.train
     if config is None:
-        return
+        return False
     recipe = _recipe_of(run, config)
     home = Path(store.local_path_of(run.root)) if store.is_local(run.root) else Path.cwd()
     out = home / (config.out or f"train/{Path(recipe).stem}")
     with trainer():
         finetune(config.model_copy(update={"recipe": recipe}), run.shards_root(), out, _values(config))
+    return True
 
 
 def check_finetune(run: Run) -> None:

@@ -31,13 +31,12 @@ function open_time() {
   if (!facts.stages.length) { section.append(make("p", { class: "note" }, "This run was made before costs were kept.")); return; }
   const money = make("input", { type: "text", size: 6, inputmode: "decimal", value: "", placeholder: "0", "aria-label": "price of a worker hour" }), place = make("div", {});
   const draw = () => {
-    const all = facts.stages.reduce((sum, stage) => sum + stage.busy_s, 0), price = Number(money.value) || 0;
+    const all = facts.stages.reduce((sum, stage) => sum + (stage.of ? 0 : stage.busy_s), 0), price = Number(money.value) || 0;
     place.replaceChildren(grid(["step", "done", "failed", "worker seconds", "share", "", "done per worker second", "tokens", ...(price ? ["cost"] : [])], facts.stages.map((stage) => {
-      const bar = make("span", { class: "bar kept" });
+      const bar = make("span", { class: stage.of ? "bar dropped" : "bar kept" });
       bar.style.width = `${all ? (100 * stage.busy_s) / all : 0}%`;
-      const tokens = (stage.prompt_tokens ?? 0) + (stage.output_tokens ?? 0);
-      return [stage.name, stage.rows, stage.errors, make("td", { class: "n" }, stage.busy_s.toFixed(1)), make("td", { class: "n" }, share(stage.busy_s, all)), make("td", { class: "bars" }, bar),
-        make("td", { class: "n" }, stage.busy_s ? shown(stage.rows / stage.busy_s) : "–"), tokens || "", ...(price ? [make("td", { class: "n" }, ((stage.busy_s / 3600) * price).toFixed(2))] : [])];
+      return [make("td", { class: stage.of ? "part" : undefined }, stage.name), stage.rows ?? "", stage.errors ?? "", make("td", { class: "n" }, stage.busy_s.toFixed(1)), make("td", { class: "n" }, share(stage.busy_s, all)), make("td", { class: "bars" }, bar),
+        make("td", { class: "n" }, stage.of || !stage.busy_s ? "" : shown(stage.rows / stage.busy_s)), stage.tokens || "", ...(price ? [make("td", { class: "n" }, ((stage.busy_s / 3600) * price).toFixed(2))] : [])];
     })));
   };
   money.addEventListener("input", draw);

@@ -89,7 +89,7 @@ class TableCounts:
     def sum(self, what: str) -> int:
         """Of all parts counted; of rows, also of those whose number is known by their name."""
         known = sum(self.rows_of.get(name, 0) for name in self.pending) if what == "rows" else 0
-        return known + sum(getattr(part, what) for part in self.parts.values())
+        return known + sum(int(getattr(part, what)) for part in self.parts.values())
 
     @property
     def is_behind(self) -> bool:

@@ -45,13 +45,13 @@ WRITE_S, MEMORY_GB, USABLE_S, FRAMES = 120.0, 2.0, 3.0, 30.0
 
 
 def thumbnails(n: int = 16) -> list[bytes]:
-    """JPEGs of 640 x 360 px as heavy as those of ordinary footage (about 25 kB)."""
+    """JPEGs of 640 x 360 px as heavy as those of ordinary footage (about 30 kB)."""
     rng = np.random.default_rng(0)
     found = []
     for _ in range(n):
         picture = sum(
             cv2.resize(rng.integers(0, 255, (size, size * 2, 3)).astype(np.float32), (640, 360)) / (i + 1)
-            for i, size in enumerate((4, 16, 50))
+            for i, size in enumerate((4, 16, 24))
         )
         picture = cv2.normalize(picture, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
         found.append(cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes())

@@ -4,6 +4,7 @@
 let ids = [];
 
 async function start() {
+  for (const piece of ["ids", "places", "good", "sources"]) load(piece).catch(() => {});  // on their way while the run is read
   await open_run();
   document.title = `rushes: ${facts.name}`;
   byId("title").textContent = facts.name;

@@ -7,6 +7,7 @@ runs/demo/
 """
 
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -57,6 +58,8 @@ class Run:
         saved = store.get_json(where)
         if saved is None:
             raise UsageError(f"'{root}' is not a run directory (it has no {PIPELINE}); `rushes run` makes one")
+        if saved["directory"] not in sys.path:
+            sys.path.append(saved["directory"])  # where the stages of the pipeline's own lie
         data = dict(saved["pipeline"])
         for override in overrides:
             config.override(data, override)

@@ -20,8 +20,6 @@ from curate.run import Run
 from curate.select import select
 
 JPEG_QUALITY = 85
-LONG = 40
-"""From so many characters on a text gets a line of its own on a sheet."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +71,8 @@ def show(run: Run, clip_ids: Sequence[str], columns: Sequence[str] = ("caption",
     rows = []
     for clip_id, note in zip(wanted, [*notes, *[""] * len(wanted)], strict=False):
         told = [(name, _short(wide.at[clip_id, name])) for name in columns if name in wide.columns]
-        head = [note, clip_id, *(f"{name} {value}" for name, value in told if len(value) < LONG)]
-        lines = ["   ".join(filter(None, head)), *(f"{name}: {value}" for name, value in told if len(value) >= LONG)]
+        head = [note, clip_id, *(f"{name} {value}" for name, value in told if " " not in value)]
+        lines = ["   ".join(filter(None, head)), *(f"{name}: {value}" for name, value in told if " " in value)]
         rows.append(("\n".join(lines), found[clip_id]))
     return Sheet(contact.clip_sheet(rows))
 

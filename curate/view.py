@@ -19,7 +19,7 @@ from curate.errors import ConfigError, UsageError
 from curate.run import Run
 from curate.select import select
 
-JPEG_QUALITY = 85
+JPEG_QUALITY = 78
 
 
 @dataclass(frozen=True)

@@ -40,9 +40,10 @@ def execute(path: Path, variables: dict[str, str]) -> NotebookNode:
     env["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [variables.get("PYTHONPATH")])])
     client = NotebookClient(
         book,
-        timeout=580,
+        timeout=1800,
         kernel_name="python3",
         record_timing=False,
+        coalesce_streams=True,
         resources={"metadata": {"path": str(FOLDER)}},
     )
     with client.setup_kernel(env=env, cwd=str(FOLDER)):
@@ -66,7 +67,7 @@ def text_of(output: Any) -> str:
 def clean(book: NotebookNode) -> NotebookNode:
     """The notebook as it is committed: no metadata of the machine, no videos, and the digest that its outputs belong to.
 
-    Raises ValueError for an error, for anything on standard error, and for a path of this machine.
+    Raises ValueError for an error, for anything on standard error, for a terminal's escape codes and for a path of this machine.
     """
     for cell in book.cells:
         cell.metadata = nbformat.from_dict({})
@@ -76,6 +77,8 @@ def clean(book: NotebookNode) -> NotebookNode:
                 output.metadata = nbformat.from_dict({})
                 if "<video" in output.data.get("text/html", ""):
                     output.data = nbformat.from_dict({"text/plain": PLAYER})
+            if "\x1b[" in text_of(output):
+                raise ValueError("an output holds a terminal's escape codes")
             if output.output_type == "error" or output.get("name") == "stderr":
                 raise ValueError(
                     f"a cell failed or wrote to standard error: {output.get('text', output.get('evalue'))}"

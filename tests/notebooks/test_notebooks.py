@@ -91,6 +91,7 @@ def test_it_runs_from_top_to_bottom(name: str, variables: dict[str, str]) -> Non
     tables = [o.data["text/html"] for o in told if "<table" in o.get("data", {}).get("text/html", "")]
     assert all("<td>" in table for table in tables)
     text = "".join(map(books.text_of, told))
+    assert "\x1b[" not in text
     if name.startswith("01"):
         assert "<video" in text
     if name.startswith("04"):

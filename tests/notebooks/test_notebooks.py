@@ -40,7 +40,6 @@ text_width: 16
 vae_fit_steps: 0
 sample_steps: 1
 threads: 1
-steps: 3
 batch: 2
 heldout_every: 1
 """
@@ -70,6 +69,7 @@ def variables(tmp_path_factory: pytest.TempPathFactory, rushes: Rushes) -> dict[
     return {
         "RUSHES_RUN": str(folder / "run"),
         "RUSHES_RECIPE": str(folder / "recipe.yaml"),
+        "RUSHES_STEPS": "3",
         "RUSHES_OUT": str(folder / "trained"),
         "RUSHES_SCRATCH": str(folder / "my_filter"),
     }

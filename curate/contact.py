@@ -12,6 +12,7 @@ from curate.video import frames_at
 SIDE, INSIDE = 3, 4
 """Frames drawn on either side of a boundary, and inside a gradual one at most."""
 ROW_PX, GAP_PX, TEXT_PX = 90, 4, 16
+FONT, FONT_SCALE, TEXT_LEFT_PX = cv2.FONT_HERSHEY_SIMPLEX, 0.4, 3
 THUMBNAILS = 6
 """Of a clip, on a sheet of clips."""
 MOST_ROWS = 400
@@ -49,10 +50,10 @@ def sheet(uri: str, boundaries: Sequence[Boundary], times_s: Sequence[float], sh
 
 
 def clip_sheet(clips: Sequence[tuple[str, Sequence[bytes]]], thumbnails: int = THUMBNAILS) -> bytes:
-    """A PNG with one row per clip: a line of text, and thumbnails evenly spread over it.
+    """A PNG with one row per clip: its text, wrapped, and thumbnails evenly spread over it.
 
     Args:
-        clips: (text, thumbnails as JPEG) of each.
+        clips: (text, thumbnails as JPEG) of each; a text may have several lines.
         thumbnails: How many are drawn of a clip at most.
     """
     rows = []
@@ -63,7 +64,7 @@ def clip_sheet(clips: Sequence[tuple[str, Sequence[bytes]]], thumbnails: int = T
     width_px = max((sum(p.shape[1] + GAP_PX for p in row) for _, row in rows if row), default=360)
     lines = []
     for text, row in rows:
-        lines.append(_text(text.encode("ascii", "replace").decode(), width_px))
+        lines += [_text(line, width_px) for line in _wrapped(text.encode("ascii", "replace").decode(), width_px)]
         if row:
             lines.append(_strip(row, width_px))
     return _png(np.concatenate(lines) if lines else _text("no clips", 360))
@@ -103,9 +104,24 @@ def _strip(cells: list[NDArray[np.uint8]], width_px: int) -> NDArray[np.uint8]:
     return strip
 
 
+def _wrapped(text: str, width_px: int) -> list[str]:
+    """The lines of a text, none wider than the sheet unless a single word is."""
+    lines = []
+    for paragraph in text.split("\n"):
+        line = ""
+        for word in paragraph.split(" "):
+            longer = f"{line} {word}" if line else word
+            if line and cv2.getTextSize(longer, FONT, FONT_SCALE, 1)[0][0] > width_px - 2 * TEXT_LEFT_PX:
+                lines.append(line)
+                longer = word
+            line = longer
+        lines.append(line)
+    return lines
+
+
 def _text(text: str, width_px: int) -> NDArray[np.uint8]:
     line = np.full((TEXT_PX, width_px, 3), 32, np.uint8)
-    cv2.putText(line, text, (3, TEXT_PX - 4), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (220, 220, 220), 1, cv2.LINE_AA)
+    cv2.putText(line, text, (TEXT_LEFT_PX, TEXT_PX - 4), FONT, FONT_SCALE, (220, 220, 220), 1, cv2.LINE_AA)
     return line
 
 

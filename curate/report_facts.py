@@ -103,7 +103,9 @@ def _costs(run: Run) -> list[dict[str, Any]]:
     """What each step has cost so far; in a pass that several stages share, each of them has a row of its own below it."""
     found: list[dict[str, Any]] = []
     for name, spent in cost.read(run.root).items():
-        found.append({"name": name, "rows": spent.rows, "errors": spent.errors, "busy_s": spent.busy_s, "tokens": spent.tokens})
+        found.append(
+            {"name": name, "rows": spent.rows, "errors": spent.errors, "busy_s": spent.busy_s, "tokens": spent.tokens}
+        )
         found += [{"name": part, "busy_s": share * spent.busy_s, "of": name} for part, share in spent.shares.items()]
     return found
 

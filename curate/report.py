@@ -9,6 +9,8 @@ report/
 
 import hashlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import Any
@@ -21,7 +23,7 @@ from curate import report_columns, report_facts, report_pictures, store
 from curate.report_columns import as_json, piece
 from curate.report_pictures import Look
 from curate.run import Run
-from curate.select import passing
+from curate.select import passing, select
 
 MOST_CLIPS = 200_000
 """A larger run is shown by so many of its clips, evenly chosen. Ours: what a browser filters and draws without a pause."""
@@ -31,55 +33,60 @@ DATA = "data/none"
 
 def write(run: Run) -> str:
     """Writes the report and returns the path of its page. What an open page has loaded stays until the next but one."""
-    root = run.path("report")
-    clips = _shown(run.arrow())
-    packed = report_columns.pack(clips)
+    root, keep = run.path("report"), run.pipeline.config.keep
+    everything = run.arrow()
+    clips = _shown(everything)
     ids = clips.column("clip_id").to_pylist()
-    look = Look.of(len(clips))
-    sheets = report_pictures.write(
-        run.clips_table, set(ids), store.join(root, "pictures"), look, run.pipeline.config.scan.thumb_short_side_px
-    )
-    places = [sheets.places.get(clip_id, (-1, 0)) for clip_id in ids]
-    facts = report_facts.facts(run)
+    look, short_side_px = Look.of(len(clips)), run.pipeline.config.scan.thumb_short_side_px
+    with ThreadPoolExecutor(1) as aside:  # pictures take longest, and the rest needs one core
+        folder = store.join(root, "pictures")
+        drawing = aside.submit(report_pictures.write, run.clips_table, set(ids), folder, look, short_side_px)
+        packed = report_columns.pack(clips)
+        needed = list(dict.fromkeys(["clip_id", "start_s", "end_s", "error", *keep]))
+        facts = report_facts.facts(run, select(everything.select(needed).to_pandas(), keep))
+        facts["trainings"] = report_facts.trainings(run, store.join(root, "trainings"))
+        sheets = drawing.result()
     facts |= {
         "rows": len(clips),
-        "clips": len(run.clip_ids()),
+        "clips": len(everything),
         "text_rows": report_columns.TEXT_ROWS,
         "columns": list(report_columns.describe(packed.columns, report_facts.of_stages(run))),
-        "pictures": {
-            "sheets": sheets.names,
-            "frames": look.frames,
-            "width_px": look.width_px,
-            "height_px": look.height_px,
-            "clips": report_pictures.SHEET_CLIPS,
-        },
+        "pictures": {"sheets": sheets.names, **asdict(look)},
     }
     pieces = packed.pieces | {
-        "places": _places(places),
         "ids": as_json(ids),
-        "sources": _numbered(clips),
+        "places": _int32([sheets.places.get(clip_id, (-1, 0)) for clip_id in ids]),
+        "sources": _int32(clips.column("source_id").combine_chunks().dictionary_encode().indices),
         "good": _bytes(pc.is_null(clips.column("error"))),
+        **_masks(run, clips, facts),
     }
-    pieces |= _masks(run, clips, facts)
-    aside = store.join(root, "trainings")
-    store.remove(aside)
-    facts["trainings"] = report_facts.trainings(run, aside)
     pieces["run"] = as_json(facts)
-    version = hashlib.sha256(b"".join(hashlib.sha256(pieces[name]).digest() for name in sorted(pieces))).hexdigest()[
-        :12
-    ]
-    for name, data in pieces.items():
-        store.put(store.join(root, "data", version, f"{name}.js"), piece(name, data))
+    _put_page(root, _put_data(root, pieces))
+    return path(run)
+
+
+def _put_data(root: str, pieces: dict[str, bytes]) -> str:
+    """Writes the pieces and returns the name of their folder, which is a digest of them."""
+    told = b"".join(hashlib.sha256(name.encode() + pieces[name]).digest() for name in sorted(pieces))
+    version = hashlib.sha256(told).hexdigest()[:12]
+    with ThreadPoolExecutor() as pool:  # object storage answers late, and many at once
+        put = lambda item: store.put(store.join(root, "data", version, f"{item[0]}.js"), piece(*item))  # noqa: E731
+        for _ in pool.map(put, pieces.items()):
+            pass
+    return version
+
+
+def _put_page(root: str, version: str) -> None:
+    """Writes the page itself, last the one that names the data, and removes older data."""
     page = files("curate").joinpath("page")
     for name, data in _files(page):
         if name != "index.html":
             store.put(store.join(root, "page", *name.split("/")), data)
     index = page.joinpath("index.html").read_text(encoding="utf-8").replace(DATA, f"data/{version}")
-    store.put(path(run), index.encode())
+    store.put(store.join(root, "index.html"), index.encode())
     for old in store.names(store.join(root, "data"), ""):
         if old != version:
             store.remove(store.join(root, "data", old))
-    return path(run)
 
 
 def path(run: Run) -> str:
@@ -107,15 +114,8 @@ def _masks(run: Run, clips: pa.Table, facts: dict[str, Any]) -> dict[str, bytes]
     return found
 
 
-def _places(places: list[tuple[int, int]]) -> bytes:
-    """Number of the sheet and row on it of each clip, as int32 pairs."""
-    return np.array(places, "<i4").reshape(-1, 2).tobytes()
-
-
-def _numbered(clips: pa.Table) -> bytes:
-    """Which source each clip is of, as a number (int32)."""
-    codes = clips.column("source_id").combine_chunks().dictionary_encode().indices
-    return bytes(codes.to_numpy().astype("<i4").tobytes())
+def _int32(numbers: Any) -> bytes:
+    return np.asarray(numbers, "<i4").tobytes()
 
 
 def _bytes(flags: pa.ChunkedArray) -> bytes:

@@ -54,9 +54,9 @@ def pack(clips: pa.Table) -> Packed:
             packed.pieces[told["piece"]] = data
         packed.columns.append(told)
     for n, first in enumerate(range(0, len(clips), TEXT_ROWS)):
-        some = {name: column.slice(first, TEXT_ROWS).to_pylist() for name, column in texts.items()}
+        some = {name: _plain_all(column.slice(first, TEXT_ROWS)) for name, column in texts.items()}
         told_rows = [
-            {name: _plain(values[i]) for name, values in some.items() if values[i] is not None}
+            {name: values[i] for name, values in some.items() if values[i] is not None}
             for i in range(min(TEXT_ROWS, len(clips) - first))
         ]
         packed.pieces[f"text-{n:05d}"] = as_json(told_rows)
@@ -102,6 +102,11 @@ def _numbers(column: pa.Array) -> tuple[bytes, dict[str, Any]]:
     if np.array_equal(short.astype(np.float64), values, equal_nan=True):
         return short.tobytes(), {"type": "f32"}
     return values.astype("<f8").tobytes(), {"type": "f64"}
+
+
+def _plain_all(column: pa.Array) -> list[Any]:
+    values: list[Any] = column.to_pylist()
+    return values if pa.types.is_string(column.type) else [_plain(value) for value in values]
 
 
 def _plain(value: Any) -> Any:

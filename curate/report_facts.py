@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from curate import cost, status, store
 from curate.run import Run
+from curate.select import Selection
 from curate.steps import CLIP_FACTS
 
 EXAMPLES = 5
@@ -24,8 +25,8 @@ FACTS_SHOWN = ("duration_s", "fps", "width_px", "height_px", "start_confidence",
 """Facts of a clip that are shown as measures."""
 
 
-def facts(run: Run) -> dict[str, Any]:
-    """Everything but the columns themselves."""
+def facts(run: Run, selection: Selection) -> dict[str, Any]:
+    """Everything but the columns themselves. `selection` is what the pipeline's rules keep."""
     listed = run.sources()
     index = run.index() or {}
     return {
@@ -42,7 +43,7 @@ def facts(run: Run) -> dict[str, Any]:
             "bytes": index.get("bytes", 0),
         },
         "unwritten": [item["clip_id"] for item in index.get("left_out", [])],
-        "ledger": _fixed_seconds(run),
+        "ledger": _fixed_seconds(run, selection),
         "keep": [
             {"column": name, **rule.model_dump(by_alias=True, exclude_none=True)}
             for name, rule in run.pipeline.config.keep.items()
@@ -64,7 +65,7 @@ def of_stages(run: Run) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _fixed_seconds(run: Run) -> dict[str, float] | None:
+def _fixed_seconds(run: Run, selection: Selection) -> dict[str, float] | None:
     """The entries of the ledger that no rule changes; None while there are sources to scan.
 
     `failed_s` are the seconds of files and spans that failed; those of clips on which a stage failed, or that could not be written, the page
@@ -72,7 +73,6 @@ def _fixed_seconds(run: Run) -> dict[str, float] | None:
     """
     if run.pending_windows():
         return None
-    selection = run.selection()
     ledger = run.ledger(selection)
     unwritten_s = selection.kept_s - ledger.kept_s
     return {
@@ -112,6 +112,7 @@ def _costs(run: Run) -> list[dict[str, Any]]:
 
 def trainings(run: Run, folder: str) -> list[dict[str, Any]]:
     """The trainings under `train/` of the run: their curves, and their samples, which are copied into `folder`."""
+    store.remove(folder)
     found: list[dict[str, Any]] = []
     for name in store.names(run.path("train"), ""):
         metrics = run.path("train", name, "metrics.parquet")

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
+import pyarrow.compute as pc
+
 from curate import sources
 from curate.run import Run
 from curate.table import Table
@@ -50,44 +52,25 @@ def counts(run: Run) -> dict[str, Any]:
 
 def failures(run: Run) -> Iterator[dict[str, Any]]:
     """Everything that failed: a file, a span, a stage on a clip, a clip that could not be written; one dict each, with a sentence."""
-    for row in run.sources_table.read(["uri", "source_id", "error"]).to_pylist():
-        if row["error"]:
-            yield {
-                "table": "sources",
-                "uri": row["uri"],
-                "source_id": row["source_id"],
-                "clip_id": None,
-                "error": row["error"],
-            }
-    wide = run.wide(columns=())
-    uris = dict(zip(wide["clip_id"], wide["uri"], strict=True))
+    for row in _failed(run.sources_table, ["uri", "source_id"]):
+        told = {"uri": row["uri"], "source_id": row["source_id"], "clip_id": None}
+        yield {"table": "sources", **told, "error": row["error"]}
     paths = {row["source_id"]: row["uri"] for row in sources.primary(run.sources())}
-    for row in run.clips_table.read(["source_id", "start_s", "end_s", "error"]).to_pylist():
-        if row["error"]:
-            span = {"start_s": row["start_s"], "end_s": row["end_s"]}
-            where = {
-                "table": "clips",
-                "uri": paths.get(row["source_id"]),
-                "source_id": row["source_id"],
-                "clip_id": None,
-            }
-            yield {**where, **span, "error": row["error"]}
-    for step in run.steps:
-        for row in step.table.read(["error"]).to_pylist():
-            if row["error"]:
-                yield {
-                    "table": step.spec.name,
-                    "uri": uris.get(row["clip_id"]),
-                    "clip_id": row["clip_id"],
-                    "error": row["error"],
-                }
-    for item in (run.index() or {}).get("left_out", []):
-        yield {
-            "table": "shards",
-            "uri": uris.get(item["clip_id"]),
-            "clip_id": item["clip_id"],
-            "error": item["error"],
-        }
+    for row in _failed(run.clips_table, ["source_id", "start_s", "end_s"]):
+        told = {"uri": paths.get(row["source_id"]), "source_id": row["source_id"], "clip_id": None}
+        yield {"table": "clips", **told, "start_s": row["start_s"], "end_s": row["end_s"], "error": row["error"]}
+    failed = [(step.spec.name, row["clip_id"], row["error"]) for step in run.steps for row in _failed(step.table, [])]
+    failed += [("shards", item["clip_id"], item["error"]) for item in (run.index() or {}).get("left_out", [])]
+    spans = run.clips_table.read(["source_id"]) if failed else run.clips_table.schema.empty_table()
+    source_of = dict(zip(spans.column("clip_id").to_pylist(), spans.column("source_id").to_pylist(), strict=True))
+    for table, clip_id, error in failed:
+        yield {"table": table, "uri": paths.get(source_of.get(clip_id)), "clip_id": clip_id, "error": error}
+
+
+def _failed(table: Table, columns: list[str]) -> list[dict[str, Any]]:
+    rows = table.read([*columns, "error"])
+    found: list[dict[str, Any]] = rows.filter(pc.is_valid(rows.column("error"))).to_pylist()
+    return found
 
 
 def _rows(table: Table) -> dict[str, int]:

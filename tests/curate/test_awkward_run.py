@@ -45,7 +45,7 @@ def run(awkward_files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
         if name == "unreadable.mp4":
             (good / name).chmod(0)
     (folder / "pipeline.yaml").write_text(PIPELINE)
-    done = rushes("run", cwd=folder, timeout=600)
+    done = rushes("run", cwd=folder, timeout_s=600)
     assert done.code == 0, done.err
     return Run.open(folder / "run")
 

@@ -1,6 +1,7 @@
 # make demo    sets up .venv, runs pipeline.yaml on real footage, finetunes the tiny recipe on the shards
 # make test    sets up .venv, then lint, types, import arrows and tests
 # make docs    sets up .venv, then builds the documentation into site/
+# make test-all  test, with the tests that say again, at length, what quicker ones say
 # make venv    the set-up alone
 # Needs Python 3.11+, git and make; everything else comes from the package index.
 
@@ -10,7 +11,7 @@ BIN := $(VENV)/bin
 RUN ?= runs/demo
 TRAIN ?= $(RUN)/train/tiny
 
-.PHONY: venv demo test lint types arrows docs clean
+.PHONY: venv demo test test-all lint types arrows docs clean
 .DEFAULT_GOAL := help
 
 help:
@@ -46,6 +47,9 @@ endif
 
 test: venv lint types arrows
 	$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile
+
+test-all: venv lint types arrows
+	$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile -m "slow or not slow"
 
 lint: venv
 	$(BIN)/ruff check .

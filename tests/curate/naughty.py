@@ -24,6 +24,11 @@ def double(x: int) -> int:
     return 2 * x
 
 
+def double_slowly(value: int) -> int:
+    time.sleep(1.0)
+    return 2 * value
+
+
 def process_id() -> int:
     return os.getpid()
 

@@ -96,7 +96,7 @@ def test_an_answer_that_nobody_waited_for_is_not_taken_for_the_next(sandbox: San
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("curate.sandbox._resident_mb", interrupt)
         with pytest.raises(Interrupted):
-            sandbox.call(naughty.double, 1, wall_s=30)
+            sandbox.call(naughty.double_slowly, 1, wall_s=30)  # long enough to be looked at while it works
     assert sandbox.call(naughty.double, 21, wall_s=30) == 42
 
 

@@ -72,7 +72,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.fixture(scope="module", params=["off", "token"])
+@pytest.fixture(scope="module", params=[pytest.param("off", marks=pytest.mark.slow), "token"])
 def head(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
     """`ray start --head` typed in a project's directory, with and without a token on the machine."""
     directory = tmp_path_factory.mktemp(f"cluster-{request.param}")
@@ -139,7 +139,7 @@ WAYS = {
     # Without authentication there is nothing that the three could do differently.
     [
         *(pytest.param("token", way, id=f"token-{name}") for name, way in WAYS.items()),
-        pytest.param("off", WAYS["rushes submit"], id="off"),
+        pytest.param("off", WAYS["rushes submit"], id="off", marks=pytest.mark.slow),
     ],
     indirect=["head"],
 )

@@ -50,6 +50,7 @@ def test_all_temporal_convolutions_are_found():
     assert speed_up(video_unet("unet3d")) == sum(isinstance(m, torch.nn.Conv3d) for m in video_unet("unet3d").modules())
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # torch's compiler hides its own warnings, which makes errors of them here
 def test_compiled_blocks_answer_alike():
     """The graphs are captured and differentiated; no code is generated here, which would take minutes (`backend="inductor"` is torch's)."""

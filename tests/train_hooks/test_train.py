@@ -97,6 +97,7 @@ def test_the_sample_is_a_playable_video_and_a_sheet(trained):
     assert (np.abs(real.astype(int) - colour).sum(-1) < 60).sum() > 100
 
 
+@pytest.mark.slow  # test_resume.py compares trainings to the bit
 def test_the_same_seed_gives_the_same_training(trained, tmp_path):
     result, _, shards = trained
     again = train("tiny", shards, tmp_path / "again", SMALL, lambda line: None)

@@ -8,6 +8,7 @@ report/
 """
 
 import hashlib
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -77,15 +78,17 @@ def _put_data(root: str, pieces: dict[str, bytes]) -> str:
 
 
 def _put_page(root: str, version: str) -> None:
-    """Writes the page itself, last the one that names the data, and removes older data."""
+    """Writes the page itself, last the one that names the data, and removes data older than that of the page before."""
     page = files("curate").joinpath("page")
     for name, data in _files(page):
         if name != "index.html":
             store.put(store.join(root, "page", *name.split("/")), data)
+    named = store.join(root, "index.html")
+    before = re.search(r'data-folder="data/(\w+)"', store.get(named).decode()) if store.exists(named) else None
     index = page.joinpath("index.html").read_text(encoding="utf-8").replace(DATA, f"data/{version}")
-    store.put(store.join(root, "index.html"), index.encode())
+    store.put(named, index.encode())
     for old in store.names(store.join(root, "data"), ""):
-        if old != version:
+        if old not in (version, before and before[1]):
             store.remove(store.join(root, "data", old))
 
 
@@ -102,7 +105,7 @@ def _shown(clips: pa.Table) -> pa.Table:
 
 
 def _masks(run: Run, clips: pa.Table, facts: dict[str, Any]) -> dict[str, bytes]:
-    """What the rules let pass whose columns the page does not have as numbers or words: it can take such a rule away, not change it."""
+    """What the rules let pass whose columns the page does not have as numbers or words: such a rule stays as it is."""
     by_value = {column["name"] for column in facts["columns"] if column["kind"] in ("number", "flag", "word")}
     found: dict[str, bytes] = {}
     for rule in facts["keep"]:

@@ -1,4 +1,4 @@
-// Starts the page: what is needed first is drawn first; a failure is told on the page in one sentence.
+// Starts the page: what is needed first is drawn first.
 "use strict";
 
 let ids = [];
@@ -48,4 +48,4 @@ function copy_by_hand(text) {
   area.remove();
 }
 
-start().catch((error) => { document.querySelector("main").prepend(make("p", { class: "problem", role: "alert" }, `The report cannot be shown: ${error.message}`)); throw error; });
+telling(start)();

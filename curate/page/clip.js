@@ -15,7 +15,7 @@ function open_clip_dialog() {
 }
 
 /** Opens the clip of a row. */
-async function open_clip(row) {
+const open_clip = telling(async (row) => {
   opened = row;
   const dialog = byId("clip");
   const [told] = await Promise.all([texts(row), ...facts.columns.filter((c) => c.piece).map((c) => column(c.name))]);
@@ -33,7 +33,7 @@ async function open_clip(row) {
   big.play();
   dialog.addEventListener("close", () => { big.stop(); opened = -1; }, { once: true });
   dialog.scrollTop = 0;
-}
+});
 
 const value = (name, row) => (columns.has(name) && columns.get(name).values ? value_of(columns.get(name), row) : null);
 const file_name = (uri) => (uri ?? "clip").split("/").pop();

@@ -61,3 +61,13 @@ function settled(act, ms) {
   let timer = 0;
   return (...values) => { clearTimeout(timer); timer = setTimeout(() => act(...values), ms); };
 }
+
+/** Tells on the page, in one sentence, what went wrong. */
+function problem(error) {
+  document.querySelector("main").prepend(make("p", { class: "problem", role: "alert" }, error.message));
+  if (byId("clip").open) byId("clip").close();
+  scrollTo(0, 0);
+}
+
+/** An asynchronous function as one to be called and forgotten: what goes wrong in it is told. (Scripts from a disk report no rejections.) */
+const telling = (act) => (...values) => { act(...values).catch(problem); };

@@ -39,7 +39,7 @@ function measure_card(found) {
     make("h3", {}, found.name), make("p", { class: "about", title: found.about }, found.about), plot, bounds, said, strip);
   const made = { element, awake: () => {}, refresh: () => {}, sides: () => {} };
   let begun = false;
-  made.awake = async () => {
+  made.awake = telling(async () => {
     if (begun) { made.refresh(); return; }
     begun = true;
     await column(found.name);
@@ -47,7 +47,7 @@ function measure_card(found) {
     if (found.kind === "number") number_card(made, found, plot, bounds, said, strip);
     else word_card(made, found, plot, said);
     made.refresh();
-  };
+  });
   return made;
 }
 

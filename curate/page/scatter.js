@@ -8,7 +8,7 @@ async function open_scatter() {
   const ruled = keep.map((rule) => rule.column).filter((name) => names.includes(name));
   const chosen = [...new Set([...ruled, ...names])].slice(0, 2);
   let drawn = null;
-  const draw = async () => {
+  const draw = telling(async () => {
     const [across, up] = await Promise.all(chosen.map(column));
     if (drawn) { charts.delete(drawn); drawn.destroy(); }
     place.replaceChildren();
@@ -21,7 +21,7 @@ async function open_scatter() {
       renew();
       said.replaceChildren(make("a", { href: "#clips" }, `${counted(inside.length, "clip")} brushed: see them`));
     });
-  };
+  });
   const said = make("p", { class: "note", role: "status" }, "Drag over points to see their clips.");
   section.append(make("div", { class: "tools" }, ...[0, 1].map((i) => make("label", {}, i ? "Up " : "Across ", choice(names.map((n) => [n, n]), chosen[i], (v) => { chosen[i] = v; draw(); }, i ? "up" : "across")))), place, said);
   let visible = false;

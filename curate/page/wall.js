@@ -55,7 +55,7 @@ async function sort_key(name) {
 let turn_number = 0;
 
 /** Finds the rows anew and draws the first page; `stay` keeps the page. */
-async function renew(stay = false) {
+const renew = telling(async (stay = false) => {
   const number = (turn_number += 1);
   byId("filters").replaceChildren(...wall.filters.map((one) => one.element));
   const tests = await Promise.all(wall.filters.map(test_of)), key = wall.sort ? await sort_key(wall.sort) : null;
@@ -74,11 +74,11 @@ async function renew(stay = false) {
   wall.rows = found;
   if (!stay) wall.page = 0;
   draw_wall();
-}
+});
 
 function turn(by) { wall.page += by; draw_wall(); byId("clips").scrollIntoView({ block: "start" }); }
 
-async function draw_wall() {
+const draw_wall = telling(async () => {
   const pages = Math.max(1, Math.ceil(wall.rows.length / PAGE));
   wall.page = Math.min(pages - 1, Math.max(0, wall.page));
   const here = wall.rows.slice(wall.page * PAGE, (wall.page + 1) * PAGE), number = turn_number;
@@ -95,4 +95,4 @@ async function draw_wall() {
     const said = [sorted && `${sorted.name} ${as_text(by)}`, captions.find((caption) => caption)].filter((part) => part);
     if (number === turn_number) drawn[i].querySelector(".said").textContent = said.join(" · ").slice(0, 300) || ids[row];
   }));
-}
+});

@@ -200,14 +200,15 @@ def test_a_run_that_is_not_finished_has_a_page_and_no_account(run: Path) -> None
     assert facts["ledger"] is None
 
 
-def test_the_data_before_this_one_goes_when_the_page_names_the_new(run: Path) -> None:
-    report.write(Run.open(run))
-    _, first = told(run)
-    report.write(Run.open(run, ("keep.brightness.above=p50",)))
-    facts, second = told(run)
-    assert first != second
-    assert [path.name for path in (run / "report" / "data").iterdir()] == [second.name]
-    assert facts["keep"] == [{"column": "brightness", "above": "p50"}]
+def test_an_open_page_keeps_its_data_until_the_next_but_one(run: Path) -> None:
+    folders = []
+    for bound in ("p40", "p50", "p60"):
+        report.write(Run.open(run, (f"keep.brightness.above={bound}",)))
+        facts, folder = told(run)
+        assert facts["keep"] == [{"column": "brightness", "above": bound}]
+        folders.append(folder)
+        assert {path.name for path in (run / "report" / "data").iterdir()} >= {path.name for path in folders[-2:]}
+    assert {path.name for path in (run / "report" / "data").iterdir()} == {path.name for path in folders[-2:]}
 
 
 def test_nothing_in_the_page_leads_outside() -> None:

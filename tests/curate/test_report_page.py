@@ -401,9 +401,24 @@ def test_a_piece_that_is_missing_is_told_in_a_sentence(run: Path, browser: "Brow
     page.goto((tmp_path / "report" / "index.html").as_uri())
     page.wait_for_selector("[role=alert]")
     assert re.fullmatch(
-        r"The report cannot be shown: data/\w+/places.js is missing; write the report anew: rushes report",
+        r"data/\w+/places.js is missing; write the report anew: rushes report",
         page.inner_text("[role=alert]"),
     )
+    page.close()
+
+
+def test_data_that_goes_while_the_page_is_open_is_told_when_it_is_needed(
+    run: Path, browser: "Browser", tmp_path: Path
+) -> None:
+    shutil.copytree(run / "report", tmp_path / "report")
+    page = browser.new_page()
+    page.goto((tmp_path / "report" / "index.html").as_uri())
+    page.wait_for_selector("html[data-ready]")
+    shutil.rmtree(tmp_path / "report" / "data")
+    page.evaluate("chunks.clear(), loaded.clear()")  # as with a chunk that was not looked at yet
+    page.locator("#wall .card").first.click()
+    page.wait_for_selector("[role=alert]")
+    assert "is missing; write the report anew" in page.inner_text("[role=alert] >> nth=0")
     page.close()
 
 

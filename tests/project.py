@@ -32,6 +32,21 @@ shards: {short_side_px: 64}
 """
 
 
+SMALLEST_RECIPE = """\
+extends: tiny
+frames: 3
+width_px: 16
+height_px: 16
+unet_channels: [16, 16]
+vae_channels: [16, 16]
+text_width: 16
+vae_fit_steps: 0
+sample_steps: 1
+threads: 1
+"""
+"""A training that takes moments."""
+
+
 def moving(n: int, seed: int, level: int = 40, width: int = 128, height: int = 96) -> NDArray[np.uint8]:
     """Frames of smooth noise that drifts: something for optical flow to hold on to. (n, H, W, 3)."""
     import cv2

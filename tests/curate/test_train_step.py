@@ -11,7 +11,7 @@ from curate.cli import train
 from curate.errors import UsageError
 from curate.run import Run
 from tests.curate.videos import write_video
-from tests.project import Rushes, moving
+from tests.project import SMALLEST_RECIPE, Rushes, moving
 
 PIPELINE = """\
 run: run
@@ -26,19 +26,7 @@ train:
   recipe: mine.yaml
   set: {steps: 3, batch: 2, heldout_every: 0}
 """
-RECIPE = """\
-extends: tiny
-frames: 3
-width_px: 16
-height_px: 16
-unet_channels: [16, 16]
-vae_channels: [16, 16]
-text_width: 16
-vae_fit_steps: 0
-sample_steps: 1
-threads: 1
-heldout_share: 0
-"""
+RECIPE = f"{SMALLEST_RECIPE}heldout_share: 0\n"
 
 
 def test_what_training_needs_is_looked_for_before_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

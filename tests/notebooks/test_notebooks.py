@@ -9,7 +9,7 @@ import pytest
 from curate.run import Run
 from tests.curate.videos import write_video
 from tests.notebooks import books, gallery
-from tests.project import Rushes, moving
+from tests.project import SMALLEST_RECIPE, Rushes, moving
 
 PIPELINE = """\
 run: run
@@ -29,20 +29,7 @@ caption:
 keep: {motion: {above: p10}}
 shards: {short_side_px: 64, workers: 1}
 """
-RECIPE = """\
-extends: tiny
-frames: 3
-width_px: 16
-height_px: 16
-unet_channels: [16, 16]
-vae_channels: [16, 16]
-text_width: 16
-vae_fit_steps: 0
-sample_steps: 1
-threads: 1
-batch: 2
-heldout_every: 1
-"""
+RECIPE = f"{SMALLEST_RECIPE}batch: 2\nheldout_every: 1\n"
 NAMES = [path.stem for path in books.paths()]
 PICTURES = {
     "01_inspect_a_run": 3,

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from curate import store
-from curate.errors import UsageError
+from curate.errors import RunError, UsageError
 
 SPENT = "spent.json"
 OVERHEAD = "reading and writing"
@@ -128,8 +128,14 @@ def slowest(spent: Mapping[str, Spent]) -> tuple[str, float, float] | None:
 
 
 def read(root: str) -> dict[str, Spent]:
-    """What the steps of the run in `root` have cost, by their names; empty when nothing is recorded."""
-    saved = store.get_json(store.join(root, SPENT)) or {}
+    """What the steps of the run in `root` have cost, by their names; empty when nothing is recorded. Raises RunError when it was damaged."""
+    where = store.join(root, SPENT)
+    try:
+        saved = store.get_json(where) or {}
+    except RunError as error:
+        raise RunError(
+            f"{where} was damaged and is no JSON any more; remove it, and costs are counted from now on"
+        ) from error
     known = {f.name for f in fields(Spent)}
     return {name: Spent(**{key: v for key, v in step.items() if key in known}) for name, step in saved.items()}
 

@@ -118,7 +118,12 @@ def trainings(run: Run, folder: str) -> list[dict[str, Any]]:
         metrics = run.path("train", name, "metrics.parquet")
         if not store.exists(metrics):
             continue
-        table = pq.read_table(io.BytesIO(store.get(metrics)))
+        try:
+            table = pq.read_table(io.BytesIO(store.get(metrics)))
+        except pa.ArrowInvalid:  # a training that can be looked at no more costs itself
+            damaged = f"{metrics} is damaged and cannot be read"
+            found.append({"name": name, "curves": {"step": []}, "sheets": [], "video": None, "problem": damaged})
+            continue
         step = max(1, math.ceil(len(table) / CURVE_STEPS))
         chosen = sorted({*range(0, len(table), step), *_told(table, "heldout_loss")})
         table = table.take(chosen)
@@ -128,7 +133,13 @@ def trainings(run: Run, folder: str) -> list[dict[str, Any]]:
             if column != "stage" and table.column(column).null_count < len(table)
         }
         video = run.path("train", name, "sample.mp4")
-        told = {"name": name, "curves": curves, "sheets": _sheets(run, name, folder, len(found)), "video": None}
+        told = {
+            "name": name,
+            "curves": curves,
+            "sheets": _sheets(run, name, folder, len(found)),
+            "video": None,
+            "problem": None,
+        }
         if store.exists(video):
             told["video"] = f"{len(found)}.mp4"
             store.put(store.join(folder, f"{len(found)}.mp4"), store.get(video))

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, cast
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from curate.errors import UsageError
+from curate.errors import RunError, UsageError
 
 
 def is_local(uri: str) -> bool:
@@ -82,11 +82,13 @@ def get(uri: str) -> bytes:
 
 
 def get_json(uri: str) -> Any:
-    """The parsed JSON of a file, or None when there is no such file."""
+    """The parsed JSON of a file, or None when there is no such file. Raises RunError for a file that is no JSON: it was damaged."""
     try:
         return json.loads(get(uri))
     except FileNotFoundError:
         return None
+    except ValueError as error:
+        raise RunError(f"{uri} was damaged and is no JSON any more ({error}); bring back a whole one") from error
 
 
 def open_read(uri: str) -> BinaryIO:

@@ -49,7 +49,8 @@ const LINES = [["loss", "dropped-strong"], ["heldout_loss", "kept"]];
 function open_training() {
   const section = byId("training");
   if (!facts.trainings.length) { section.append(make("p", { class: "note" }, "No training under this run yet: ", make("code", {}, `rushes train --recipe tiny --shards ${facts.run} --out ${facts.run}/train/tiny`), ", then ", make("code", {}, `rushes report ${facts.run}`))); return; }
-  for (const { name, curves, sheets, video } of facts.trainings) {
+  for (const { name, curves, sheets, video, problem: damage } of facts.trainings) {
+    if (damage) { section.append(make("h3", {}, name), make("p", { class: "problem" }, damage)); continue; }
     const place = make("div", { class: "plot wide" }), { step, ...told } = curves;
     const last = Object.entries(told).map(([key, values]) => [key, values.findLast((v) => v !== null) ?? null]);
     section.append(make("h3", {}, name), place, make("details", {}, make("summary", {}, "Last values"), grid(["metric", "last"], last)),

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate import report, report_columns, report_facts
+from curate.errors import RunError
 from curate.report_pictures import Look
 from curate.run import Run
 
@@ -184,6 +185,17 @@ def test_trainings_come_with_their_curves_and_samples(run: Path) -> None:
     assert (len(titles), titles[0], titles[-1]) == (report_facts.SHEETS, "step-0000", "step-0009")
     there = {path.name for path in (run / "report" / "trainings").iterdir()}
     assert there == {training["video"], *(sheet["file"] for sheet in training["sheets"])}
+
+
+def test_a_damaged_training_costs_itself_and_a_damaged_account_is_one_sentence(run: Path) -> None:
+    (run / "train" / "torn").mkdir(parents=True)
+    (run / "train" / "torn" / "metrics.parquet").write_bytes(b"PAR1 and no more")
+    report.write(Run.open(run))
+    facts, _ = told(run)
+    assert facts["trainings"][0]["problem"].endswith("train/torn/metrics.parquet is damaged and cannot be read")
+    (run / "spent.json").write_text("{half")
+    with pytest.raises(RunError, match=r"spent\.json was damaged and is no JSON any more"):
+        report.write(Run.open(run))
 
 
 def test_a_run_that_is_not_finished_has_a_page_and_no_account(run: Path) -> None:

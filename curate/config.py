@@ -9,11 +9,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from curate import stage as stages
 from curate.buckets import aspect_of
 from curate.errors import ConfigError, UsageError, nearest
+from curate.pool import Workers
 from curate.stage import StageSpec
 from curate.yaml_lines import Document, parse
 
@@ -65,7 +75,8 @@ class ScanConfig(Strict):
     """A window may take `timeout_floor_s + timeout_factor * its seconds` of wall time before its decoder is killed. Ours."""
     memory_mb: int = Field(4096, ge=256)
     """Resident memory at which a decoder is killed. Ours."""
-    workers: int | None = Field(None, ge=1)
+    workers: Workers = None
+    """`4`, or `[1, 8]` to begin with one and grow; as many as fit by default."""
 
     @model_validator(mode="after")
     def _lengths(self) -> "ScanConfig":
@@ -137,7 +148,8 @@ class ShardsConfig(Strict):
     suffix: dict[str, dict[str, Rule]] = {}
     """Measured facts in the training caption: text to rules as under `keep`, all of which must hold, as in
     `{", with watermark": {watermark: {above: 0.5}}}`. Like the mix it is applied when training reads the shards."""
-    workers: int | None = Field(None, ge=1)
+    workers: Workers = None
+    """`4`, or `[1, 8]` to begin with one and grow; as many as fit by default."""
 
 
 class TrainConfig(Strict):
@@ -181,12 +193,18 @@ class Config(Strict):
         return data
 
 
+def _gpus(given: float) -> float:
+    if given > 1 and given != int(given):
+        raise ValueError("must be a part of one GPU, as 0.25, or a whole number of them")
+    return given
+
+
 RUNNER_KEYS: dict[str, Any] = {
     "name": Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")],
-    "workers": Annotated[int, Field(ge=1)] | None,
+    "workers": Workers,
     "batch_size": Annotated[int, Field(ge=1)],
     "cpus": Annotated[float, Field(ge=0)],
-    "gpus": Annotated[float, Field(ge=0)],
+    "gpus": Annotated[float, Field(ge=0), AfterValidator(_gpus)],
     "memory_gb": Annotated[float, Field(gt=0)] | None,
 }
 
@@ -265,9 +283,8 @@ def _spec(item: Mapping[str, Any], path: tuple[str | int, ...], document: Docume
         try:
             runner[key] = TypeAdapter(RUNNER_KEYS[key]).validate_python(item[key])
         except ValidationError as error:
-            raise ConfigError(
-                f"{document.where((*path, key))}: {key}: {error.errors()[0]['msg']} (got {item[key]!r})"
-            ) from error
+            told = error.errors()[0]["msg"].removeprefix("Value error, ")
+            raise ConfigError(f"{document.where((*path, key))}: {key}: {told} (got {item[key]!r})") from error
     options = {key: value for key, value in item.items() if key != "use" and key not in RUNNER_KEYS}
     name = runner.pop("name", None) or stages.table_name(item["use"])
     if name in taken:

@@ -17,9 +17,9 @@ from typing import Any
 from curate import pipeline, runner, shards, sources, stage, store
 from curate.cost import Prices, Spent
 from curate.errors import UsageError
+from curate.pool import Resources
 from curate.progress import Progress
 from curate.run import Run
-from curate.runner import Resources
 
 HEADERS = 64
 """Sources whose headers are read to learn how much footage there is. Ours."""

@@ -9,9 +9,9 @@ from typing import Any
 from curate import index, report, runner, shard_plan, shards, sources, stage, store, weights
 from curate.errors import ClaimError, RunError, UsageError, nearest
 from curate.jobs import ProbeJob, Reading, ScanJob, StageJob, StageTask, WholeJob
+from curate.pool import Resources
 from curate.progress import Progress
 from curate.run import PIPELINE, Run
-from curate.runner import Resources
 from curate.steps import Step
 from curate.table import Table, difference
 
@@ -247,7 +247,7 @@ def _do(
             counts[name] = [len(errors), len(errors) - errors.null_count]
     with progress.step(", ".join(names), total, done, resources.gpus, len(units)) as step:
         if units:
-            step.staffed(runner.workers_for(resources, len(units)))
+            step.staffed(runner.workers_for(resources, len(units), step.waits))
         for line in step.lines:
             line.errors = counts[line.name][1]
         for receipt in runner.run_units(job, units, resources):

@@ -47,6 +47,12 @@ class StepProgress:
         """Whether there is anything to do."""
         return self.total > self.at_start
 
+    def waits(self, why: str) -> None:
+        """The step cannot begin yet."""
+        self.owner.board.note = why
+        if self.owner.live is None:
+            self.owner.console.print(f"{self.name}: {why}", highlight=False)
+
     def staffed(self, workers: int) -> None:
         """The pool has this many workers; the first units are on their way."""
         self.spent.workers = workers

@@ -2,7 +2,7 @@
 
 A job is a picklable object with `setup()` and `work(unit) -> receipt`. Units and receipts are small JSON-like dicts: workers read and write
 tables themselves, so neither pixels nor rows travel through the object store. A unit either leaves its whole part behind or nothing. On one
-machine a step of a single unit is done in this process, without Ray.
+machine a step of a single unit is done in this process, without Ray. How large a pool is, curate/pool.py says.
 """
 
 import json
@@ -14,21 +14,28 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from curate.errors import RunError, RushesError
+from curate.pool import NoRoomError, Pool, Resources, plan, shape
 from curate.stage import one_sentence
 
 _TOKEN = secrets.token_hex(32)
 _own_environment: list[str] = []
+_is_own = False
+"""Whether this process is connected with a Ray that it began itself."""
 _meters: dict[str, Any] = {}
 
 BLOCKS = 4096
 """Units are grouped into at most this many Ray blocks, so that the driver's bookkeeping stays small in a run of millions of units."""
+
+WAIT_S = 60.0
+"""How long a step waits for a node of a cluster that has room for one worker. Ours: nodes of a cluster that is just coming up."""
+LONG_WAIT_S = 900.0
+"""The same for a pool with bounds, which is asked for where a cluster scales itself. Ours: a node with GPUs takes minutes to come up."""
 
 
 class Job(Protocol):
@@ -41,16 +48,6 @@ class Job(Protocol):
         """Does one unit and says what came of it."""
 
     # close(), where there is one, ends what setup began; a Ray worker simply ends.
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What one worker of a pool takes; `workers` None: as many as the cluster's CPUs (or GPUs) allow."""
-
-    workers: int | None = None
-    cpus: float = 1.0
-    gpus: float = 0.0
-    memory_gb: float | None = None
 
 
 class _Actor:
@@ -91,22 +88,17 @@ def run_units(job: Job, units: Sequence[dict[str, Any]], resources: Resources) -
     import ray
 
     start()
-    size = _pool_size(ray, resources, len(units))
+    pool = _pool(ray, resources, len(units))
     _quiet(ray)
     dataset = ray.data.from_items(
         [{"unit": json.dumps(unit)} for unit in units], override_num_blocks=min(len(units), BLOCKS)
     )
-    limits: dict[str, Any] = {"num_cpus": resources.cpus}
-    if resources.gpus:
-        limits["num_gpus"] = resources.gpus
-    if resources.memory_gb:
-        limits["memory"] = int(resources.memory_gb * 2**30)
     done = dataset.map_batches(
         _Actor,
         batch_size=1,
         fn_constructor_args=[job],
-        compute=ray.data.ActorPoolStrategy(size=size),
-        **limits,
+        compute=ray.data.ActorPoolStrategy(min_size=pool.least, max_size=pool.most, initial_size=pool.first),
+        **shape(resources, "num_cpus", "num_gpus"),
     )
     try:
         for row in done.iter_rows():
@@ -162,6 +154,7 @@ def start() -> None:
 
 
 def _connect(ray: Any, common: dict[str, Any]) -> None:
+    global _is_own
     if os.environ.get("RAY_ADDRESS"):
         ray.init(**common)
     else:
@@ -180,6 +173,7 @@ def _connect(ray: Any, common: dict[str, Any]) -> None:
             runtime_env={"env_vars": {"PYTHONPATH": path}, "py_executable": shlex.quote(sys.executable)},
             **common,
         )
+        _is_own = True
 
 
 @contextmanager
@@ -198,11 +192,13 @@ def _native_stderr_hushed() -> Iterator[None]:
 
 def stop() -> None:
     """Leaves the cluster, or ends the Ray that `start` began in this process."""
+    global _is_own
     if "ray" in sys.modules:
         import ray
 
         ray.shutdown()
     _meters.clear()
+    _is_own = False
     for name in _own_environment:
         os.environ.pop(name, None)
     _own_environment.clear()
@@ -221,23 +217,39 @@ def meter(metric: Any) -> Any:
     return _meters[metric.name]
 
 
-def workers_for(resources: Resources, n_units: int) -> int:
-    """How many workers `run_units` would give that many units; starts Ray where it would."""
+def workers_for(resources: Resources, n_units: int, tell: Callable[[str], None] = lambda _: None) -> int:
+    """How many workers `run_units` comes to have for that many units; starts Ray where it would.
+
+    On a cluster it waits for a node that has room for one, having told why in one sentence. Raises RunError when none comes.
+    """
     if _is_here(resources, n_units):
         return 1
     import ray
 
     start()
-    return _pool_size(ray, resources, n_units)
+    return _pool(ray, resources, n_units, tell).expected
 
 
-def _pool_size(ray: Any, resources: Resources, n_units: int) -> int:
-    there = ray.cluster_resources()
-    kind, each = ("GPU", resources.gpus) if resources.gpus else ("CPU", resources.cpus)
-    if resources.gpus and there.get("GPU", 0) < resources.gpus:
-        raise RunError(f"a stage asks for {resources.gpus:g} GPU, and this Ray cluster has {there.get('GPU', 0):g}")
-    fits = max(1, int(there.get(kind, 1) // each)) if each else int(there.get("CPU", 1))
-    return max(1, min(resources.workers or fits, fits, n_units))
+def _pool(ray: Any, resources: Resources, n_units: int, tell: Callable[[str], None] = lambda _: None) -> Pool:
+    patience_s = 0.0 if _is_own else LONG_WAIT_S if isinstance(resources.workers, tuple) else WAIT_S
+    deadline = time.monotonic() + patience_s
+    wanted: Any = None
+    try:
+        while True:
+            try:
+                nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+                return plan(resources, n_units, nodes, _is_own)
+            except NoRoomError as error:
+                if time.monotonic() >= deadline:
+                    waited = f"; none that has came within {patience_s:.0f} s" if patience_s else ""
+                    raise NoRoomError(f"{error}{waited}") from error
+                if wanted is None:
+                    tell(f"{error}; waiting up to {patience_s:.0f} s for one that has")
+                    wanted = ray.util.placement_group([shape(resources, "CPU", "GPU")])  # what an autoscaler sees
+                wanted.wait(0.5)
+    finally:
+        if wanted is not None:
+            ray.util.remove_placement_group(wanted)
 
 
 def _quiet(ray: Any) -> None:

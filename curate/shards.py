@@ -20,9 +20,9 @@ import pyarrow.parquet as pq
 
 from curate import buckets, runner, shard_plan, store
 from curate.clip_records import ClipOptions
+from curate.pool import Resources
 from curate.progress import Progress
 from curate.run import Run, arrow_types, plain_rows
-from curate.runner import Resources
 from curate.select import Selection, resolve
 from curate.shard_job import ADDED, ShardJob
 from curate.shard_plan import SCHEMA_VERSION, Plan
@@ -86,7 +86,7 @@ def write(run: Run, selection: Selection, progress: Progress) -> bool:
     resources, n_pending = Resources(options.workers), sum(len(unit["rows"]) for unit in units)
     with progress.step("shards", total, total - n_pending, n_units=len(units)) as step:
         if units:
-            step.staffed(runner.workers_for(resources, len(units)))
+            step.staffed(runner.workers_for(resources, len(units), step.waits))
         for receipt in runner.run_units(job, units, resources):
             step.advance(receipt)
     _write_index(run, plan, told)

@@ -65,7 +65,8 @@ class StageSpec:
     use: str
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
-    workers: int | None = None
+    workers: int | tuple[int, int] | None = None
+    """At most so many; or from the first to the second; None: as many as fit."""
     batch_size: int | None = None
     """Clips per call; None: what the stage says, or 16 (see `sized`)."""
     cpus: float = 1.0

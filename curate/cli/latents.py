@@ -7,8 +7,8 @@ import typer
 from curate import runner
 from curate.cli.common import console
 from curate.cli.train import say, settings_of, shards_of, trainer
+from curate.pool import Resources
 from curate.progress import Progress
-from curate.runner import Resources
 
 
 def command(

@@ -8,8 +8,8 @@ from curate.board import duration
 from curate.cost import Prices, Spent
 from curate.errors import UsageError
 from curate.estimate import _line, _with_parts
+from curate.pool import Resources
 from curate.run import Run
-from curate.runner import Resources
 from tests.project import Rushes
 
 WORDY = ["--set", "caption=[{use: tests.curate.stages.Wordy}]", "--set", "keep={}"]

@@ -12,10 +12,12 @@ import cv2
 import numpy as np
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from curate import stage
 from curate.clip import Clip
 from curate.stage import StageSpec
+from tests import kuberay
 from tests.pages import cli
 from tests.pages.parts import PARTS, written
 
@@ -154,20 +156,19 @@ def test_the_messages_of_the_troubleshooting_page_are_the_programs_own() -> None
     assert not strange
 
 
-@pytest.mark.parametrize("name", ["rayjob", "raycluster"])
-def test_a_manifest_is_yaml_with_the_fields_that_kuberay_needs(name: str) -> None:
-    manifest = yaml.safe_load((ROOT / f"docs/kuberay/{name}.yaml").read_text())
-    assert (manifest["apiVersion"], manifest["kind"].lower()) == ("ray.io/v1", name)
-    cluster = manifest["spec"] if name == "raycluster" else manifest["spec"]["rayClusterSpec"]
+@pytest.mark.parametrize(("name", "kind"), [("rayjob", kuberay.RayJob), ("raycluster", kuberay.RayCluster)])
+def test_a_manifest_fits_the_schema_of_kuberay(name: str, kind: type[kuberay.RayJob | kuberay.RayCluster]) -> None:
+    text = (ROOT / f"docs/kuberay/{name}.yaml").read_text()
+    manifest = kind.model_validate(yaml.safe_load(text))
+    cluster = manifest.spec.rayClusterSpec if isinstance(manifest, kuberay.RayJob) else manifest.spec
+    assert cluster is not None
     (version,) = re.findall(r"^ray==(.+)$", (ROOT / "constraints.txt").read_text(), flags=re.M)
-    assert cluster["rayVersion"] == version
-    groups = cluster["workerGroupSpecs"]
-    assert len({group["groupName"] for group in groups}) == len(groups)
-    for group in groups:
-        assert 1 <= group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
-    for group in [cluster["headGroupSpec"], *groups]:
-        assert all(isinstance(value, str) for value in group["rayStartParams"].values())
-        pod = group["template"]["spec"]
-        (container,) = pod["containers"]
-        mounted = {mount["name"] for mount in container["volumeMounts"]}
-        assert mounted <= {volume["name"] for volume in pod["volumes"]}
+    assert cluster.rayVersion == version
+    assert cluster.enableInTreeAutoscaling
+    for old, new in [
+        ("replicas: 1", 'replicas: "1"'),
+        ("groupName", "groupname"),
+        ("minReplicas: 1", "minReplicas: 99"),
+    ]:
+        with pytest.raises(ValidationError):
+            kind.model_validate(yaml.safe_load(text.replace(old, new)))

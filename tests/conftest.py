@@ -41,3 +41,29 @@ def fetched() -> Callable[[str], Path]:
             pytest.skip(f"needs {address} from the package index")
 
     return fetch
+
+
+LONGEST_FIRST = (
+    "curate/test_awkward_run",
+    "curate/test_submit",
+    "train_hooks/test_resume",
+    "curate/test_pipeline",
+    "train_hooks/test_ray_train",
+    "notebooks/test_notebooks",
+    "train_hooks/test_train",
+    "train_hooks/test_recipes",
+    "annotate/test_svd",
+    "curate/test_s3",
+    "curate/test_windows",
+    "curate/test_train_step",
+)
+"""Files that take half a minute and more: begun last, one of them would keep a single worker busy after all others have ended."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    rank = {f"{name}.py": i for i, name in enumerate(LONGEST_FIRST)}
+
+    def place(item: pytest.Item) -> int:
+        return rank.get("/".join(item.path.parts[-2:]), len(rank))
+
+    items.sort(key=place)

@@ -111,7 +111,7 @@ def split(run: Run, progress: Progress) -> None:
     _do(
         run,
         ["clips"],
-        ScanJob(scan.memory_mb, run.clips_table, scan, run.pipeline.cuts),
+        ScanJob(scan.memory_mb, run.clips_table, scan, run.pipeline.cuts, run.pipeline.config.digest),
         units,
         Resources(scan.workers),
         progress,

@@ -124,6 +124,16 @@ def sha256(uri: str) -> str | None:
     return found.hexdigest()
 
 
+def state(uri: str) -> str:
+    """Changes when the file is written: its size, time and version, as far as its file system tells them. Raises FileNotFoundError."""
+    fs, path = filesystem(uri)
+    fs.invalidate_cache(path)
+    found = fs.info(path)
+    return repr(
+        [found.get(name) for name in ("size", "mtime", "ino", "ETag", "etag", "LastModified", "updated", "generation")]
+    )
+
+
 def exists(uri: str) -> bool:
     """Whether a file or directory is there."""
     fs, path = filesystem(uri)

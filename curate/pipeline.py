@@ -12,6 +12,7 @@ from curate.jobs import ProbeJob, Reading, ScanJob, StageJob, StageTask, WholeJo
 from curate.progress import Progress
 from curate.run import PIPELINE, Run
 from curate.runner import Resources
+from curate.stage import one_sentence
 from curate.steps import Step
 from curate.table import Table, difference
 
@@ -39,6 +40,7 @@ def execute(run: Run, progress: Progress, recompute: Sequence[str] = (), retry_e
     check_stages(run)
     dropped = _with_descendants(run, recompute)
     with _alone(run):
+        store.sweep(run.root, deep=True)
         if dropped:
             shard_plan.forget(run, dropped)  # first, so that a kill in between leaves no shards that seem to fit
         for name in dropped:
@@ -69,7 +71,7 @@ def execute(run: Run, progress: Progress, recompute: Sequence[str] = (), retry_e
             run.ledger().check()
             if changed or not index.is_current(run):
                 progress.doing("writing the search index")
-                index.build(run)
+                _index(run)
             if progress.did_something or changed or not store.exists(report.path(run)):
                 progress.doing("writing the report")
                 report.write(run)
@@ -81,7 +83,7 @@ def repair_shards(run: Run, files: Sequence[str], progress: Progress) -> None:
     with _alone(run), progress.over(["shards"], run.root):
         shard_plan.spoil(run.shards_root(), files)
         shards.write(run, run.selection(), progress)
-        index.build(run)
+        _index(run)
 
 
 def probe(run: Run, listed: Mapping[str, str | None], progress: Progress) -> None:
@@ -329,6 +331,16 @@ def _forget_errors(run: Run) -> None:
         if bad:
             table.drop_rows(bad)
     shard_plan.forget_left_out(run)
+
+
+def _index(run: Run) -> None:
+    """Builds the search index. What its library says of a disk or a bucket that fails becomes a RunError."""
+    try:
+        index.build(run)
+    except (OSError, RuntimeError) as error:
+        raise RunError(
+            f"the search index could not be written: {one_sentence(error)}; the same command goes on from here"
+        ) from error
 
 
 @contextlib.contextmanager

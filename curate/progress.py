@@ -15,6 +15,7 @@ from rich.live import Live
 from curate import cost
 from curate.board import Board, Line, bottleneck, duration
 from curate.cost import Prices, Spent
+from curate.errors import RunError
 from curate.metrics import Exporter
 
 EVERY_S = 10.0
@@ -181,7 +182,7 @@ class Progress:
             finally:
                 step.close(ended_well)
                 if step.has_work:
-                    with contextlib.nullcontext() if ended_well else contextlib.suppress(OSError):
+                    with contextlib.nullcontext() if ended_well else contextlib.suppress(RunError):
                         self.save()
         if alone:
             self.board = Board()

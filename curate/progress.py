@@ -5,7 +5,7 @@ Progress also keeps what each step has cost, puts it down in `RUN/spent.json`, a
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -58,6 +58,7 @@ class StepProgress:
 
     def advance(self, receipt: Mapping[str, Any]) -> None:
         """One unit more is done."""
+        self.owner.heard()
         self.spent.add(receipt)
         if self.exporter is not None:
             self.exporter.advance(receipt)
@@ -122,6 +123,7 @@ class Progress:
     Attributes:
         spent: what the steps of this session have cost, by name.
         did_something: whether any step had anything to do.
+        heard: called at every receipt; what it raises ends the run.
     """
 
     def __init__(self, console: Console | None = None, prices: Prices | None = None) -> None:
@@ -133,6 +135,7 @@ class Progress:
         self.board = Board()
         self.live: Live | None = None
         self.did_something = False
+        self.heard: Callable[[], None] = lambda: None
 
     @contextmanager
     def over(self, tables: Sequence[str], root: str | None = None) -> Iterator[None]:

@@ -69,14 +69,20 @@ def power_loss(scene: Scene) -> None:
     psutil.wait_procs(members, 10)
 
 
-@kind("driver stopped for seconds", LOCAL)
-def driver_stopped(scene: Scene) -> None:
-    driver = scene.begin()
-    scene.wait_for_moment(driver)
-    signal_family(driver.pid, signal.SIGSTOP)
-    time.sleep(scene.chance.uniform(1.0, 4.0))
-    signal_family(driver.pid, signal.SIGCONT)
-    scene.ended(driver)
+def _driver_stopped(least_s: float, most_s: float) -> Harm:
+    def harm(scene: Scene) -> None:
+        driver = scene.begin()
+        scene.wait_for_moment(driver)
+        signal_family(driver.pid, signal.SIGSTOP)
+        time.sleep(scene.chance.uniform(least_s, most_s))
+        signal_family(driver.pid, signal.SIGCONT)
+        scene.ended(driver)
+
+    return harm
+
+
+LOCAL["driver stopped for seconds"] = _driver_stopped(1.0, 4.0)
+LOCAL["driver stopped for a minute"] = _driver_stopped(60.0, 70.0)
 
 
 def _decoder(how: str) -> Harm:
@@ -269,16 +275,22 @@ def worker_killed(scene: Scene) -> None:
     scene.ended(driver)
 
 
-@kind("worker stopped for seconds", RAY)
-def worker_stopped(scene: Scene) -> None:
-    driver = scene.begin()
-    scene.wait_for_moment(driver, (0.0, 0.9), ("begin",))
-    if victim := _busy_actor(scene, driver):
-        with suppress(psutil.NoSuchProcess):
-            victim.suspend()
-            time.sleep(scene.chance.uniform(2.0, 6.0))
-            victim.resume()
-    scene.ended(driver)
+def _worker_stopped(least_s: float, most_s: float) -> Harm:
+    def harm(scene: Scene) -> None:
+        driver = scene.begin()
+        scene.wait_for_moment(driver, (0.0, 0.9), ("begin",))
+        if victim := _busy_actor(scene, driver):
+            with suppress(psutil.NoSuchProcess):
+                victim.suspend()
+                time.sleep(scene.chance.uniform(least_s, most_s))
+                victim.resume()
+        scene.ended(driver)
+
+    return harm
+
+
+RAY["worker stopped for seconds"] = _worker_stopped(2.0, 6.0)
+RAY["worker stopped for a minute"] = _worker_stopped(60.0, 70.0)
 
 
 @kind("driver killed (Ray)", RAY)

@@ -23,7 +23,7 @@ from tests.faults.scene import World, play
 FOOTAGE = Path(__file__).resolve().parents[3] / "shared" / "footage"
 SHARES = {
     "one machine": {
-        "driver killed": 14, "driver killed twice": 3, "power loss": 14, "driver stopped for seconds": 3,
+        "driver killed": 14, "driver killed twice": 3, "power loss": 14, "driver stopped for seconds": 3, "driver stopped for a minute": 0,
         "decoder crashes": 4, "decoder hangs": 2, "decoder eats memory": 3, "disk full": 7, "run directory read-only": 3,
         "slow disk and a kill": 3, "source deleted": 4, "source replaced": 4, "clock jumps and a kill": 3, "two runs at once": 4,
     },
@@ -32,7 +32,7 @@ SHARES = {
         "driver killed (object storage)": 3, "two runs at once (object storage)": 2,
     },
     "Ray": {
-        "worker killed": 4, "worker stopped for seconds": 1, "driver killed (Ray)": 3, "node lost, another comes": 4,
+        "worker killed": 4, "worker stopped for seconds": 1, "worker stopped for a minute": 0, "driver killed (Ray)": 3, "node lost, another comes": 4,
         "node joins late": 1, "raylet stopped for seconds": 1, "power loss (Ray)": 1, "Ray dies, the driver lives": 1,
     },
 }  # fmt: skip

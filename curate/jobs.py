@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from curate import scan, sources, stage
+from curate import scan, sources, stage, store
 from curate.clip import Clip
 from curate.config import ScanConfig
 from curate.sandbox import Sandbox, SandboxError
@@ -77,6 +77,9 @@ class ScanJob(Sandboxed):
     table: Table
     config: ScanConfig
     cuts: StageSpec
+    digest: str
+    _seen: dict[str, tuple[str, str]] = field(default_factory=dict, repr=False)
+    """Of each file that was looked at: the state it was in (size, time, version) and its content's id."""
 
     def work(self, unit: dict[str, Any]) -> dict[str, Any]:
         """Decodes some windows."""
@@ -96,9 +99,23 @@ class ScanJob(Sandboxed):
             self.cuts,
         )
         try:
+            self._check(window["uri"], window["source_id"])
             return self._sandbox.call(scan.scan_window, *arguments, wall_s=wall_s)
+        except FileNotFoundError:
+            told = "there is no such file any more"
         except SandboxError as error:
-            return [scan.failed_row(window, window["window"], self.config, f"scan: {error}")]
+            told = str(error)
+        except (OSError, ValueError) as error:
+            told = one_sentence(error)
+        return [scan.failed_row(window, window["window"], self.config, f"scan: {told}")]
+
+    def _check(self, uri: str, source_id: str) -> None:
+        """Another file under the same name must not give its clips to this one. Raises ValueError, or OSError when it cannot be read."""
+        state = store.state(uri)
+        if uri not in self._seen or self._seen[uri][0] != state:
+            self._seen[uri] = (state, sources.identify(uri, self.digest)["source_id"])
+        if (now := self._seen[uri][1]) != source_id:
+            raise ValueError(f"{uri} has changed since its header was read (its content was {source_id}, now {now})")
 
 
 @dataclass

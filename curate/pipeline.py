@@ -1,17 +1,17 @@
 """The walk of the data, top to bottom: sources, clips, measures, captions, shards, index, report. Every step tops up what is missing."""
 
 import contextlib
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from curate import index, report, runner, shard_plan, shards, sources, stage, store, weights
+from curate import index, lease, report, runner, shard_plan, shards, sources, stage, store, weights
 from curate.errors import ClaimError, RunError, UsageError, nearest
 from curate.jobs import ProbeJob, Reading, ScanJob, StageJob, StageTask, WholeJob
 from curate.pool import Resources
 from curate.progress import Progress
 from curate.run import PIPELINE, Run
+from curate.stage import one_sentence
 from curate.steps import Step
 from curate.table import Table, difference
 
@@ -38,7 +38,8 @@ def execute(run: Run, progress: Progress, recompute: Sequence[str] = (), retry_e
     check_weights(run)
     check_stages(run)
     dropped = _with_descendants(run, recompute)
-    with _alone(run):
+    with _alone(run, progress):
+        store.sweep(run.root, deep=True)
         if dropped:
             shard_plan.forget(run, dropped)  # first, so that a kill in between leaves no shards that seem to fit
         for name in dropped:
@@ -69,7 +70,7 @@ def execute(run: Run, progress: Progress, recompute: Sequence[str] = (), retry_e
             run.ledger().check()
             if changed or not index.is_current(run):
                 progress.doing("writing the search index")
-                index.build(run)
+                _index(run)
             if progress.did_something or changed or not store.exists(report.path(run)):
                 progress.doing("writing the report")
                 report.write(run)
@@ -78,10 +79,10 @@ def execute(run: Run, progress: Progress, recompute: Sequence[str] = (), retry_e
 
 def repair_shards(run: Run, files: Sequence[str], progress: Progress) -> None:
     """Writes shards of the newest version again, by file name. Raises RunError when they cannot be written."""
-    with _alone(run), progress.over(["shards"], run.root):
+    with _alone(run, progress), progress.over(["shards"], run.root):
         shard_plan.spoil(run.shards_root(), files)
         shards.write(run, run.selection(), progress)
-        index.build(run)
+        _index(run)
 
 
 def probe(run: Run, listed: Mapping[str, str | None], progress: Progress) -> None:
@@ -111,7 +112,7 @@ def split(run: Run, progress: Progress) -> None:
     _do(
         run,
         ["clips"],
-        ScanJob(scan.memory_mb, run.clips_table, scan, run.pipeline.cuts),
+        ScanJob(scan.memory_mb, run.clips_table, scan, run.pipeline.cuts, run.pipeline.config.digest),
         units,
         Resources(scan.workers),
         progress,
@@ -331,27 +332,19 @@ def _forget_errors(run: Run) -> None:
     shard_plan.forget_left_out(run)
 
 
+def _index(run: Run) -> None:
+    """Builds the search index. What its library says of a disk or a bucket that fails becomes a RunError."""
+    try:
+        index.build(run)
+    except (OSError, RuntimeError) as error:
+        raise RunError(
+            f"the search index could not be written: {one_sentence(error)}; the same command goes on from here"
+        ) from error
+
+
 @contextlib.contextmanager
-def _alone(run: Run) -> Iterator[None]:
-    """Holds the run directory, so that two runs do not work on it at once (on a local disk of a system with file locks)."""
-    if not store.is_local(run.root):
+def _alone(run: Run, progress: Progress) -> Iterator[None]:
+    """Holds the run directory; a run whose directory was taken over stops at the next receipt."""
+    with lease.held(run.root) as hold:
+        progress.heard = hold.check if hold else progress.heard
         yield
-        return
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    directory = store.local_path(run.root)
-    directory.mkdir(parents=True, exist_ok=True)
-    handle = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UsageError(
-                f"another rushes run is at work in {run.root}; wait for it, or choose another --run"
-            ) from error
-        yield
-    finally:
-        os.close(handle)

@@ -5,7 +5,7 @@ Progress also keeps what each step has cost, puts it down in `RUN/spent.json`, a
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +15,7 @@ from rich.live import Live
 from curate import cost
 from curate.board import Board, Line, bottleneck, duration
 from curate.cost import Prices, Spent
+from curate.errors import RunError
 from curate.metrics import Exporter
 
 EVERY_S = 10.0
@@ -63,6 +64,7 @@ class StepProgress:
 
     def advance(self, receipt: Mapping[str, Any]) -> None:
         """One unit more is done."""
+        self.owner.heard()
         self.spent.add(receipt)
         if self.exporter is not None:
             self.exporter.advance(receipt)
@@ -127,6 +129,7 @@ class Progress:
     Attributes:
         spent: what the steps of this session have cost, by name.
         did_something: whether any step had anything to do.
+        heard: called at every receipt; what it raises ends the run.
     """
 
     def __init__(self, console: Console | None = None, prices: Prices | None = None) -> None:
@@ -138,6 +141,7 @@ class Progress:
         self.board = Board()
         self.live: Live | None = None
         self.did_something = False
+        self.heard: Callable[[], None] = lambda: None
 
     @contextmanager
     def over(self, tables: Sequence[str], root: str | None = None) -> Iterator[None]:
@@ -187,7 +191,7 @@ class Progress:
             finally:
                 step.close(ended_well)
                 if step.has_work:
-                    with contextlib.nullcontext() if ended_well else contextlib.suppress(OSError):
+                    with contextlib.nullcontext() if ended_well else contextlib.suppress(RunError):
                         self.save()
         if alone:
             self.board = Board()

@@ -146,8 +146,11 @@ def start() -> None:
     # Ray Data makes Ray's core warn, on standard error, of how Ray Data itself restarts its actors (ray#53727).
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    with _native_stderr_hushed():
-        _connect(ray, common)
+    try:
+        with _native_stderr_hushed():
+            _connect(ray, common)
+    except Exception as error:  # Ray raises a bare one where a node does not come up in time
+        raise RunError(f"Ray could not be reached or started: {one_sentence(error)}") from error
     if threading.current_thread() is threading.main_thread():
         for number, handler in handlers.items():
             signal.signal(number, handler)  # Ray puts its own in their place

@@ -35,6 +35,9 @@ from curate.cli.common import Stopped, fail
 from curate.errors import RushesError
 from curate.stage import one_sentence
 
+STORAGE = {"botocore", "aiobotocore", "aiohttp", "gcsfs", "azure"}
+"""Clients of object storage whose errors are not OSErrors."""
+
 app = typer.Typer(
     name="rushes",
     help="Raw footage in, a finetuned video model out.",
@@ -84,6 +87,10 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:  # a disk that is full, a bucket that is not there
         fail(one_sentence(error), 1)
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in STORAGE:
+            raise
+        fail(f"storage failed: {one_sentence(error)}; the same command goes on from here", 1)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate import store
+from curate.errors import RunError
 from curate.table import Table, column_path, difference, encode
 
 SCHEMA = pa.schema([("clip_id", pa.string()), ("motion", pa.float32()), ("error", pa.string())])
@@ -71,7 +72,9 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(
+        RunError, match=r"x could not be written: No space left on device; when it can be, the same command goes on"
+    ):
         store.put(str(tmp_path / "x"), b"data")
     assert list(tmp_path.iterdir()) == []
 

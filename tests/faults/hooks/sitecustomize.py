@@ -1,0 +1,189 @@
+"""Harm from inside: every Python of a faulty run imports this file first and finds in $RUSHES_FAULTS what is to go wrong in it.
+
+The file that $RUSHES_FAULTS names is JSON and read anew at every event, so that one Ray cluster serves many scenarios:
+
+    run             only what belongs to this run directory is touched
+    log             where every event is appended: begin and end of a unit, put of a file, receipt heard by the driver
+    unit_s          a unit takes this much longer: small footage is done before harm could be done to it
+    put_s           a put takes this much longer: a slow disk
+    decoder         {"how": "segfault" | "hang" | "memory", "source": part of its path, "times": n, "folder": where it counts}
+    clock           seconds by which the driver's clock jumps, back and forth, at every tenth time it is read
+    seconds_per_unit, files_per_probe    how large the units of the scan and the probe are: half a minute of footage makes several
+
+Nothing of this is in the product: modules of `curate` are changed after they were imported.
+"""
+
+import importlib.abc
+import importlib.machinery
+import json
+import os
+import sys
+import time
+
+
+def asked():
+    """What is to go wrong now; empty when nothing is."""
+    try:
+        with open(os.environ["RUSHES_FAULTS"]) as file:
+            return json.load(file)
+    except (KeyError, OSError, ValueError):
+        return {}
+
+
+def note(what, **more):
+    """Appends one event to the log."""
+    if path := asked().get("log"):
+        line = json.dumps({"what": what, "t": time.monotonic(), "pid": os.getpid(), **more}) + "\n"
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        os.write(handle, line.encode())
+        os.close(handle)
+
+
+def is_ours(root):
+    run = asked().get("run")
+    return run is not None and str(root).startswith(run)
+
+
+def _around_work(kind, cls, root_of, items_of):
+    inside = cls.work
+
+    def work(self, unit):
+        if not is_ours(root_of(self)):
+            return inside(self, unit)
+        items = items_of(self, unit)
+        note("begin", kind=kind, items=items)
+        time.sleep(asked().get("unit_s", 0.0))
+        receipt = inside(self, unit)
+        note("end", kind=kind, items=items)
+        return receipt
+
+    cls.work = work
+
+
+def _clips_of(job, unit):
+    names = ",".join(task.spec.name for task in job.tasks)
+    return [f"{names}:{clip_id}" for ids in unit["parts"].values() for clip_id in ids]
+
+
+def curate_jobs(module):
+    table = lambda job: job.table.root  # noqa: E731
+    _around_work("probe", module.ProbeJob, table, lambda _, unit: [f"probe:{uri}" for uri, _ in unit["files"]])
+    windows = lambda _, unit: [f"scan:{w['uri']}:{w['window']}" for w in unit["windows"]]  # noqa: E731
+    _around_work("scan", module.ScanJob, table, windows)
+    _around_work("stage", module.StageJob, lambda job: job.clips.root, _clips_of)
+
+
+def curate_shard_job(module):
+    _around_work("shard", module.ShardJob, lambda job: job.root, lambda _, unit: [f"shard:{unit['shard']}"])
+
+
+def curate_store(module):
+    inside = module.put
+
+    def put(uri, data, **more):
+        if not is_ours(uri):
+            return inside(uri, data, **more)
+        time.sleep(asked().get("put_s", 0.0))
+        done = inside(uri, data, **more)
+        note("put", uri=uri)
+        return done
+
+    module.put = put
+
+
+def curate_progress(module):
+    inside = module.StepProgress.advance
+
+    def advance(self, receipt):
+        note("receipt")
+        return inside(self, receipt)
+
+    module.StepProgress.advance = advance
+
+
+def begin_driver():
+    """What cannot wait for an event: called in the driver's process before the command."""
+    jump_clock()
+    from curate import pipeline
+
+    pipeline.SECONDS_PER_UNIT = asked().get("seconds_per_unit", pipeline.SECONDS_PER_UNIT)
+    pipeline.FILES_PER_PROBE = asked().get("files_per_probe", pipeline.FILES_PER_PROBE)
+
+
+def curate_scan(module):
+    inside = module.scan_window
+
+    def scan_window(uri, *more):
+        misbehave(uri)
+        return inside(uri, *more)
+
+    scan_window.__qualname__, scan_window.__module__ = inside.__qualname__, inside.__module__
+    module.scan_window = scan_window
+
+
+def misbehave(uri):
+    """What a decoder does with a file that is not good to it, as often as it is asked to."""
+    told = asked().get("decoder")
+    if not told or told["source"] not in uri:
+        return
+    for turn in range(told["times"]):
+        try:
+            os.close(os.open(os.path.join(told["folder"], f"bad-{turn}"), os.O_CREAT | os.O_EXCL))
+            break
+        except FileExistsError:
+            continue
+    else:
+        return
+    note("decoder", how=told["how"])
+    if told["how"] == "segfault":
+        os.kill(os.getpid(), 11)
+    elif told["how"] == "hang":
+        time.sleep(3600)
+    else:
+        held = []
+        while True:
+            held.append(bytearray(os.urandom(2**20)) * 64)
+
+
+def jump_clock():
+    """Wall clock time goes an hour forth and back in this process, as when a clock is set; monotonic time goes on as ever."""
+    jump_s = asked().get("clock", 0.0)
+    if not jump_s:
+        return
+    true, read = time.time, [0]
+
+    def jumping():
+        read[0] += 1
+        return true() + (jump_s if read[0] // 10 % 2 else -jump_s)
+
+    time.time = jumping
+
+
+CHANGED = {
+    "curate.jobs": curate_jobs,
+    "curate.shard_job": curate_shard_job,
+    "curate.store": curate_store,
+    "curate.progress": curate_progress,
+    "curate.scan": curate_scan,
+}
+
+
+class After(importlib.abc.MetaPathFinder):
+    """Changes modules of `curate` once they are imported."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name not in CHANGED:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(name, path, target)
+        inside = spec.loader.exec_module
+
+        def exec_module(module):
+            inside(module)
+            CHANGED[name](module)
+
+        spec.loader.exec_module = exec_module
+        return spec
+
+
+if "RUSHES_FAULTS" in os.environ:
+    sys.meta_path.insert(0, After())

@@ -12,6 +12,7 @@ from curate import runner
 from curate.cli import (
     card,
     check,
+    compact,
     cuts,
     doctor,
     errors,
@@ -47,6 +48,7 @@ app = typer.Typer(
 for module in (
     run,
     check,
+    compact,
     cuts,
     schema,
     status,
@@ -63,6 +65,7 @@ for module in (
     submit,
     doctor,
     footage,
+    compact,
 ):
     app.command(module.__name__.rpartition(".")[2])(module.command)
 app.add_typer(shards.app, name="shards")

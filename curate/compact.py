@@ -209,17 +209,23 @@ def _write(
 ) -> None:
     """Writes a file of whole row groups: `group_rows` each, or as many as make GROUP_BYTES."""
     buffer = BytesIO()
-    carried = schema.empty_table()
+    carried: list[pa.Table] = []
+    n_rows = n_bytes = 0
     with pq.ParquetWriter(buffer, schema, **encoding(schema)) as writer:
         for name in names:
             part = table.read_part(name, schema.names).select(schema.names).cast(schema)
-            carried = pa.concat_tables([carried, part.filter(pa.array(fresh[name]))])
-            each = group_rows or min(LIGHT_ROWS, max(256, GROUP_BYTES * len(carried) // max(1, carried.nbytes)))
-            if whole := len(carried) // each * each:
-                writer.write_table(carried.slice(0, whole), row_group_size=each)
-                carried = carried.slice(whole).combine_chunks()
-        if len(carried):
-            writer.write_table(carried)
+            part = part if fresh[name].all() else part.filter(pa.array(fresh[name]))
+            carried.append(part)
+            n_rows, n_bytes = n_rows + len(part), n_bytes + part.nbytes
+            each = group_rows or min(LIGHT_ROWS, max(256, GROUP_BYTES * n_rows // max(1, n_bytes)))
+            if n_rows >= each:
+                rows = pa.concat_tables(carried)
+                whole = n_rows // each * each
+                writer.write_table(rows.slice(0, whole).combine_chunks(), row_group_size=each)
+                carried = [rows.slice(whole).combine_chunks()]
+                n_rows, n_bytes = len(carried[0]), carried[0].nbytes
+        if n_rows:
+            writer.write_table(pa.concat_tables(carried).combine_chunks())
     store.put(store.join(table.root, made), buffer.getvalue())
 
 

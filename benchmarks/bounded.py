@@ -7,7 +7,7 @@ A `rushes run` of its own is looked at once a second: resident memory that is no
 driver, of Ray's workers and of the sandboxes in which files are decoded. Flat is judged phase by phase: the median of the last third over that
 of the middle third (the first, in which things are loaded, is left out). What a driver must know of every source grows with their number, and
 is told as bytes for each source. The files are copies of one tiny video, made distinct by a box at the end that players skip. The curves are
-drawn into benchmarks/results/.
+drawn into docs/pictures/.
 """
 
 import argparse
@@ -34,7 +34,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results"
+RESULTS = ROOT / "docs" / "pictures"
 PER_FOLDER = 1000
 TABLES = ("sources", "clips", "measures", "captions", "embeddings")
 PIPELINE = """\

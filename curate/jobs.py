@@ -8,7 +8,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from curate import scan, sources, stage, store
 from curate.clip import Clip
@@ -142,7 +145,8 @@ class Reading:
         """Reads the rows of `wanted` clips from these parts (None: all)."""
         for part in self.table.parts() if parts is None else parts:
             with self.table.open_part(part) as file:
-                rows = file.read(columns=list(dict.fromkeys(["clip_id", *self.names.values()])))
+                columns = list(dict.fromkeys(["clip_id", *self.names.values()]))
+                rows = file.read_row_groups(groups_with(file, wanted), columns=columns)
             values = {name: _values(rows.column(column)) for name, column in self.names.items()}
             for i, clip_id in enumerate(rows.column("clip_id").to_pylist()):
                 if clip_id in wanted:
@@ -166,6 +170,16 @@ def _values(column: pa.ChunkedArray) -> list[Any]:
     if listed and (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type)):
         return [value.values.to_numpy(zero_copy_only=False) if value.is_valid else None for value in column]
     return list(column.to_pylist())
+
+
+def groups_with(file: pq.ParquetFile, wanted: Iterable[str]) -> list[int]:
+    """The row groups of a part that hold any of these clips: `rushes compact` makes parts of which a unit wants a few."""
+    if file.num_row_groups < 2:
+        return list(range(file.num_row_groups))
+    rows = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+    there = pc.is_in(file.read(columns=["clip_id"]).column("clip_id"), value_set=pa.array(list(wanted), pa.string()))
+    at = np.flatnonzero(there.to_numpy())
+    return [int(i) for i in np.unique(np.searchsorted(np.cumsum(rows), at, side="right"))]
 
 
 @dataclass
@@ -218,10 +232,11 @@ class StageJob:
         if waiting:
             yield waiting
 
-    def _rows(self, parts: Iterable[str]) -> Iterator[dict[str, Any]]:
-        for part in parts:
+    def _rows(self, parts: Mapping[str, Iterable[str]]) -> Iterator[dict[str, Any]]:
+        for part, ids in parts.items():
             with self.clips.open_part(part) as file:
-                for batch in file.iter_batches(batch_size=16, columns=[*CLIP_FIELDS, *THUMBNAILS]):
+                groups = groups_with(file, ids) if file.num_row_groups > 1 else None
+                for batch in file.iter_batches(batch_size=16, row_groups=groups, columns=[*CLIP_FIELDS, *THUMBNAILS]):
                     yield from batch.to_pylist()
 
 

@@ -11,6 +11,7 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from curate.errors import RunError
@@ -79,11 +80,10 @@ def balance(sources: pd.DataFrame, spans: pd.DataFrame, selection: Selection, un
     Raises RunError when a source has no spans, or spans that leave a gap or overlap.
     """
     ledger = Ledger()
+    _check_tiling(spans)
     lengths = spans.assign(length_s=spans["end_s"] - spans["start_s"])
-    for source_id, of_source in lengths.groupby("source_id"):
-        _check_tiling(str(source_id), of_source)
-    good = lengths[lengths["error"].isna()].groupby("source_id")["length_s"].sum()
-    scanned = set(lengths["source_id"])
+    good = lengths[lengths["error"].isna()].groupby("source_id", observed=True)["length_s"].sum()
+    scanned = set(lengths["source_id"].unique())
     broken = set(lengths.loc[lengths["error"].notna(), "source_id"])
     for source in sources.to_dict("records"):
         header_s = float(source["duration_s"]) if pd.notna(source["duration_s"]) else 0.0
@@ -100,7 +100,7 @@ def balance(sources: pd.DataFrame, spans: pd.DataFrame, selection: Selection, un
             total_s = max(header_s, decoded_s) if source["source_id"] in broken else decoded_s
             ledger.total_s += total_s
             ledger.failed_s += total_s - decoded_s
-    skipped = lengths[lengths["skip"].notna()].groupby("skip")["length_s"].sum()
+    skipped = lengths[lengths["skip"].notna()].groupby("skip", observed=True)["length_s"].sum()
     ledger.too_short_s = float(skipped.get("too_short", 0.0))
     ledger.transition_s = float(skipped.get("transition", 0.0))
     ledger.unaligned_s = float(skipped.get("unaligned", 0.0))
@@ -111,21 +111,18 @@ def balance(sources: pd.DataFrame, spans: pd.DataFrame, selection: Selection, un
     return ledger
 
 
-def _check_tiling(source_id: str, spans: pd.DataFrame) -> None:
-    ordered = spans.sort_values(["start_s", "end_s"])
-    previous_end_s, previous_failed = None, False
-    for start_s, end_s, error in zip(ordered["start_s"], ordered["end_s"], ordered["error"], strict=True):
-        failed = error is not None and pd.notna(error)
-        if (
-            previous_end_s is not None
-            and not failed
-            and not previous_failed
-            and abs(start_s - previous_end_s) > TOLERANCE_S
-        ):
-            what = "a gap" if start_s > previous_end_s else "an overlap"
-            raise RunError(
-                f"the spans of source {source_id} have {what} at {previous_end_s:.3f} s; this is a defect of rushes"
-            )
-        previous_end_s, previous_failed = (
-            (end_s, failed) if previous_end_s is None else (max(end_s, previous_end_s), failed)
+def _check_tiling(spans: pd.DataFrame) -> None:
+    """Each span of a source begins where those before it end; beside one that failed nobody knows."""
+    ordered = spans.sort_values(["source_id", "start_s", "end_s"], ignore_index=True)
+    ordered = ordered.astype({"start_s": float, "end_s": float})
+    source = ordered["source_id"]
+    same = (source == source.shift()).to_numpy()
+    previous_end_s = ordered.groupby("source_id", observed=True)["end_s"].cummax().shift()
+    failed = ordered["error"].notna()
+    judged = same & ~failed.to_numpy() & ~failed.shift(fill_value=False).to_numpy()
+    off_s = (ordered["start_s"] - previous_end_s).to_numpy()
+    for row in np.flatnonzero(judged & (np.abs(off_s) > TOLERANCE_S))[:1]:
+        what = "a gap" if off_s[row] > 0 else "an overlap"
+        raise RunError(
+            f"the spans of source {source[row]} have {what} at {previous_end_s[row]:.3f} s; this is a defect of rushes"
         )

@@ -1,16 +1,21 @@
 """The walk of the data, top to bottom: sources, clips, measures, captions, shards, index, report. Every step tops up what is missing."""
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+import pyarrow as pa
+
+from curate import compact as compaction
 from curate import index, lease, report, runner, shard_plan, shards, sources, stage, store, weights
+from curate.compact import Compacted
 from curate.errors import ClaimError, RunError, UsageError, nearest
 from curate.jobs import ProbeJob, Reading, ScanJob, StageJob, StageTask, WholeJob
 from curate.pool import Resources
 from curate.progress import Progress
-from curate.run import PIPELINE, Run
+from curate.run import PIPELINE, SCORED, Run
 from curate.stage import one_sentence
 from curate.steps import Step
 from curate.table import Table, difference
@@ -18,6 +23,8 @@ from curate.table import Table, difference
 FILES_PER_PROBE = 16
 SECONDS_PER_UNIT = 60.0
 """Short sources are scanned together until they hold this much footage: what a kill can cost one worker."""
+CLIPS_PER_UNIT = 64
+"""Clips of one unit, of a part that `rushes compact` has made of many. Ours: about what SECONDS_PER_UNIT comes to."""
 JUDGED_ROWS = 20
 """A table with fewer rows is not judged by its share of errors."""
 
@@ -85,6 +92,12 @@ def repair_shards(run: Run, files: Sequence[str], progress: Progress) -> None:
         _index(run)
 
 
+def compact(run: Run, progress: Progress, heard: Callable[[Compacted], None]) -> list[Compacted]:
+    """Merges the parts of every table (curate/compact.py), while nobody else works on the run. Raises UsageError when somebody does."""
+    with _alone(run, progress), progress.over([], None):
+        return compaction.compact(run, heard)
+
+
 def probe(run: Run, listed: Mapping[str, str | None], progress: Progress) -> None:
     """Reads the header of every file that is not in the sources table."""
     known = {uri for (uri,) in run.sources_table.read_keys()}
@@ -123,35 +136,35 @@ def split(run: Run, progress: Progress) -> None:
 
 def measure(run: Run, progress: Progress) -> None:
     """Runs every filter on every clip."""
-    clips = run.clip_ids()
+    clips = pa.array(run.clip_ids(), pa.string())
     _apply_all(run, "measure", lambda: clips, progress)
 
 
 def caption(run: Run, progress: Progress) -> None:
     """Captions what the measures keep, one captioner after the other (a later one may read an earlier one's words)."""
     for step in (s for s in run.steps if s.kind == "caption"):
-        chosen = run.selection(("measure",)).clip_ids
-        _apply(run, [step], _pending(step.table, chosen), progress, len(chosen))
+        chosen = _selected(run, ("measure",))
+        _apply(run, [step], step.table.lacking(chosen), progress, len(chosen))
 
 
 def review(run: Run, progress: Progress) -> None:
     """Runs the filters that read captions, on what was captioned."""
-    _apply_all(run, "review", lambda: run.selection(("measure",)).clip_ids, progress)
+    _apply_all(run, "review", lambda: _selected(run, ("measure",)), progress)
 
 
 def embed(run: Run, progress: Progress) -> None:
     """Embeds the captions of the clips in the shards, for search."""
     for step in (s for s in run.steps if s.kind == "embed"):
-        chosen = run.selection().clip_ids
-        _apply(run, [step], _pending(step.table, chosen), progress, len(chosen))
+        chosen = _selected(run)
+        _apply(run, [step], step.table.lacking(chosen), progress, len(chosen))
 
 
-def _pending(table: Table, clip_ids: Iterable[str]) -> list[str]:
-    done = {clip_id for (clip_id,) in table.read_keys()}
-    return [clip_id for clip_id in clip_ids if clip_id not in done]
+def _selected(run: Run, kinds: tuple[str, ...] = SCORED) -> pa.Array:
+    """Ids of the clips that the rules keep, as an array: a quarter of what a list of them takes."""
+    return pa.array(run.selection(kinds).clip_ids, pa.string())
 
 
-def _apply_all(run: Run, kind: str, chosen: Callable[[], list[str]], progress: Progress) -> None:
+def _apply_all(run: Run, kind: str, chosen: Callable[[], pa.Array], progress: Progress) -> None:
     """Runs all steps of a kind, those that others read first. Steps with equal resources and the same clips to do share one pass over the
     thumbnails."""
     steps = [step for step in run.steps if step.kind == kind]
@@ -159,47 +172,60 @@ def _apply_all(run: Run, kind: str, chosen: Callable[[], list[str]], progress: P
         return
     clips = chosen()
     for level in range(max(step.level for step in steps) + 1):
-        here = [(step, _pending(step.table, clips)) for step in steps if step.level == level]
+        here = [(step, step.table.lacking(clips)) for step in steps if step.level == level]
         for step, ids in here:
             progress.seen(step.spec.name, len(clips), len(clips) - len(ids))
         for step, ids in here:
-            if ids and step.whole:
-                _apply_whole(run, step, clips, progress)
-        todo = [(step, ids) for step, ids in here if ids and not step.whole]
-        key = lambda item: (str(item[0].spec.resources), sorted(item[1]))  # noqa: E731
+            if len(ids) and step.whole:
+                _apply_whole(run, step, clips.to_pylist(), progress)
+        todo = [(step, ids) for step, ids in here if len(ids) and not step.whole]
+        key = lambda item: (str(item[0].spec.resources), len(item[1]), _digest(item[1]))  # noqa: E731
         for _, group in groupby(sorted(todo, key=key), key=key):
             shared = list(group)
             _apply(run, [step for step, _ in shared], shared[0][1], progress, len(clips))
 
 
-def _apply(run: Run, steps: list[Step], clip_ids: Sequence[str], progress: Progress, total: int) -> None:
-    wanted = set(clip_ids)
-    reads = _reads(run, steps)
+def _digest(ids: pa.Array) -> str:
+    """The same for the same ids in the same order."""
+    digest = hashlib.sha256()
+    for first in range(0, len(ids), 2**16):
+        digest.update("\n".join(ids.slice(first, 2**16).to_pylist()).encode())
+    return digest.hexdigest()
+
+
+def _apply(run: Run, steps: list[Step], clip_ids: pa.Array, progress: Progress, total: int) -> None:
+    spec, reads = steps[0].spec, _reads(run, steps)
     facts = reads.pop("sources", None)
-    parts: dict[str, dict[str, list[str]]] = {name: {} for name in reads}
-    if wanted:
-        for name, reading in reads.items():
-            for part, keys in reading.table.parts_with_keys():
-                for (clip_id,) in keys:
-                    if clip_id in wanted:
-                        parts[name].setdefault(clip_id, []).append(part)
-    spec = steps[0].spec
-    units: list[dict[str, Any]] = []
-    for some in _grouped(run, wanted, spec.batch_size or stage.BATCH_SIZE):
-        ids = [clip_id for group in some.values() for clip_id in group]
-        where = {name: sorted({p for i in ids for p in found.get(i, [])}) for name, found in parts.items()}
-        units.append({"parts": some, "reads": where})
+    tables = {name: reading.table for name, reading in reads.items()}
+    units = _units(run.clips_table, tables, clip_ids, spec.batch_size or stage.BATCH_SIZE)
     job = StageJob(run.clips_table, [StageTask(step.spec, step.kind, step.table) for step in steps], reads, facts)
     resources = Resources(spec.workers, spec.cpus, spec.gpus, spec.memory_gb)
-    _do(run, [step.spec.name for step in steps], job, units, resources, progress, total, total - len(wanted))
+    _do(run, [step.spec.name for step in steps], job, units, resources, progress, total, total - len(clip_ids))
 
 
-def _grouped(run: Run, wanted: set[str], least: int) -> Iterator[dict[str, list[str]]]:
-    """The wanted clips by the parts of the clips table that hold them, as many parts together as make a whole batch."""
+def _units(clips: Table, reads: Mapping[str, Table], clip_ids: pa.Array, least: int) -> list[dict[str, Any]]:
+    """The units of a StageJob: some of these clips with the parts in which they lie, and the parts of other tables that hold them."""
+    grouped = list(_grouped(clips, clip_ids, least)) if len(clip_ids) else []
+    units: list[dict[str, Any]] = [{"parts": some, "reads": {}} for some in grouped]
+    in_order = pa.array([i for some in grouped for ids in some.values() for i in ids] if reads else [], pa.string())
+    for name, table in reads.items():
+        names, part_of = table.parts_of(in_order)
+        at = 0
+        for unit in units:
+            n = sum(map(len, unit["parts"].values()))
+            unit["reads"][name] = sorted({names[i] for i in part_of[at : at + n].tolist() if i >= 0})
+            at += n
+    return units
+
+
+def _grouped(clips: Table, clip_ids: pa.Array, least: int) -> Iterator[dict[str, list[str]]]:
+    """These clips by the parts of the clips table that hold them: as many parts together as make a whole batch, or a piece of a large part."""
     some: dict[str, list[str]] = {}
-    for part, keys in run.clips_table.parts_with_keys() if wanted else ():
-        if ids := [clip_id for (clip_id,) in keys if clip_id in wanted]:
-            some[part] = ids
+    most = max(least, CLIPS_PER_UNIT)
+    for part, keys in clips.parts_with_keys(clip_ids):
+        ids = [clip_id for (clip_id,) in keys]
+        for first in range(0, len(ids), most):
+            some[part] = ids[first : first + most]
             if sum(map(len, some.values())) >= least:
                 yield some
                 some = {}
@@ -210,7 +236,7 @@ def _grouped(run: Run, wanted: set[str], least: int) -> Iterator[dict[str, list[
 def _apply_whole(run: Run, step: Step, clip_ids: list[str], progress: Progress) -> None:
     """Makes the table anew: what a stage says of one clip may depend on all the others."""
     spec = step.spec
-    if step.table.read_keys():
+    if step.table.parts():
         for name in _with_descendants(run, [spec.name]):
             run.tables()[name].drop()
             run.tables()[name].begin(run.claims[name])
@@ -244,7 +270,7 @@ def _do(
     counts = {name: [0, 0] for name in names}
     if units:
         for name in names:
-            errors = tables[name].read(["error"]).column("error")
+            errors = tables[name].read_once(["error"]).column("error")
             counts[name] = [len(errors), len(errors) - errors.null_count]
     with progress.step(", ".join(names), total, done, resources.gpus, len(units)) as step:
         if units:

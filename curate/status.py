@@ -12,13 +12,13 @@ from curate.table import Table
 
 def counts(run: Run) -> dict[str, Any]:
     """Counts of everything, for people and scripts."""
-    listed, spans, wide, selection = run.sources(), run.spans(), run.wide(), run.selection()
-    scan_failed = set(spans.loc[spans["error"].notna(), "source_id"])
+    listed, selection = run.sources(), run.selection()
+    scan_failed = {row["source_id"] for row in _failed(run.clips_table, ["source_id"])}
     failed = listed["error"].notna() | listed["source_id"].isin(scan_failed)
     index = run.index()
     left_out = {item["clip_id"] for item in (index or {}).get("left_out", [])}
-    clip_failed = int(wide["error"].notna().sum()) + len(left_out)
-    ledger = run.ledger() if not run.pending_windows() else None
+    clip_failed = selection.failed_clips + len(left_out)
+    ledger = run.ledger(selection) if not run.pending_windows() else None
     seconds = (
         {key.removesuffix("_s"): value for key, value in ledger.as_dict().items() if key.endswith("_s")}
         if ledger
@@ -33,11 +33,11 @@ def counts(run: Run) -> dict[str, Any]:
             "duplicates": int(listed["duplicate_of"].notna().sum()),
         },
         "clips": {
-            "total": len(wide),
-            "ok": len(wide) - clip_failed,
+            "total": selection.total_clips,
+            "ok": selection.total_clips - clip_failed,
             "failed": clip_failed,
             "kept": len(selection.clip_ids) - len(left_out),
-            "dropped": len(wide) - int(wide["error"].notna().sum()) - len(selection.clip_ids),
+            "dropped": selection.total_clips - selection.failed_clips - len(selection.clip_ids),
         },
         "seconds": seconds,
         "shards": {
@@ -74,5 +74,5 @@ def _failed(table: Table, columns: list[str]) -> list[dict[str, Any]]:
 
 
 def _rows(table: Table) -> dict[str, int]:
-    errors = table.read(["error"]).column("error")
+    errors = table.read_once(["error"]).column("error")
     return {"rows": len(errors), "errors": len(errors) - errors.null_count}

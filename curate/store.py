@@ -212,6 +212,20 @@ def names(uri: str, suffix: str) -> list[str]:
     return sorted(name for name in base if name.endswith(suffix) and not name.startswith("."))
 
 
+def sizes(uri: str, suffix: str) -> dict[str, int]:
+    """The same as `names`, with the bytes of each file."""
+    fs, path = filesystem(uri)
+    fs.invalidate_cache(path)
+    try:
+        found = {
+            str(entry["name"]).rstrip("/").rsplit("/", 1)[-1]: int(entry["size"] or 0)
+            for entry in fs.ls(path, detail=True)
+        }
+    except FileNotFoundError:
+        return {}
+    return {name: size for name, size in sorted(found.items()) if name.endswith(suffix) and not name.startswith(".")}
+
+
 def remove(uri: str) -> None:
     """Deletes a file or a whole directory; nothing happens when it is not there."""
     fs, path = filesystem(uri)

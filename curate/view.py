@@ -107,7 +107,7 @@ def funnel(run: Run, keep: Mapping[str, Mapping[str, Any]] | None = None) -> pd.
         except ValidationError as error:
             first = error.errors()[0]
             raise ConfigError(f"keep: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-    found = select(run.wide(columns=rules), rules)
+    found = select(run.scored(rules), rules)
     left, left_s = found.total_clips - found.failed_clips, found.total_s - found.failed_s
     rows = [("all clips", np.nan, np.nan, found.total_clips, found.total_s)]
     rows.append(("failed", found.failed_clips, found.failed_s, left, left_s))

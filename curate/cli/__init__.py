@@ -12,6 +12,7 @@ from curate import runner
 from curate.cli import (
     card,
     check,
+    compact,
     cuts,
     doctor,
     errors,
@@ -50,6 +51,7 @@ app = typer.Typer(
 for module in (
     run,
     check,
+    compact,
     cuts,
     schema,
     status,
@@ -66,6 +68,7 @@ for module in (
     submit,
     doctor,
     footage,
+    compact,
 ):
     app.command(module.__name__.rpartition(".")[2])(module.command)
 app.add_typer(shards.app, name="shards")

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from curate import config
@@ -127,7 +128,7 @@ def test_parts_are_put_together_until_they_make_a_batch(tmp_path: Path) -> None:
         rows = [dict.fromkeys(run.clips_table.schema.names) | {"clip_id": f"{part}{i}"} for i in range(10)]
         run.clips_table.write(rows)
     wanted = {f"{part}{i}" for part in (0, 1, 2, 4) for i in range(10)}
-    groups = list(_grouped(run, wanted, 16))
+    groups = list(_grouped(run.clips_table, pa.array(sorted(wanted)), 16))
     assert sorted(len(ids) for group in groups for ids in group.values()) == [10] * 4
     assert [sum(map(len, group.values())) for group in groups] == [20, 20]
     assert {i for group in groups for ids in group.values() for i in ids} == wanted

@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from curate import scan, sources, stage
+from curate import scan, sources, stage, store
 from curate.clip import Clip
 from curate.config import ScanConfig
 from curate.sandbox import Sandbox, SandboxError
@@ -60,7 +60,7 @@ class ProbeJob(Sandboxed):
         row: dict[str, Any] = {**dict.fromkeys(sources.SCHEMA.names), "uri": uri, "manifest": manifest}
         try:
             row |= sources.identify(uri, self.digest)
-            row |= self._sandbox.call(sources.probe_file, uri, wall_s=PROBE_WALL_S)
+            row |= self._sandbox.call(sources.probe_file, uri, wall_s=PROBE_WALL_S, online=not store.is_local(uri))
         except SandboxError as error:
             row["error"] = f"probe: {error}"
         except FileNotFoundError:
@@ -96,7 +96,7 @@ class ScanJob(Sandboxed):
             self.cuts,
         )
         try:
-            return self._sandbox.call(scan.scan_window, *arguments, wall_s=wall_s)
+            return self._sandbox.call(scan.scan_window, *arguments, wall_s=wall_s, online=not store.is_local(window["uri"]))
         except SandboxError as error:
             return [scan.failed_row(window, window["window"], self.config, f"scan: {error}")]
 

@@ -75,7 +75,16 @@ def decode(data: bytes) -> Any:
         (size,) = HEAD.unpack_from(data)
         rest = memoryview(data)[HEAD.size + size :]
         return _value(json.loads(data[HEAD.size : HEAD.size + size]), rest)
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError, struct.error) as error:
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        IndexError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+        struct.error,
+    ) as error:
         raise AnswerError("the decoder gave an answer that is none") from error
 
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter,
 from curate import stage as stages
 from curate.buckets import aspect_of
 from curate.errors import ConfigError, UsageError, nearest
+from curate.limits import Limits
 from curate.stage import StageSpec
 from curate.yaml_lines import Document, parse
 
@@ -65,7 +66,20 @@ class ScanConfig(Strict):
     """A window may take `timeout_floor_s + timeout_factor * its seconds` of wall time before its decoder is killed. Ours."""
     memory_mb: int = Field(4096, ge=256)
     """Resident memory at which a decoder is killed. Ours."""
+    max_megapixels: float = Field(Limits.max_megapixels, gt=0)
+    """A file with larger pictures is refused. Ours; 16K has 133 megapixels."""
+    max_hours: float = Field(Limits.max_hours, gt=0)
+    """A file whose header promises more is refused. Ours; a week."""
+    max_streams: int = Field(Limits.max_streams, ge=1)
+    """A file with more streams (pictures, sound, subtitles, attachments) is refused. Ours."""
+    max_metadata_mb: float = Field(Limits.max_metadata_mb, gt=0)
+    """A file with more text about it is refused. Ours."""
     workers: int | None = Field(None, ge=1)
+
+    @property
+    def of_a_file(self) -> Limits:
+        """What a file may ask of the scan."""
+        return Limits(**{name: getattr(self, name) for name in Limits.__dataclass_fields__})
 
     @model_validator(mode="after")
     def _lengths(self) -> "ScanConfig":

@@ -6,7 +6,7 @@ Fences of Linux, each where the kernel has it; a process that put them up cannot
   With it other processes cannot be looked into (/proc/PID/environ, ptrace); from 6.7 on it knows TCP, from 6.12 on signals.
 - seccomp (x86-64, ARM64): no sockets at all, no io_uring, and none of the calls that Landlock does not see, which change owners, modes,
   times and attributes of files.
-- of root's privileges, reading and writing any file and changing the user; the others go (they would see through the first fence). No core dumps.
+- root keeps the privileges to read any file and to change the user; the others would see through the first fence. No core dumps.
 
 Reading is free: a decoder may need any library, font or model. What may be read may end in a clip, so what must not be read belongs to another
 user. Elsewhere than on Linux, and in containers that forbid these calls, `confine` returns what is missing and goes on.
@@ -47,7 +47,19 @@ MACHINES: Mapping[str, tuple[int, int, tuple[int, ...]]] = {
 }
 IO_URING = 425
 X32 = 0x40000000
-SECRET_NAMES = ("TOKEN", "SECRET", "PASSW", "CREDENTIAL", "API_KEY", "APIKEY", "ACCESS_KEY", "PRIVATE", "AUTH", "COOKIE", "SAS")
+SECRET_NAMES = (
+    "TOKEN",
+    "SECRET",
+    "PASSW",
+    "CREDENTIAL",
+    "API_KEY",
+    "APIKEY",
+    "ACCESS_KEY",
+    "PRIVATE",
+    "AUTH",
+    "COOKIE",
+    "SAS",
+)
 SECRET_STARTS = ("AWS_", "AZURE_", "GOOGLE_", "GCS_", "GCP_", "S3_", "FSSPEC_", "KUBE", "SSH_", "CI_JOB_")
 
 CAPABILITIES = 0x20080522
@@ -65,7 +77,7 @@ def confine(scratch: Path, online: bool) -> list[str]:
         scratch: the one directory in which files may be written.
         online: whether the network stays: sources on object storage are read from it.
 
-    Returns what holds now: of `privileges`, `files`, `tcp`, `signals`, `attributes`, `sockets`. Nothing raises: what the kernel does not have is not in it.
+    Returns what holds now: of `privileges`, `files`, `tcp`, `signals`, `attributes`, `sockets`. What the kernel does not have is not in it.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     active.clear()

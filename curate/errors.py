@@ -12,7 +12,6 @@ import difflib
 import re
 from collections.abc import Iterable
 
-
 UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 

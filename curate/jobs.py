@@ -13,6 +13,7 @@ import pyarrow as pa
 from curate import scan, sources, stage, store
 from curate.clip import Clip
 from curate.config import ScanConfig
+from curate.limits import Limits
 from curate.sandbox import Sandbox, SandboxError
 from curate.stage import StageSpec, one_sentence
 from curate.table import Table
@@ -49,6 +50,7 @@ class ProbeJob(Sandboxed):
 
     table: Table
     digest: str
+    limits: Limits = field(default_factory=Limits)
 
     def work(self, unit: dict[str, Any]) -> dict[str, Any]:
         """Reads the headers of some files."""
@@ -60,7 +62,9 @@ class ProbeJob(Sandboxed):
         row: dict[str, Any] = {**dict.fromkeys(sources.SCHEMA.names), "uri": uri, "manifest": manifest}
         try:
             row |= sources.identify(uri, self.digest)
-            row |= self._sandbox.call(sources.probe_file, uri, wall_s=PROBE_WALL_S, online=not store.is_local(uri))
+            row |= self._sandbox.call(
+                sources.probe_file, uri, self.limits, wall_s=PROBE_WALL_S, online=not store.is_local(uri)
+            )
         except SandboxError as error:
             row["error"] = f"probe: {error}"
         except FileNotFoundError:
@@ -96,7 +100,9 @@ class ScanJob(Sandboxed):
             self.cuts,
         )
         try:
-            return self._sandbox.call(scan.scan_window, *arguments, wall_s=wall_s, online=not store.is_local(window["uri"]))
+            return self._sandbox.call(
+                scan.scan_window, *arguments, wall_s=wall_s, online=not store.is_local(window["uri"])
+            )
         except SandboxError as error:
             return [scan.failed_row(window, window["window"], self.config, f"scan: {error}")]
 

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from curate import ids, store, video
 from curate.errors import UsageError
+from curate.limits import Limits
 from curate.opening import refuse_special
 
 SCHEMA = pa.schema(
@@ -133,9 +134,9 @@ def _manifest(given: str, where: str) -> dict[str, str | None]:
     return rows
 
 
-def probe_file(uri: str) -> dict[str, Any]:
+def probe_file(uri: str, limits: Limits | None = None) -> dict[str, Any]:
     """The row of one file, its header read. Runs in the sandbox. Raises VideoError or OSError when it is not a readable video."""
-    info = video.probe(uri)
+    info = video.probe(uri, limits=limits)
     return {
         "duration_s": info.duration_s,
         "fps": info.fps,

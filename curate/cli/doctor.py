@@ -99,7 +99,9 @@ def _confined() -> str:
     told = "; ".join(FENCES[name] for name in FENCES if name in found)
     lacks = [name for name in ("files", "sockets") if name not in found]
     if lacks:
-        raise RuntimeError(f"not on this kernel: {', '.join(FENCES[name] for name in lacks)}; there is: {told or 'nothing'}")
+        raise RuntimeError(
+            f"not on this kernel: {', '.join(FENCES[name] for name in lacks)}; there is: {told or 'nothing'}"
+        )
     return told
 
 

@@ -170,11 +170,33 @@ class TrainConfig(Strict):
     """How often workers may die before the training is given up. Ours."""
 
 
+class SourcesConfig(Strict):
+    """Where raw footage is looked for. A text or a list alone stands for `{from: ...}`."""
+
+    from_: list[str] = Field(min_length=1, alias="from")
+    """Globs, directories, files or manifests."""
+    root: str | None = None
+    """A directory or an address outside of which no source may lie, whoever names it (curate/allowed.py)."""
+    allow: list[str] = []
+    """What a manifest may name besides the usual: protocols (`file`, `sftp`, `zip`), hosts (`10.0.0.5`), or `credentials` in addresses."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one(cls, data: Any) -> Any:
+        if isinstance(data, str):
+            return {"from": [data]}
+        if isinstance(data, list):
+            return {"from": data}
+        if isinstance(data, dict) and isinstance(data.get("from"), str):
+            return {**data, "from": [data["from"]]}
+        return data
+
+
 class Config(Strict):
     """The whole pipeline file."""
 
     run: str = "runs/demo"
-    sources: list[str] = Field(min_length=1)
+    sources: SourcesConfig
     digest: Literal["sampled", "full"] = "sampled"
     scan: ScanConfig = ScanConfig()
     measure: list[dict[str, Any]] = []
@@ -186,13 +208,6 @@ class Config(Strict):
     """A finetuning on the shards; without it a run ends with them."""
     max_error_share: float = Field(0.5, ge=0, le=1)
     """When more than this share of a table of at least 20 rows fails, the run stops: that is a broken stage, not bad data."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _one_source(cls, data: Any) -> Any:
-        if isinstance(data, dict) and isinstance(data.get("sources"), str):
-            return {**data, "sources": [data["sources"]]}
-        return data
 
 
 RUNNER_KEYS: dict[str, Any] = {
@@ -249,7 +264,10 @@ def load(
     data = dict(document.data)
     for setting in overrides:
         override(data, setting)
-    data.update(replace or {})
+    for key, value in (replace or {}).items():
+        given = data.get(key)
+        # What is typed replaces where footage is looked for, not the rules on what may be found there.
+        data[key] = {**given, "from": value} if key == "sources" and isinstance(given, dict) else value
     directory = path.absolute().parent
     return validate(data, document, directory, home or directory)
 
@@ -317,6 +335,7 @@ def _known_keys(path: tuple[str | int, ...]) -> list[str]:
         "shards": ShardsConfig,
         "train": TrainConfig,
         "keep": Rule,
+        "sources": SourcesConfig,
     }
     model = models.get(str(path[0]), Config) if path else Config
     if path[:2] == ("shards", "buckets"):

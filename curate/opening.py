@@ -20,7 +20,7 @@ import av.logging
 import fsspec
 from av.container import InputContainer
 from av.error import FFmpegError
-from av.format import ContainerFormat, Flags
+from av.format import ContainerFormat
 from av.packet import Packet
 from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
@@ -54,6 +54,7 @@ _REACH_OUT = {
     ),
     *("vapoursynth", "vobsub", "webm_dash_manifest"),
 }
+_NO_FILE = 1  # AVFMT_NOFILE: devices and the network
 _PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"v=0", b"<MPD", b"[playlist]", b"# VobSub index file")
 _DAMAGED = "not a video, or its header is damaged"
 
@@ -112,7 +113,7 @@ def _formats() -> str:
     known = []
     for name in sorted(av.formats_available):
         with suppress(ValueError):  # a muxer
-            if not ContainerFormat(name, "r").flags & Flags.no_file.value:
+            if not ContainerFormat(name, "r").flags & _NO_FILE:
                 known.append(name)
     return ",".join(name for name in known if not _REACH_OUT & set(name.split(",")))
 

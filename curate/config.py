@@ -16,7 +16,7 @@ from curate.buckets import aspect_of
 from curate.errors import ConfigError, UsageError, nearest
 from curate.limits import Limits
 from curate.stage import StageSpec
-from curate.yaml_lines import Document, parse
+from curate.yaml_lines import MAX_CHARACTERS, Document, parse
 
 PERCENTILE = re.compile(r"p(100|\d{1,2}(\.\d+)?)")
 
@@ -251,7 +251,8 @@ def load(
     Raises ConfigError (file, line, key, nearest right key) and UsageError when there is no such file.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8") as file:
+            text = file.read(MAX_CHARACTERS + 1)  # /dev/zero has no end
     except FileNotFoundError as error:
         raise UsageError(f"there is no pipeline file '{path}'") from error
     except (OSError, UnicodeDecodeError) as error:

@@ -54,6 +54,16 @@ def nearest(wrong: str, right: Iterable[str]) -> str:
     return f"; allowed here: {', '.join(names)}" if names else ""
 
 
+def plain_name(name: object) -> str:
+    """The name of a file inside the folder that it is joined to, for a run directory may come from strangers. Raises RunError for a path."""
+    text = str(name)
+    if not text or text in (".", "..") or re.search(r"[/\\\x00-\x1f]", text) or ":" in text:
+        raise RunError(
+            f"the run names a file {printable(text)!r}, which would lie elsewhere; it was not written by rushes"
+        )
+    return text
+
+
 def printable(text: object) -> str:
     """The text without what a terminal would obey: escape codes, other control characters, marks that turn the direction of writing.
 

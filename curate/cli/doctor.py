@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import typer
+from rich.text import Text
 
 from curate import confine
 from curate.cli.common import console, grid
@@ -31,11 +32,11 @@ def command() -> None:
     def row(what: str, check: Callable[[], str], needed: bool = True) -> None:
         nonlocal broken
         try:
-            table.add_row("[green]ok[/]", what, check())
+            table.add_row(Text("ok", "green"), what, check())
         except Exception as error:
             broken += needed
             table.add_row(
-                "[red]broken[/]" if needed else "[yellow]absent[/]",
+                Text("broken", "red") if needed else Text("absent", "yellow"),
                 what,
                 f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
             )

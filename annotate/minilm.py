@@ -55,8 +55,12 @@ class MiniLM:
         showed_bar = logging.is_progress_bar_enabled()
         logging.disable_progress_bar()
         try:
-            self._tokenizer = AutoTokenizer.from_pretrained(self.weights, local_files_only=True)
-            self._model = AutoModel.from_pretrained(self.weights, local_files_only=True, dtype="float32").eval()
+            self._tokenizer = AutoTokenizer.from_pretrained(
+                self.weights, local_files_only=True, trust_remote_code=False
+            )
+            self._model = AutoModel.from_pretrained(
+                self.weights, local_files_only=True, dtype="float32", trust_remote_code=False
+            ).eval()
         finally:
             if showed_bar:
                 logging.enable_progress_bar()

@@ -97,8 +97,12 @@ class Summary:
         device, dtype = where(self.device, self.precision)
         path = Path(self.weights)
         folder, how = (path.parent, {"gguf_file": path.name}) if path.suffix == ".gguf" else (path, {})
-        self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, padding_side="left", **how)
-        net = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, dtype=dtype, **how)
+        self._tokenizer = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, padding_side="left", trust_remote_code=False, **how
+        )
+        net = AutoModelForCausalLM.from_pretrained(
+            folder, local_files_only=True, dtype=dtype, trust_remote_code=False, **how
+        )
         self._net = net.to(device).eval()
 
     def __call__(self, clips: list[Clip]) -> list[dict[str, Any]]:

@@ -115,9 +115,11 @@ class Vlm:
         logging.disable_progress_bar()
         logging.set_verbosity_error()  # of processors' plans for later versions
         device, dtype = where(self.device, self.precision)
-        self._processor = AutoProcessor.from_pretrained(self.weights, local_files_only=True)
+        self._processor = AutoProcessor.from_pretrained(self.weights, local_files_only=True, trust_remote_code=False)
         self._processor.tokenizer.padding_side = "left"
-        net = AutoModelForImageTextToText.from_pretrained(self.weights, local_files_only=True, dtype=dtype)
+        net = AutoModelForImageTextToText.from_pretrained(
+            self.weights, local_files_only=True, dtype=dtype, trust_remote_code=False
+        )
         self._net = net.to(device).eval()
 
     def __call__(self, clips: list[Clip]) -> list[dict[str, Any]]:

@@ -23,9 +23,10 @@ from pydantic import (
 from curate import stage as stages
 from curate.buckets import aspect_of
 from curate.errors import ConfigError, UsageError, nearest
+from curate.limits import Limits
 from curate.pool import Workers
 from curate.stage import StageSpec
-from curate.yaml_lines import Document, parse
+from curate.yaml_lines import MAX_CHARACTERS, Document, parse
 
 PERCENTILE = re.compile(r"p(100|\d{1,2}(\.\d+)?)")
 
@@ -77,6 +78,19 @@ class ScanConfig(Strict):
     """Resident memory at which a decoder is killed. Ours."""
     workers: Workers = None
     """`4`, or `[1, 8]` to begin with one and grow; as many as fit by default."""
+    max_megapixels: float = Field(Limits.max_megapixels, gt=0)
+    """A file with larger pictures is refused. Ours; 16K has 133 megapixels."""
+    max_hours: float = Field(Limits.max_hours, gt=0)
+    """A file whose header promises more is refused. Ours; a week."""
+    max_streams: int = Field(Limits.max_streams, ge=1)
+    """A file with more streams (pictures, sound, subtitles, attachments) is refused. Ours."""
+    max_metadata_mb: float = Field(Limits.max_metadata_mb, gt=0)
+    """A file with more text about it is refused. Ours."""
+
+    @property
+    def of_a_file(self) -> Limits:
+        """What a file may ask of the scan."""
+        return Limits(**{name: getattr(self, name) for name in Limits.__dataclass_fields__})
 
     @model_validator(mode="after")
     def _lengths(self) -> "ScanConfig":
@@ -168,11 +182,33 @@ class TrainConfig(Strict):
     """How often workers may die before the training is given up. Ours."""
 
 
+class SourcesConfig(Strict):
+    """Where raw footage is looked for. A text or a list alone stands for `{from: ...}`."""
+
+    from_: list[str] = Field(min_length=1, alias="from")
+    """Globs, directories, files or manifests."""
+    root: str | None = None
+    """A directory or an address outside of which no source may lie, whoever names it (curate/allowed.py)."""
+    allow: list[str] = []
+    """What a manifest may name besides the usual: protocols (`file`, `sftp`, `zip`), hosts (`10.0.0.5`), or `credentials` in addresses."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one(cls, data: Any) -> Any:
+        if isinstance(data, str):
+            return {"from": [data]}
+        if isinstance(data, list):
+            return {"from": data}
+        if isinstance(data, dict) and isinstance(data.get("from"), str):
+            return {**data, "from": [data["from"]]}
+        return data
+
+
 class Config(Strict):
     """The whole pipeline file."""
 
     run: str = "runs/demo"
-    sources: list[str] = Field(min_length=1)
+    sources: SourcesConfig
     digest: Literal["sampled", "full"] = "sampled"
     scan: ScanConfig = ScanConfig()
     measure: list[dict[str, Any]] = []
@@ -184,13 +220,6 @@ class Config(Strict):
     """A finetuning on the shards; without it a run ends with them."""
     max_error_share: float = Field(0.5, ge=0, le=1)
     """When more than this share of a table of at least 20 rows fails, the run stops: that is a broken stage, not bad data."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _one_source(cls, data: Any) -> Any:
-        if isinstance(data, dict) and isinstance(data.get("sources"), str):
-            return {**data, "sources": [data["sources"]]}
-        return data
 
 
 def _gpus(given: float) -> float:
@@ -240,7 +269,8 @@ def load(
     Raises ConfigError (file, line, key, nearest right key) and UsageError when there is no such file.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8") as file:
+            text = file.read(MAX_CHARACTERS + 1)  # /dev/zero has no end
     except FileNotFoundError as error:
         raise UsageError(f"there is no pipeline file '{path}'") from error
     except (OSError, UnicodeDecodeError) as error:
@@ -253,7 +283,10 @@ def load(
     data = dict(document.data)
     for setting in overrides:
         override(data, setting)
-    data.update(replace or {})
+    for key, value in (replace or {}).items():
+        given = data.get(key)
+        # What is typed replaces where footage is looked for, not the rules on what may be found there.
+        data[key] = {**given, "from": value} if key == "sources" and isinstance(given, dict) else value
     directory = path.absolute().parent
     return validate(data, document, directory, home or directory)
 
@@ -320,6 +353,7 @@ def _known_keys(path: tuple[str | int, ...]) -> list[str]:
         "shards": ShardsConfig,
         "train": TrainConfig,
         "keep": Rule,
+        "sources": SourcesConfig,
     }
     model = models.get(str(path[0]), Config) if path else Config
     if path[:2] == ("shards", "buckets"):

@@ -9,7 +9,10 @@ RushesError
 """
 
 import difflib
+import re
 from collections.abc import Iterable
+
+UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class RushesError(Exception):
@@ -49,3 +52,21 @@ def nearest(wrong: str, right: Iterable[str]) -> str:
     if found:
         return f"; did you mean '{found[0]}'?"
     return f"; allowed here: {', '.join(names)}" if names else ""
+
+
+def plain_name(name: object) -> str:
+    """The name of a file inside the folder that it is joined to, for a run directory may come from strangers. Raises RunError for a path."""
+    text = str(name)
+    if not text or text in (".", "..") or re.search(r"[/\\\x00-\x1f]", text) or ":" in text:
+        raise RunError(
+            f"the run names a file {printable(text)!r}, which would lie elsewhere; it was not written by rushes"
+        )
+    return text
+
+
+def printable(text: object) -> str:
+    """The text without what a terminal would obey: escape codes, other control characters, marks that turn the direction of writing.
+
+    File names, metadata and captions may hold them. Each becomes the replacement character; line ends and tabs stay.
+    """
+    return UNPRINTABLE.sub("\ufffd", str(text))

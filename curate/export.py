@@ -8,7 +8,7 @@
 | zeroscope-json | `videos/ID.mp4`, `dataset.json`: a prompt per frame index, as ExponentialML's Text-To-Video-Finetuning reads |
 | finetrainers | `videos/ID.mp4`, `videos.txt`, `prompts.txt`, a line each, and `training.json` |
 | diffusion-pipe | `videos/ID.mp4`, `videos/ID.txt`, and `dataset.toml` with the sizes and numbers of frames of the buckets |
-| csv | `videos/ID.mp4` and `clips.csv`: `path`, `caption`, every column that is no list |
+| csv | `videos/ID.mp4` and `clips.csv`: `path`, `caption`, every column that is no list; text like a formula gets an apostrophe in front |
 
 Beside them lies `export.json`: what was exported, from which shards, under which condition.
 """
@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 
 from curate import store
 from curate.buckets import Bucket
-from curate.errors import UsageError, nearest
+from curate.errors import UsageError, nearest, plain_name
 from curate.run import ROW_GROUP_ROWS
 from curate.shard_plan import check_format
 from curate.where import parse
@@ -125,7 +125,7 @@ def _items(
 ) -> Iterator[Item]:
     """The clips in the order of the shards. Rows that do not fit are left out before their mp4 is read."""
     for shard in index["shards"]:
-        with store.open_read(store.join(root, shard["file"])) as handle:
+        with store.open_read(store.join(root, plain_name(shard["file"]))) as handle:
             file = pq.ParquetFile(handle)
             columns = [name for name in file.schema_arrow.names if name != "mp4"]
             chosen = parse(where, {field.name: field.type for field in file.schema_arrow}) if where else None
@@ -142,7 +142,7 @@ def _items(
                 mp4s = file.read_row_group(group, columns=["mp4"]).column("mp4")
                 for row in rows.to_pylist():
                     mp4 = mp4s[row.pop("_at")].as_py()
-                    yield Item(row["clip_id"], mp4, " ".join(caption_of(row).split()), row)
+                    yield Item(plain_name(row["clip_id"]), mp4, " ".join(caption_of(row).split()), row)
 
 
 def _rows(file: pq.ParquetFile, group: int) -> int:
@@ -268,11 +268,12 @@ num_repeats = 1
 
 
 def as_csv(items: Iterable[Item], out: Path, index: Mapping[str, Any]) -> None:
-    """A table for everything else."""
+    """A table for everything else. Text that a spreadsheet would run as a formula begins with an apostrophe, see `inert`."""
     writer = None
     with (out / "clips.csv").open("w", encoding="utf-8", newline="") as file:
         for item in _with_videos(items, out):
             row = {"path": f"videos/{item.clip_id}.mp4", **_scalars(item.row, index), "caption": item.caption}
+            row = {name: inert(value) for name, value in row.items()}
             if writer is None:
                 writer = csv.DictWriter(file, list(row))
                 writer.writeheader()
@@ -288,6 +289,15 @@ FORMATS: dict[str, Callable[[Iterable[Item], Path, Mapping[str, Any]], None]] = 
     "diffusion-pipe": diffusion_pipe,
     "csv": as_csv,
 }
+
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""How a formula begins, to a spreadsheet (OWASP, "CSV Injection")."""
+
+
+def inert(value: Any) -> Any:
+    """Text with an apostrophe in front where it begins like a formula: captions and file names are a stranger's. Numbers stay as they are."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
 
 def _with_videos(items: Iterable[Item], out: Path) -> Iterator[Item]:

@@ -18,6 +18,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from curate.limits import Limits
 from curate.opening import VideoError, open_input, packets, video_stream
 
 # Ours: rates that no camera and no slide show has, and that would make a scan of them endless.
@@ -49,20 +50,47 @@ class VideoInfo:
     bitrate_bps: int | None
 
 
-def probe(uri: str, storage_options: Mapping[str, Any] | None = None) -> VideoInfo:
+def probe(uri: str, storage_options: Mapping[str, Any] | None = None, limits: Limits | None = None) -> VideoInfo:
     """Reads the header, and the first picture for its rotation.
 
-    Raises VideoError when there is no video stream to decode.
+    Raises VideoError when there is no video stream to decode, or the file asks for more than the limits allow.
     """
+    limits = limits or Limits()
     with open_input(uri, storage_options) as container:
+        _check_container(container, limits)
         stream = video_stream(container)
+        _check_size(stream.codec_context.width, stream.codec_context.height, limits)
         first = None
         with suppress(FFmpegError):  # damage is told by the decode; the header is still worth having
             for packet in islice(packets(container, [stream]), _PROBE_PACKETS):
                 if frames := stream.decode(packet):
                     first = frames[0]
                     break
-        return describe(container, stream, first)
+        if first is not None:
+            _check_size(first.width, first.height, limits)
+        info = describe(container, stream, first)
+        if info.duration_s and info.duration_s > limits.max_hours * 3600:
+            raise VideoError(
+                f"the header promises {info.duration_s / 3600:.0f} hours, more than scan.max_hours ({limits.max_hours:g})"
+            )
+        return info
+
+
+def _check_container(container: InputContainer, limits: Limits) -> None:
+    n_streams = len(container.streams)
+    if n_streams > limits.max_streams:
+        raise VideoError(f"{n_streams} streams, more than scan.max_streams ({limits.max_streams})")
+    told = [container.metadata, *(stream.metadata for stream in container.streams)]
+    size_mb = sum(len(key) + len(value) for tags in told for key, value in tags.items()) / 1e6
+    if size_mb > limits.max_metadata_mb:
+        raise VideoError(f"{size_mb:.0f} MB of metadata, more than scan.max_metadata_mb ({limits.max_metadata_mb:g})")
+
+
+def _check_size(width_px: int, height_px: int, limits: Limits) -> None:
+    if width_px * height_px > limits.max_megapixels * 1e6:
+        raise VideoError(
+            f"pictures of {width_px} x {height_px} pixels, more than scan.max_megapixels ({limits.max_megapixels:g}) allows"
+        )
 
 
 def time_base(stream: VideoStream) -> Fraction:

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from curate import scan, sources, stage, store
 from curate.clip import Clip
 from curate.config import ScanConfig
+from curate.limits import Limits
 from curate.sandbox import Sandbox, SandboxError
 from curate.stage import StageSpec, one_sentence
 from curate.table import Table
@@ -52,6 +53,7 @@ class ProbeJob(Sandboxed):
 
     table: Table
     digest: str
+    limits: Limits = field(default_factory=Limits)
 
     def work(self, unit: dict[str, Any]) -> dict[str, Any]:
         """Reads the headers of some files."""
@@ -63,7 +65,9 @@ class ProbeJob(Sandboxed):
         row: dict[str, Any] = {**dict.fromkeys(sources.SCHEMA.names), "uri": uri, "manifest": manifest}
         try:
             row |= sources.identify(uri, self.digest)
-            row |= self._sandbox.call(sources.probe_file, uri, wall_s=PROBE_WALL_S)
+            row |= self._sandbox.call(
+                sources.probe_file, uri, self.limits, wall_s=PROBE_WALL_S, online=not store.is_local(uri)
+            )
         except SandboxError as error:
             row["error"] = f"probe: {error}"
         except FileNotFoundError:
@@ -103,7 +107,8 @@ class ScanJob(Sandboxed):
         )
         try:
             self._check(window["uri"], window["source_id"])
-            return self._sandbox.call(scan.scan_window, *arguments, wall_s=wall_s)
+            online = not store.is_local(window["uri"])
+            return self._sandbox.call(scan.scan_window, *arguments, wall_s=wall_s, online=online)
         except FileNotFoundError:
             told = "there is no such file any more"
         except SandboxError as error:

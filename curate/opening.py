@@ -9,7 +9,8 @@ import os
 import stat
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 from urllib.parse import unquote
@@ -19,6 +20,7 @@ import av.logging
 import fsspec
 from av.container import InputContainer
 from av.error import FFmpegError
+from av.format import ContainerFormat
 from av.packet import Packet
 from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
@@ -32,6 +34,28 @@ _NOT_VIDEO = {
     "imf": "a playlist",
     "tty": "a text file",
 }
+# Demuxers that open further files, addresses or devices than the one they are given. FFmpeg never gets to try them.
+_REACH_OUT = {
+    *(
+        "avisynth",
+        "bluray",
+        "concat",
+        "concatf",
+        "dash",
+        "dvdvideo",
+        "hls",
+        "image2",
+        "imf",
+        "mlv",
+        "rtp",
+        "rtsp",
+        "sap",
+        "sdp",
+    ),
+    *("vapoursynth", "vobsub", "webm_dash_manifest"),
+}
+_NO_FILE = 1  # AVFMT_NOFILE: devices and the network
+_PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"v=0", b"<MPD", b"[playlist]", b"# VobSub index file")
 _DAMAGED = "not a video, or its header is damaged"
 
 
@@ -65,7 +89,7 @@ def open_input(uri: str, storage_options: Mapping[str, Any] | None = None) -> It
                 handle if path is None else f"file:{path}",
                 mode="r",
                 metadata_errors="replace",
-                options={"protocol_whitelist": "file"},
+                options={"protocol_whitelist": "file" if path is not None else "none", "format_whitelist": _formats()},
             )
         except MemoryError:
             raise
@@ -81,6 +105,17 @@ def open_input(uri: str, storage_options: Mapping[str, Any] | None = None) -> It
             container.close()
         if handle is not None:
             handle.close()
+
+
+@lru_cache(maxsize=1)
+def _formats() -> str:
+    """The demuxers that read the one file they are given and nothing else, for FFmpeg's `format_whitelist`."""
+    known = []
+    for name in sorted(av.formats_available):
+        with suppress(ValueError):  # a muxer
+            if not ContainerFormat(name, "r").flags & _NO_FILE:
+                known.append(name)
+    return ",".join(name for name in known if not _REACH_OUT & set(name.split(",")))
 
 
 def video_stream(container: InputContainer) -> VideoStream:
@@ -142,6 +177,8 @@ def _why_unreadable(uri: str, storage_options: Mapping[str, Any] | None, error: 
     except OSError as reason:
         return f"the file cannot be read: {reason}"
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
+    if text.startswith(_PLAYLISTS) or b"<MPD" in head:
+        return "not a video: a playlist"
     if text[:1] == b"<" and b"<html" in head.lower():
         return "not a video: an HTML page"
     if not any(byte < 9 or 13 < byte < 32 for byte in head):

@@ -104,7 +104,7 @@ def probe(run: Run, listed: Mapping[str, str | None], progress: Progress) -> Non
     files = [[uri, manifest] for uri, manifest in listed.items() if uri not in known]
     units = [{"files": files[i : i + FILES_PER_PROBE]} for i in range(0, len(files), FILES_PER_PROBE)]
     limits = run.pipeline.config.scan
-    job = ProbeJob(limits.memory_mb, run.sources_table, run.pipeline.config.digest)
+    job = ProbeJob(limits.memory_mb, run.sources_table, run.pipeline.config.digest, limits.of_a_file)
     _do(run, ["sources"], job, units, Resources(limits.workers), progress, len(listed), len(known))
 
 

@@ -7,6 +7,7 @@ runs/demo/
 """
 
 import re
+import shlex
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,7 @@ import pyarrow.compute as pc
 
 from curate import config, scan, sources, steps, store
 from curate.config import Pipeline
-from curate.errors import UsageError
+from curate.errors import ConfigError, UsageError, printable
 from curate.ledger import Ledger, balance
 from curate.select import Selection, select
 from curate.steps import CLIP_FACTS, Step
@@ -47,6 +48,8 @@ class Run:
 
     def __init__(self, root: str, pipeline: Pipeline) -> None:
         self.root = store.normalise(root)
+        self.unread: str | None = None
+        """The directory of the pipeline file where it is not on Python's path: the stages that lie there are not imported."""
         self.pipeline = pipeline
         self.listed: int | None = None
         """How many source files `rushes run` found when it began, where that is recorded."""
@@ -54,14 +57,26 @@ class Run:
         self.clips_table = Table(self.path("clips"), scan.SCHEMA, row_group_rows=ROW_GROUP_ROWS)
 
     @classmethod
-    def open(cls, root: str | Path, overrides: tuple[str, ...] = ()) -> "Run":
-        """Opens a run directory; stages of one's own are looked for beside its pipeline file, too. Raises UsageError when it is none."""
+    def open(cls, root: str | Path, overrides: tuple[str, ...] = (), *, code: str | Path | None = None) -> "Run":
+        """Opens a run directory.
+
+        Args:
+            root: The directory.
+            overrides: `key.path=value` each, as `--set`.
+            code: A directory with stages of one's own, to be imported from. Left out, the one that holds the pipeline file if that is the
+                current directory, and nothing else: a run directory may come from strangers, and what it names must not be run.
+
+        Raises UsageError when it is none.
+        """
         where = store.join(store.normalise(str(root)), PIPELINE)
         saved = store.get_json(where)
         if saved is None:
             raise UsageError(f"'{root}' is not a run directory (it has no {PIPELINE}); `rushes run` makes one")
-        if saved["directory"] not in sys.path:
-            sys.path.append(saved["directory"])  # where the stages of the pipeline's own lie
+        if not isinstance(saved, dict) or not saved.keys() >= {"pipeline", "directory", "home"}:
+            raise UsageError(f"'{root}' is not a run directory: its {PIPELINE} was not written by `rushes run`")
+        place = saved["directory"] if code is None and saved["directory"] == str(Path.cwd()) else code
+        if place is not None and str(Path(place).absolute()) not in sys.path:
+            sys.path.append(str(Path(place).absolute()))
         data = dict(saved["pipeline"])
         for override in overrides:
             config.override(data, override)
@@ -70,6 +85,7 @@ class Run:
             config.validate(data, Document(PIPELINE, data, {}), Path(saved["directory"]), Path(saved["home"])),
         )
         run.listed = saved.get("listed")
+        run.unread = None if saved["directory"] in sys.path or place is not None else saved["directory"]
         return run
 
     def path(self, *names: str) -> str:
@@ -81,7 +97,15 @@ class Run:
     @cached_property
     def steps(self) -> list[Step]:
         """Every stage in the order in which it runs, built and checked. Raises ConfigError for what does not fit."""
-        return steps.steps(self.pipeline, self.root)
+        try:
+            return steps.steps(self.pipeline, self.root)
+        except ConfigError as error:
+            if self.unread is None or not isinstance(error.__cause__, ModuleNotFoundError):
+                raise
+            raise ConfigError(
+                f"{error}; stages that lie beside the pipeline file are imported only from there:  cd {shlex.quote(printable(self.unread))}  "
+                f"(a notebook says Run.open(..., code=DIRECTORY))"
+            ) from error
 
     @cached_property
     def claims(self) -> dict[str, dict[str, Any]]:

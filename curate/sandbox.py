@@ -7,6 +7,9 @@ tried once more in a new one. The last words of the decoder on its standard erro
 Memory is watched from outside (resident, every 20 ms) and, on Linux, bounded from inside (RLIMIT_DATA, a GiB and more higher, since reserved
 memory counts there too): something that takes 10 GB/s is stopped within 200 MB. A child whose parent died ends within a second, or, hanging in
 machine code, by its own alarm.
+
+The child gives up the network (unless the source lies there) and writing outside a scratch directory, where the kernel allows it
+(curate/confine.py), and does not get the secrets of the environment. Its answers hold values, never code (curate/answers.py).
 """
 
 import fcntl
@@ -29,6 +32,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import psutil
+
+from curate import answers
+from curate.confine import confine, scrubbed
+from curate.errors import printable
 
 T = TypeVar("T")
 ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -69,9 +76,14 @@ class Sandbox:
         self._child: subprocess.Popen[bytes] | None = None
         self._pipe: Connection | None = None
         self._stderr: Any = None
+        self._scratch: tempfile.TemporaryDirectory[str] | None = None
+        self._online = False
 
-    def call(self, function: Callable[..., T], *args: Any, wall_s: float) -> T:
-        """`function(*args)` in the child; both must be picklable, the function importable.
+    def call(self, function: Callable[..., T], *args: Any, wall_s: float, online: bool = False) -> T:
+        """`function(*args)` in the child; both must be picklable, the function importable, its answer plain (curate/answers.py).
+
+        `online` leaves the child the network and the whole environment, for a source that is not a local file. A call of the other kind than
+        the last one begins a new child.
 
         Raises SandboxError when the function raises (its own sentence, and the decoder's last words if the exception has a true attribute
         `log`), or when the child died, hung or grew too large in every attempt.
@@ -79,7 +91,7 @@ class Sandbox:
         reason = ""
         for attempt in range(1, self.attempts + 1):
             try:
-                return self._once(function, args, wall_s)
+                return self._once(function, args, wall_s, online)
             except SandboxError as error:
                 if error.raised:
                     raise
@@ -100,6 +112,10 @@ class Sandbox:
         if self._stderr is not None:
             self._stderr.close()
             self._stderr = None
+        if self._scratch is not None:
+            with suppress(OSError):  # full of what cannot be removed: the system's own tidying up is for that
+                self._scratch.cleanup()
+            self._scratch = None
 
     def __enter__(self) -> "Sandbox":
         return self
@@ -107,8 +123,8 @@ class Sandbox:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _once(self, function: Callable[..., T], args: tuple[Any, ...], wall_s: float) -> T:
-        pipe, child = self._started()
+    def _once(self, function: Callable[..., T], args: tuple[Any, ...], wall_s: float, online: bool) -> T:
+        pipe, child = self._started(online)
         os.ftruncate(self._stderr.fileno(), 0)
         try:
             pipe.send_bytes(pickle.dumps((function.__module__, function.__qualname__, args, wall_s)))
@@ -143,13 +159,18 @@ class Sandbox:
                 os.ftruncate(log, 0)
             if _is_dead(child) and not pipe.poll():  # something that it started still holds the other end
                 raise EOFError
-        message: tuple[str, Any] = pickle.loads(pipe.recv_bytes())
-        return message
+        try:
+            kind, value = answers.decode(pipe.recv_bytes(self.memory_mb * 2**20))
+        except (answers.AnswerError, TypeError, ValueError) as error:
+            raise SandboxError("the decoder gave an answer that is none") from error
+        return (kind, printable(value)) if kind in ("raised", "failed") else (kind, value)
 
-    def _started(self) -> tuple[Connection, subprocess.Popen[bytes]]:
-        if self._child is not None and self._pipe is not None and not _is_dead(self._child):
+    def _started(self, online: bool) -> tuple[Connection, subprocess.Popen[bytes]]:
+        if self._child is not None and self._pipe is not None and self._online == online and not _is_dead(self._child):
             return self._pipe, self._child
         self.close()
+        self._online = online
+        self._scratch = tempfile.TemporaryDirectory(prefix="rushes-sandbox-", ignore_cleanup_errors=True)
         ours, theirs = socket.socketpair()
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child, closed with it
         # The child writes at the end, wherever that is: the file is cut off while it writes.
@@ -161,12 +182,19 @@ class Sandbox:
                 "from curate.sandbox import serve; serve()",
                 str(theirs.fileno()),
                 str(self.memory_mb + HEADROOM_MB),
+                self._scratch.name,
+                "online" if online else "offline",
             ],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=self._stderr,
             stderr=self._stderr,
-            env={**ONE_THREAD, **os.environ, "PYTHONPATH": os.pathsep.join(p or str(Path.cwd()) for p in sys.path)},
+            env={
+                **ONE_THREAD,
+                **(os.environ if online else scrubbed(os.environ)),
+                "PYTHONPATH": os.pathsep.join(p or str(Path.cwd()) for p in sys.path),
+                "TMPDIR": self._scratch.name,
+            },
             start_new_session=True,
         )
         theirs.close()
@@ -202,7 +230,7 @@ class Sandbox:
         while lines and lines[-1].startswith("Last message repeated"):
             lines.pop()
         # FFmpeg's "[h264 @ 0x5581c0]": the address would differ from run to run.
-        return f"; it last said: {re.sub(r' @ 0x[0-9a-f]+', '', lines[-1])[:200]}" if lines else ""
+        return f"; it last said: {printable(re.sub(r' @ 0x[0-9a-f]+', '', lines[-1])[:200])}" if lines else ""
 
 
 def _resident_mb(process: psutil.Process) -> float:
@@ -223,6 +251,7 @@ def serve() -> None:
     """The child: answers calls until its parent closes the pipe or dies."""
     pipe = Connection(int(sys.argv[1]))
     parent = os.getppid()
+    confine(Path(sys.argv[3]), sys.argv[4] == "online")
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -246,16 +275,16 @@ def serve() -> None:
             function: Any = importlib.import_module(module)
             for part in name.split("."):
                 function = getattr(function, part)
-            pipe.send_bytes(pickle.dumps(("started", None)))
+            pipe.send_bytes(answers.encode(["started", None]))
             signal.alarm(int(wall_s) + 60)
-            answer = pickle.dumps(("returned", function(*args)), protocol=pickle.HIGHEST_PROTOCOL)
+            answer = answers.encode(["returned", function(*args)])
         except MemoryError:
             os._exit(OUT_OF_MEMORY)
         except Exception as error:
             from curate.stage import one_sentence
 
             kind = "failed" if getattr(error, "log", False) else "raised"
-            answer = pickle.dumps((kind, one_sentence(error)))
+            answer = answers.encode([kind, one_sentence(error)])
         pipe.send_bytes(answer)
         signal.alarm(0)
 

@@ -95,7 +95,7 @@ class ShardJob(Sandboxed):
             if now != source_id:
                 raise ValueError(f"{uri} has changed since it was scanned (its content was {source_id}, now {now})")
             wall_s = WALL_FLOOR_S + WALL_FACTOR * (spans[-1].end_s - spans[0].start_s)
-            made = self._sandbox.call(cut_all, uri, spans, self.options, wall_s=wall_s)
+            made = self._sandbox.call(cut_all, uri, spans, self.options, wall_s=wall_s, online=not store.is_local(uri))
         except SandboxError as error:
             return {span.clip_id: str(error) for span in spans}
         except (OSError, ValueError) as error:

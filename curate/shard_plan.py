@@ -19,7 +19,7 @@ import pandas as pd
 
 from curate import store
 from curate.config import ShardsConfig
-from curate.errors import UsageError
+from curate.errors import UsageError, plain_name
 from curate.run import Run
 from curate.table import digest
 
@@ -120,7 +120,8 @@ def _move_in(run: Run, plan: Plan, old: Plan, stays: Sequence[str]) -> None:
             receipt = store.get_json(store.join(before, f"{name}.json"))
             if receipt is not None:
                 if receipt["clips"]:
-                    store.link(store.join(before, receipt["file"]), store.join(root, receipt["file"]))
+                    file = plain_name(receipt["file"])
+                    store.link(store.join(before, file), store.join(root, file))
                 store.put_json(store.join(root, f"{name}.json"), receipt)
     plan.save(root)
 

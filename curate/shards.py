@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from curate import buckets, runner, shard_plan, store
 from curate.clip_records import ClipOptions
+from curate.errors import plain_name
 from curate.pool import Resources
 from curate.progress import Progress
 from curate.run import Run, arrow_types, plain_rows
@@ -114,7 +115,7 @@ def _written(run: Run, plan: Plan, wanted: Set[str]) -> dict[str, tuple[str, int
     root = run.shards_root(parent.version)
     found = {}
     for shard in (store.get_json(store.join(root, "index.json")) or {"shards": []})["shards"]:
-        path = store.join(root, shard["file"])
+        path = store.join(root, plain_name(shard["file"]))
         with store.open_read(path) as file:
             ids = pq.read_table(file, columns=["clip_id"]).column("clip_id").to_pylist()
         found.update({clip_id: (path, row) for row, clip_id in enumerate(ids) if clip_id in wanted})

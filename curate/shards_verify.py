@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from curate import buckets, store
 from curate.clips_check import end_frames
-from curate.errors import UsageError
+from curate.errors import UsageError, plain_name
 from curate.run import ROW_GROUP_ROWS
 from curate.shard_plan import check_format
 from curate.video import VideoError
@@ -41,7 +41,7 @@ def verify(root: str, decode: bool = False) -> Iterator[Fault]:
     seen: dict[str, str] = {}
     counts = {"clips": 0, "bytes": 0}
     for shard in index["shards"]:
-        path = store.join(root, shard["file"])
+        path = store.join(root, plain_name(shard["file"]))
         counts["clips"] += shard["clips"]
         counts["bytes"] += shard["bytes"]
         try:

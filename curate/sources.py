@@ -6,9 +6,9 @@ neither on the order of discovery nor on which file was probed first.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pandas as pd
 import pyarrow as pa
@@ -16,7 +16,10 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from curate import ids, store, video
-from curate.errors import UsageError
+from curate.allowed import Rules
+from curate.config import SourcesConfig
+from curate.errors import UsageError, printable
+from curate.limits import Limits
 from curate.opening import refuse_special
 
 SCHEMA = pa.schema(
@@ -63,21 +66,36 @@ VIDEO_SUFFIXES = frozenset(
     )
 )
 MANIFEST_SUFFIXES = (".parquet", ".csv")
+MANIFEST_ROWS = 20_000_000
+"""Ours: about what the driver holds in 16 GB."""
 
 
-def discover(sources: Sequence[str], base: Path) -> dict[str, str | None]:
+def discover(sources: SourcesConfig, base: Path) -> dict[str, str | None]:
     """Lists the files behind `sources`: uri to the manifest's other columns as JSON (None without a manifest), sorted by uri.
 
-    Relative paths start at `base`, those in a manifest at the manifest. Raises UsageError with the path as given when nothing is there.
+    Relative paths start at `base`, those in a manifest at the manifest.
+
+    Raises UsageError with the path as given when nothing is there, and for a file that may not be named (curate/allowed.py).
     """
+    root = sources.root
+    rules = Rules(str(base / store.local_path_of(root)) if root and store.is_local(root) else root, sources.allow)
     found: dict[str, str | None] = {}
-    for given in sources:
+    for given in sources.from_:
+        try:
+            rules.check_credentials(given)
+        except UsageError as error:
+            raise UsageError(f"sources: an entry {error}") from error
         where = str(base / store.local_path_of(given)) if store.is_local(given) else given
-        found.update(_expand(given, where))
+        found.update(_expand(given, where, rules))
+    for uri in found if root else ():
+        try:
+            rules.check_inside(uri)
+        except UsageError as error:
+            raise UsageError(f"sources: {printable(uri)} {error}") from error
     return dict(sorted(found.items()))
 
 
-def _expand(given: str, where: str) -> dict[str, str | None]:
+def _expand(given: str, where: str, rules: Rules) -> dict[str, str | None]:
     fs, path = store.filesystem(where)
     try:
         there = fs.exists(path)
@@ -102,7 +120,7 @@ def _expand(given: str, where: str) -> dict[str, str | None]:
             )
         return {_uri(fs, file): None for file in videos}
     if where.lower().endswith(MANIFEST_SUFFIXES):
-        return _manifest(given, where)
+        return _manifest(given, where, rules)
     return {_uri(fs, path): None}
 
 
@@ -110,11 +128,11 @@ def _uri(fs: Any, path: str) -> str:
     return store.normalise(str(fs.unstrip_protocol(path)))
 
 
-def _manifest(given: str, where: str) -> dict[str, str | None]:
+def _manifest(given: str, where: str, rules: Rules) -> dict[str, str | None]:
     try:
         with store.open_read(where) as file:
-            table = pq.read_table(file) if where.lower().endswith(".parquet") else pyarrow.csv.read_csv(file)
-    except (OSError, pa.ArrowException) as error:
+            table = _parquet(given, file) if where.lower().endswith(".parquet") else pyarrow.csv.read_csv(file)
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise UsageError(f"sources: the manifest '{given}' cannot be read: {error}") from error
     if "uri" not in table.column_names:
         raise UsageError(
@@ -122,10 +140,15 @@ def _manifest(given: str, where: str) -> dict[str, str | None]:
         )
     rows: dict[str, str | None] = {}
     root = where.rsplit("/", 1)[0]
-    for row in table.to_pylist():
+    for number, row in enumerate(table.to_pylist(), start=1):
         uri = row.pop("uri")
-        if not uri:
-            raise UsageError(f"sources: row {len(rows) + 1} of the manifest '{given}' has an empty uri")
+        if not isinstance(uri, str) or not uri.strip():
+            raise UsageError(f"sources: row {number} of the manifest '{given}' has an empty uri")
+        try:
+            rules.check_credentials(uri)
+            rules.check_named(uri, where)
+        except UsageError as error:
+            raise UsageError(f"sources: row {number} of the manifest '{given}' {error}") from error
         absolute = uri if "://" in uri or Path(uri).is_absolute() else store.join(root, uri)
         rows[store.normalise(absolute)] = json.dumps(row, default=str, ensure_ascii=False, sort_keys=True)
     if not rows:
@@ -133,9 +156,18 @@ def _manifest(given: str, where: str) -> dict[str, str | None]:
     return rows
 
 
-def probe_file(uri: str) -> dict[str, Any]:
+def _parquet(given: str, file: BinaryIO) -> pa.Table:
+    manifest = pq.ParquetFile(file)
+    if manifest.metadata.num_rows > MANIFEST_ROWS:  # a few bytes can stand for more rows than there is memory
+        raise UsageError(
+            f"sources: the manifest '{given}' has {manifest.metadata.num_rows} rows, more than {MANIFEST_ROWS}"
+        )
+    return manifest.read()
+
+
+def probe_file(uri: str, limits: Limits | None = None) -> dict[str, Any]:
     """The row of one file, its header read. Runs in the sandbox. Raises VideoError or OSError when it is not a readable video."""
-    info = video.probe(uri)
+    info = video.probe(uri, limits=limits)
     return {
         "duration_s": info.duration_s,
         "fps": info.fps,

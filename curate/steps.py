@@ -10,6 +10,7 @@ import pyarrow as pa
 from curate import stage, store, weights
 from curate.config import Pipeline
 from curate.errors import ConfigError, nearest
+from curate.limits import Limits
 from curate.stage import StageSpec
 from curate.table import Table, digest
 
@@ -23,8 +24,8 @@ CLIP_FACTS = (
 """Columns of the wide view before any measure."""
 SOURCE_FACTS = ("uri", "manifest")
 """What a stage may read of a clip's source: its path, and the manifest's other columns as JSON (null without a manifest)."""
-LIMITS = {"workers", "timeout_floor_s", "timeout_factor", "memory_mb"}
-"""Options of the scan that change how long it may take, not what comes out."""
+LIMITS = {"workers", "timeout_floor_s", "timeout_factor", "memory_mb", *Limits.__dataclass_fields__}
+"""Options of the scan that say how long it may take and what it refuses, not what comes out."""
 
 
 @dataclass(frozen=True)

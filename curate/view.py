@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from curate import contact, store
 from curate.config import Rule
-from curate.errors import ConfigError, UsageError
+from curate.errors import ConfigError, UsageError, plain_name
 from curate.run import Run
 from curate.select import select
 
@@ -81,7 +81,7 @@ def play(run: Run, clip_id: str) -> Player:
     """See `Run.play`."""
     index = run.index()
     for shard in (index or {"shards": []})["shards"]:
-        with store.open_read(store.join(run.shards_root(), shard["file"])) as handle:
+        with store.open_read(store.join(run.shards_root(), plain_name(shard["file"]))) as handle:
             file = pq.ParquetFile(handle)
             first = 0
             ids = file.read(["clip_id"]).column("clip_id").to_pylist()

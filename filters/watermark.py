@@ -230,8 +230,8 @@ def load_classifier(folder: str) -> Classifier:
     from transformers import AutoImageProcessor, AutoModelForImageClassification
 
     torch.set_num_threads(1)
-    model = AutoModelForImageClassification.from_pretrained(folder).eval()
-    processor = AutoImageProcessor.from_pretrained(folder)
+    model = AutoModelForImageClassification.from_pretrained(folder, trust_remote_code=False).eval()
+    processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
     labels = {int(index): str(label).lower() for index, label in model.config.id2label.items()}
     yes = [
         index

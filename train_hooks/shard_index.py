@@ -6,6 +6,7 @@ clip are read when they are needed, by (file, row group, row).
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,8 @@ import pyarrow.parquet as pq
 from train_hooks.captions import CaptionPolicy, Choices
 from train_hooks.errors import TrainError
 
+PLAIN = re.compile(r"(?!/)(?!(.*/)?\.\.(/|$))[^\\:\x00-\x1f]+")
+"""Names of files inside the folder."""
 COLUMNS = ("clip_id", "fps", "n_frames", "mp4")
 SIZE = ("width_px", "height_px")
 MOTION = "motion"
@@ -81,6 +84,10 @@ def read_index(shards: str | Path) -> ShardIndex:
         names = [str(shard["file"]) for shard in index["shards"]]
     except (ValueError, KeyError, TypeError):
         raise TrainError(f"{shards}/index.json cannot be read as a shards index; write the shards again") from None
+    if strange := [name for name in names if not PLAIN.fullmatch(name)]:
+        raise TrainError(
+            f"{shards}/index.json names a file {strange[0]!r}, which would lie elsewhere; it was not written by rushes"
+        )
     policy = CaptionPolicy.of(index)
     clips: list[ShardClip] = []
     for name in names:

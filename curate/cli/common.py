@@ -8,9 +8,11 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 from rich.table import Table as Grid
+from rich.text import Text
 
 from curate import config, store, submit
 from curate.config import Pipeline
+from curate.errors import UNPRINTABLE, printable
 from curate.run import Run
 
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The run directory, such as runs/demo.")]
@@ -34,20 +36,32 @@ class Stopped(BaseException):
         self.exit_code = 128 + number
 
 
+class Screen(Console):
+    """Prints text as it is: file names, captions and errors are a stranger's, so no markup of Rich is read in them and no control character
+    reaches the terminal."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Called by Rich for every text and every cell of a table."""
+        return super().render_str(printable(text), **options)
+
+
 def console() -> Console:
     """Where people read; without a terminal, lines are as long as they are (no wrapping at 80) and plain, even in Jupyter (FORCE_COLOR)."""
-    return Console() if sys.stdout.isatty() else Console(width=200, highlight=False, force_terminal=False)
+    return Screen() if sys.stdout.isatty() else Screen(width=200, highlight=False, force_terminal=False)
 
 
 def fail(sentence: str, code: int) -> NoReturn:
     """Prints one sentence to standard error and exits."""
-    print(f"rushes: {sentence}", file=sys.stderr)
+    print(f"rushes: {printable(sentence)}", file=sys.stderr)
     sys.exit(code)
 
 
 def warn(sentence: str) -> None:
     """Prints one sentence to standard error."""
-    print(f"rushes: {sentence}", file=sys.stderr)
+    print(f"rushes: {printable(sentence)}", file=sys.stderr)
 
 
 def load(
@@ -67,14 +81,13 @@ def load(
 
 def print_json(value: Any) -> None:
     """Prints JSON with what it holds that JSON does not know (dates, numpy numbers) as text or plain numbers."""
-    print(
-        json.dumps(
-            value,
-            indent=1,
-            ensure_ascii=False,
-            default=lambda x: x.item() if hasattr(x, "item") else x.tolist() if hasattr(x, "tolist") else str(x),
-        )
+    text = json.dumps(
+        value,
+        indent=1,
+        ensure_ascii=False,
+        default=lambda x: x.item() if hasattr(x, "item") else x.tolist() if hasattr(x, "tolist") else str(x),
     )
+    print(UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text))  # they stand in strings alone
 
 
 def grid(*headers: str, right: tuple[int, ...] = ()) -> Grid:

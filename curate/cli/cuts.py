@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from curate import boundary, contact, stage, weights
+from curate import boundary, contact, stage, store, weights
 from curate.boundary import Boundary
 from curate.cli.common import JsonOption, console, grid, print_json
 from curate.errors import RunError, UsageError
@@ -79,10 +79,11 @@ def command(
 
 
 def _find(file: str, spec: StageSpec) -> dict[str, Any]:
+    online = not store.is_local(file)
     with Sandbox() as sandbox:
         try:
-            length_s = sandbox.call(probe, file, wall_s=WALL_FLOOR_S).duration_s or 3600.0
-            return sandbox.call(find_cuts, file, spec, wall_s=WALL_FLOOR_S + WALL_FACTOR * length_s)
+            length_s = sandbox.call(probe, file, wall_s=WALL_FLOOR_S, online=online).duration_s or 3600.0
+            return sandbox.call(find_cuts, file, spec, wall_s=WALL_FLOOR_S + WALL_FACTOR * length_s, online=online)
         except SandboxError as error:
             raise RunError(f"{file}: {error}") from error
 
@@ -92,9 +93,9 @@ def _draw(file: str, boundaries: list[Boundary], times_s: list[float], sheet: Pa
         raise UsageError(f"--sheet {sheet}: the file must end in .png")
     with Sandbox() as sandbox:
         try:
-            png = sandbox.call(
-                contact.sheet, file, boundaries, times_s, wall_s=WALL_FLOOR_S + WALL_FACTOR * times_s[-1]
-            )
+            wall_s = WALL_FLOOR_S + WALL_FACTOR * times_s[-1]
+            arguments = (file, boundaries, times_s)
+            png = sandbox.call(contact.sheet, *arguments, wall_s=wall_s, online=not store.is_local(file))
         except SandboxError as error:
             raise RunError(f"{file}: {error}") from error
     try:

@@ -10,8 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import typer
+from rich.text import Text
 
+from curate import confine
 from curate.cli.common import console, grid
+from curate.sandbox import Sandbox
 
 BASE = ["ray", "av", "cv2", "scenedetect", "rapidocr", "onnxruntime", "pyarrow", "pandas", "lancedb"]
 EXTRAS = {
@@ -29,11 +32,11 @@ def command() -> None:
     def row(what: str, check: Callable[[], str], needed: bool = True) -> None:
         nonlocal broken
         try:
-            table.add_row("[green]ok[/]", what, check())
+            table.add_row(Text("ok", "green"), what, check())
         except Exception as error:
             broken += needed
             table.add_row(
-                "[red]broken[/]" if needed else "[yellow]absent[/]",
+                Text("broken", "red") if needed else Text("absent", "yellow"),
                 what,
                 f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
             )
@@ -48,6 +51,7 @@ def command() -> None:
     row("GPU", _gpu, needed=False)
     row("cores, memory", _machine)
     row("free disk here", lambda: f"{shutil.disk_usage('.').free / 2**30:.0f} GiB")
+    row("decoders are confined", _confined, needed=False)
     row("Ray token authentication", _token)
     out.print(table)
     raise typer.Exit(1 if broken else 0)
@@ -77,6 +81,29 @@ def _machine() -> str:
     import psutil
 
     return f"{os.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB"
+
+
+FENCES = {
+    "files": "write nothing outside a scratch directory (Landlock)",
+    "tcp": "no TCP (Landlock)",
+    "sockets": "no network (seccomp)",
+    "attributes": "change no modes and owners (seccomp)",
+    "signals": "stop no other process (Landlock)",
+    "privileges": "few privileges of root",
+}
+
+
+def _confined() -> str:
+    """What holds in a decoder's process. Raises when the kernel has nothing that keeps it from writing or from the network."""
+    with Sandbox() as sandbox:
+        found = sandbox.call(confine.protections, wall_s=60)
+    told = "; ".join(FENCES[name] for name in FENCES if name in found)
+    lacks = [name for name in ("files", "sockets") if name not in found]
+    if lacks:
+        raise RuntimeError(
+            f"not on this kernel: {', '.join(FENCES[name] for name in lacks)}; there is: {told or 'nothing'}"
+        )
+    return told
 
 
 def _token() -> str:

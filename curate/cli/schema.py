@@ -25,7 +25,11 @@ def build() -> dict[str, Any]:
     schema["title"] = "rushes pipeline"
     properties = schema["properties"]
     properties["sources"] = {
-        "anyOf": [{"type": "string"}, properties["sources"]],
+        "anyOf": [
+            {"type": "string"},
+            {"type": "array", "items": {"type": "string"}, "minItems": 1},
+            properties["sources"],
+        ],
         "description": "Globs, directories, files or manifests.",
     }
     for key in ("measure", "caption"):

@@ -36,7 +36,7 @@ def load(tmp_path: Path, text: str = GOOD, *overrides: str) -> config.Pipeline:
 
 def test_a_good_file_is_read(tmp_path: Path) -> None:
     loaded = load(tmp_path)
-    assert loaded.config.sources == ["footage"]
+    assert loaded.config.sources.from_ == ["footage"]
     assert loaded.measure[0].name == "motion"
     assert loaded.measure[0].options == {"fps": 2}
     assert loaded.measure[0].workers == 2
@@ -139,7 +139,7 @@ def test_an_override_that_leads_nowhere_is_wrong_usage(tmp_path: Path, setting: 
 def test_variables_are_expanded_with_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RUSHES_TEST_WHERE", "/data")
     loaded = load(tmp_path, GOOD.replace("footage", "${RUSHES_TEST_WHERE}/${RUSHES_TEST_UNSET:-clips}"))
-    assert loaded.config.sources == ["/data/clips"]
+    assert loaded.config.sources.from_ == ["/data/clips"]
 
 
 def test_aliases_cannot_blow_a_file_up(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 
 from curate import ids, sources
+from curate.config import SourcesConfig
 from curate.errors import UsageError
 
 
@@ -22,8 +23,12 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def named(given: str) -> SourcesConfig:
+    return SourcesConfig.model_validate(given)
+
+
 def found(given: str, base: Path) -> list[str]:
-    return [str(Path(uri).relative_to(base)) for uri in sources.discover([given], base)]
+    return [str(Path(uri).relative_to(base)) for uri in sources.discover(named(given), base)]
 
 
 @pytest.mark.parametrize(
@@ -59,7 +64,7 @@ def test_what_is_not_there_is_told_as_it_was_given(folder: Path, given: str, tol
     (folder / "nouri.csv").write_text("path\na.mp4\n")
     (folder / "torn.parquet").write_bytes(b"PAR1")
     with pytest.raises(UsageError) as error:
-        sources.discover([given], folder)
+        sources.discover(named(given), folder)
     assert told in str(error.value)
 
 
@@ -68,7 +73,7 @@ def test_a_manifest_names_files_relative_to_itself_and_keeps_its_other_columns(f
     frame = pd.DataFrame({"uri": ["a.mp4", "gone.mp4"], "licence": ["CC0", "CC-BY"]})
     path = folder / "in" / f"list.{suffix}"
     frame.to_csv(path, index=False) if suffix == "csv" else frame.to_parquet(path)
-    listed = sources.discover([f"in/list.{suffix}"], folder)
+    listed = sources.discover(named(f"in/list.{suffix}"), folder)
     assert listed == {
         str(folder / "in" / "a.mp4"): '{"licence": "CC0"}',
         str(folder / "in" / "gone.mp4"): '{"licence": "CC-BY"}',
@@ -80,7 +85,7 @@ def test_any_fsspec_url_is_listed() -> None:
 
     fs = fsspec.filesystem("memory")
     fs.pipe_file("/bucket/x/a.mp4", b"a")
-    assert list(sources.discover(["memory://bucket/x"], Path("/"))) == ["memory:///bucket/x/a.mp4"]
+    assert list(sources.discover(named("memory://bucket/x"), Path("/"))) == ["memory:///bucket/x/a.mp4"]
     assert sources.identify("memory:///bucket/x/a.mp4", "sampled")["bytes"] == 1
 
 

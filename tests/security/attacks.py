@@ -1,0 +1,129 @@
+"""What a decoder does that was taken over by the file it reads: functions for the sandbox's child. Each returns what stopped it, or "done"."""
+
+import os
+import pickle
+import signal
+import socket
+import struct
+import sys
+import tempfile
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+
+def told(attempt: Callable[[], object]) -> str:
+    try:
+        attempt()
+    except OSError as error:
+        return type(error).__name__
+    return "done"
+
+
+def touch_files(folder: str, victim: str) -> dict[str, str]:
+    """Every way to change something outside the scratch directory: `victim` is a file in `folder`."""
+    new, old = Path(folder) / "new", Path(victim)
+    return {
+        "create": told(lambda: new.write_text("x")),
+        "overwrite": told(lambda: old.write_text("x")),
+        "append": told(lambda: old.open("a").close()),
+        "truncate": told(lambda: os.truncate(old, 0)),
+        "remove": told(old.unlink),
+        "rename": told(lambda: old.rename(new)),
+        "make a directory": told(new.mkdir),
+        "make a link": told(lambda: new.symlink_to(old)),
+        "make a hard link": told(lambda: new.hardlink_to(old)),
+        "make a pipe": told(lambda: os.mkfifo(new)),
+        "change the mode": told(lambda: old.chmod(0o777)),
+        "change the times": told(lambda: os.utime(old, (0, 0))),
+        "change attributes": told(lambda: os.setxattr(old, "user.x", b"x")),
+        "move out of the scratch directory": told(_move_out(new)),
+    }
+
+
+def _move_out(new: Path) -> Callable[[], object]:
+    mine = Path(tempfile.gettempdir()) / "mine"
+    mine.write_text("x")
+    return lambda: mine.rename(new)
+
+
+def use_scratch() -> str:
+    with tempfile.NamedTemporaryFile("w+") as file:
+        file.write("a temporary file")
+        file.seek(0)
+        return file.read()
+
+
+def reach_out(port: int) -> dict[str, str]:
+    """Every way to reach a port of this machine."""
+
+    def tcp() -> None:
+        with socket.create_connection(("127.0.0.1", port), timeout=2):
+            pass
+
+    def udp() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            sender.sendto(b"a secret", ("127.0.0.1", port))
+
+    def listen() -> None:
+        with socket.create_server(("127.0.0.1", 0)):
+            pass
+
+    def unix() -> None:
+        with socket.socket(socket.AF_UNIX) as sender:
+            sender.connect("\0nobody")
+
+    return {"tcp": told(tcp), "udp": told(udp), "listen": told(listen), "unix": told(unix)}
+
+
+def connect(port: int) -> str:
+    """To a port of this machine, as a reader of object storage does."""
+    return told(lambda: socket.create_connection(("127.0.0.1", port), timeout=5).close())
+
+
+def look_into_the_parent() -> dict[str, str]:
+    parent = os.getppid()
+    return {
+        "environment": told(lambda: Path(f"/proc/{parent}/environ").read_bytes()),
+        "memory": told(lambda: Path(f"/proc/{parent}/mem").open("rb").close()),
+        "signal": told(lambda: os.kill(parent, signal.SIGCONT)),
+    }
+
+
+def environment() -> dict[str, str]:
+    return dict(os.environ)
+
+
+class Bomb:
+    """Unpickled, it writes a file."""
+
+    def __init__(self, canary: str) -> None:
+        self.canary = canary
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.write_text, (Path(self.canary), "code ran")
+
+
+def answer_with(message: bytes) -> None:
+    """Sends its own answer and waits for nothing."""
+    Connection(int(sys.argv[1])).send_bytes(message)
+    os._exit(0)
+
+
+def answer_with_a_pickle(canary: str) -> None:
+    answer_with(pickle.dumps(("returned", Bomb(canary))))
+
+
+def announce(n_bytes: int) -> None:
+    """Begins an answer that would be larger than any memory."""
+    os.write(int(sys.argv[1]), struct.pack("!iQ", -1, n_bytes) + bytes(2**16))
+    os._exit(0)
+
+
+def return_code() -> object:
+    return Bomb("/nowhere")
+
+
+def complain_with_escape_codes() -> None:
+    raise ValueError("\x1b]0;owned\x07\x1b[2Jnot a video\u202e")

@@ -19,8 +19,9 @@ class Decoder:
     def __init__(self) -> None:
         self.opened: list[str] = []
 
-    def call(self, _: Any, uri: str, *__: Any, wall_s: float) -> list[dict[str, Any]]:
+    def call(self, _: Any, uri: str, *__: Any, wall_s: float, online: bool) -> list[dict[str, Any]]:
         assert wall_s > 0
+        assert not online
         self.opened.append(uri)
         return []
 

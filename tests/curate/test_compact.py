@@ -164,7 +164,7 @@ def test_a_run_is_the_same_after_it(copy: Path, project: Path, rushes: Rushes) -
 
 def test_nobody_compacts_a_run_that_is_at_work(copy: Path) -> None:
     run = Run.open(copy)
-    with pipeline._alone(run), pytest.raises(UsageError, match="another rushes run is at work"):
+    with pipeline._alone(run, Progress()), pytest.raises(UsageError, match="another rushes run is at work"):
         pipeline.compact(Run.open(copy), Progress(), lambda _: None)
 
 

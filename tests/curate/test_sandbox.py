@@ -112,7 +112,7 @@ def test_large_answers_come_through(sandbox: Sandbox) -> None:
 
 def test_an_answer_that_cannot_be_sent_is_the_functions_own_fault(sandbox: Sandbox) -> None:
     before = sandbox.call(naughty.process_id, wall_s=30)
-    with pytest.raises(SandboxError, match="the sandbox cannot hand over a builtins.function") as error:
+    with pytest.raises(SandboxError, match=r"the sandbox cannot hand over a builtins.function") as error:
         sandbox.call(naughty.unpicklable, wall_s=30)
     assert error.value.raised
     assert sandbox.call(naughty.process_id, wall_s=30) == before

@@ -89,7 +89,11 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:  # a disk that is full, a bucket that is not there
-        fail(one_sentence(error), 1)
+        where = f"{error.filename}: " if error.filename else ""
+        fail(
+            f"a disk or storage failed: {where}{error.strerror or one_sentence(error)}; the same command goes on from here",
+            1,
+        )
     except Exception as error:
         if type(error).__module__.partition(".")[0] not in STORAGE:
             raise

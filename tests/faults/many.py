@@ -32,8 +32,9 @@ SHARES = {
         "driver killed (object storage)": 3, "two runs at once (object storage)": 2,
     },
     "Ray": {
-        "worker killed": 4, "worker stopped for seconds": 1, "worker stopped for a minute": 0, "driver killed (Ray)": 3, "node lost, another comes": 4,
-        "node joins late": 1, "raylet stopped for seconds": 1, "power loss (Ray)": 1, "Ray dies, the driver lives": 1,
+        "worker killed": 4, "worker stopped for seconds": 1, "worker stopped for a minute": 0, "driver killed (Ray)": 3,
+        "node lost, another comes": 4, "node joins late": 1, "raylet stopped for seconds": 1,
+        "power loss (Ray)": 1, "Ray dies, the driver lives": 1,
     },
 }  # fmt: skip
 """How many of each kind there are in a hundred scenarios or so."""

@@ -19,12 +19,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+from curate import last_word
 from curate.errors import RunError, RushesError
 from curate.pool import NoRoomError, Pool, Resources, plan, shape
 from curate.stage import one_sentence
 
 _TOKEN = secrets.token_hex(32)
 _own_environment: list[str] = []
+_well: list[Callable[[], None]] = []
 _is_own = False
 """Whether this process is connected with a Ray that it began itself."""
 _meters: dict[str, Any] = {}
@@ -151,6 +153,7 @@ def start() -> None:
             _connect(ray, common)
     except Exception as error:  # Ray raises a bare one where a node does not come up in time
         raise RunError(f"Ray could not be reached or started: {one_sentence(error)}") from error
+    _well.append(last_word.leave())
     if threading.current_thread() is threading.main_thread():
         for number, handler in handlers.items():
             signal.signal(number, handler)  # Ray puts its own in their place
@@ -200,6 +203,8 @@ def stop() -> None:
         import ray
 
         ray.shutdown()
+    while _well:
+        _well.pop()()
     _meters.clear()
     _is_own = False
     for name in _own_environment:

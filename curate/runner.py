@@ -59,9 +59,9 @@ class _Actor:
         self.job = job
         self.is_set_up = False
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         receipts = [self.one(json.loads(unit)) for unit in batch["unit"]]
-        return {"receipt": [json.dumps(receipt) for receipt in receipts]}
+        return {"n": batch["n"], "receipt": [json.dumps(receipt) for receipt in receipts]}
 
     def one(self, unit: dict[str, Any]) -> dict[str, Any]:
         """Does one unit; what went wrong is in the receipt, and how long it took."""
@@ -90,10 +90,28 @@ def run_units(job: Job, units: Sequence[dict[str, Any]], resources: Resources) -
     import ray
 
     start()
-    pool = _pool(ray, resources, len(units))
     _quiet(ray)
+    pool = _pool(ray, resources, len(units))
+    left = dict(enumerate(units))
+    try:
+        try:
+            yield from _in_pool(ray, job, left, resources, pool)
+        except ray.exceptions.ActorDiedError:
+            # Ray Data 2.60 falls over a worker that it gives back before it was up. A pool of one size gives none back.
+            size = min(pool.first, max(1, len(left)))
+            yield from _in_pool(ray, job, left, resources, Pool(size, size, size, size))
+    except ray.exceptions.RayError as error:
+        raise RunError(f"Ray could not go on: {one_sentence(error)}") from error
+
+
+def _in_pool(
+    ray: Any, job: Job, left: dict[int, dict[str, Any]], resources: Resources, pool: Pool
+) -> Iterator[dict[str, Any]]:
+    """Does what is left, and takes away from it what is done."""
+    if not left:
+        return
     dataset = ray.data.from_items(
-        [{"unit": json.dumps(unit)} for unit in units], override_num_blocks=min(len(units), BLOCKS)
+        [{"n": n, "unit": json.dumps(unit)} for n, unit in left.items()], override_num_blocks=min(len(left), BLOCKS)
     )
     done = dataset.map_batches(
         _Actor,
@@ -102,14 +120,12 @@ def run_units(job: Job, units: Sequence[dict[str, Any]], resources: Resources) -
         compute=ray.data.ActorPoolStrategy(min_size=pool.least, max_size=pool.most, initial_size=pool.first),
         **shape(resources, "num_cpus", "num_gpus"),
     )
-    try:
-        for row in done.iter_rows():
-            receipt = json.loads(row["receipt"])
-            if "fatal" in receipt:
-                raise RunError(receipt["fatal"])
+    for row in done.iter_rows():
+        receipt = json.loads(row["receipt"])
+        if "fatal" in receipt:
+            raise RunError(receipt["fatal"])
+        if left.pop(int(row["n"]), None) is not None:
             yield receipt
-    except ray.exceptions.RayError as error:
-        raise RunError(f"Ray could not go on: {one_sentence(error)}") from error
 
 
 def _has_cluster() -> bool:

@@ -45,6 +45,8 @@ def fetched() -> Callable[[str], Path]:
 
 LONGEST_FIRST = (
     "curate/test_awkward_run",
+    "faults/test_faults",
+    "curate/test_autoscaling",
     "curate/test_submit",
     "train_hooks/test_resume",
     "curate/test_pipeline",

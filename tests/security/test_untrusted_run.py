@@ -153,6 +153,7 @@ def test_a_formula_in_a_caption_becomes_text_in_csv(tmp_path: Path) -> None:
     assert [export.inert(value) for value in (-1.5, None, "a = b", "")] == [-1.5, None, "a = b", ""]
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")  # torch, before it refuses
 def test_weights_that_are_a_pickle_with_code(tmp_path: Path) -> None:
     """PyTorch files in a filter and in a detector, and the one pickle that is read as data."""
     canary = tmp_path / "canary"

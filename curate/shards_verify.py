@@ -10,9 +10,10 @@ import pyarrow.parquet as pq
 
 from curate import buckets, store
 from curate.clips_check import end_frames
-from curate.errors import UsageError, plain_name
+from curate.errors import RunError, UsageError, plain_name
 from curate.run import ROW_GROUP_ROWS
 from curate.shard_plan import check_format
+from curate.stage import one_sentence
 from curate.video import VideoError
 
 
@@ -32,8 +33,15 @@ def verify(root: str, decode: bool = False) -> Iterator[Fault]:
         decode: Whether the first and last frame of every clip are decoded too. (That they are the right ones was checked when they were
             written; bytes with the same sha256 are still those.)
 
-    Raises UsageError when there is no index.json, or one of another version of rushes.
+    Raises UsageError when there is no index.json, or one of another version of rushes, and RunError for one that rushes did not write.
     """
+    try:
+        yield from _faults(root, decode)
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+        raise RunError(f"{root} holds an index.json that was not written by rushes: {one_sentence(error)}") from error
+
+
+def _faults(root: str, decode: bool) -> Iterator[Fault]:
     index = store.get_json(store.join(root, "index.json"))
     if index is None:
         raise UsageError(f"{root} has no index.json: it holds no finished shards")

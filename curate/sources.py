@@ -132,15 +132,14 @@ def _manifest(given: str, where: str, rules: Rules) -> dict[str, str | None]:
     try:
         with store.open_read(where) as file:
             table = _parquet(given, file) if where.lower().endswith(".parquet") else pyarrow.csv.read_csv(file)
-    except (OSError, ValueError, pa.ArrowException) as error:
+        columns, listed = table.column_names, table.to_pylist()  # names and texts that are no UTF-8 are found here
+    except (OSError, ValueError, OverflowError, pa.ArrowException) as error:
         raise UsageError(f"sources: the manifest '{given}' cannot be read: {error}") from error
-    if "uri" not in table.column_names:
-        raise UsageError(
-            f"sources: the manifest '{given}' has no column 'uri' (it has {', '.join(table.column_names) or 'none'})"
-        )
+    if "uri" not in columns:
+        raise UsageError(f"sources: the manifest '{given}' has no column 'uri' (it has {', '.join(columns) or 'none'})")
     rows: dict[str, str | None] = {}
     root = where.rsplit("/", 1)[0]
-    for number, row in enumerate(table.to_pylist(), start=1):
+    for number, row in enumerate(listed, start=1):
         uri = row.pop("uri")
         if not isinstance(uri, str) or not uri.strip():
             raise UsageError(f"sources: row {number} of the manifest '{given}' has an empty uri")

@@ -88,15 +88,17 @@ def read_index(shards: str | Path) -> ShardIndex:
         raise TrainError(
             f"{shards}/index.json names a file {strange[0]!r}, which would lie elsewhere; it was not written by rushes"
         )
-    policy = CaptionPolicy.of(index)
-    clips: list[ShardClip] = []
-    for name in names:
-        clips += _clips_of(shards, name, policy)
+    try:
+        policy = CaptionPolicy.of(index)
+        clips = [clip for name in names for clip in _clips_of(shards, name, policy)]
+        _check_digests(shards, index["shards"])
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+        told = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise TrainError(f"{shards}/index.json was not written by rushes ({told}); write the shards again") from None
     if not clips:
         raise TrainError(
             f"there is nothing to train on: {shards} holds no clips; `rushes funnel` shows which rule drops them"
         )
-    _check_digests(shards, index["shards"])
     files = json.dumps([[name, shard.get("sha256", "")] for name, shard in zip(names, index["shards"], strict=True)])
     return ShardIndex(clips, hashlib.sha256(raw).hexdigest(), hashlib.sha256(files.encode()).hexdigest(), policy)
 

@@ -1,0 +1,84 @@
+"""`python -m tests.fuzz TARGET --seconds 60 [--seed 0]`: see tests/fuzz/targets.py. Findings are written beside each other into a folder."""
+
+import argparse
+import hashlib
+import logging
+import random
+import resource
+import sys
+import time
+import traceback
+import warnings
+from pathlib import Path
+
+from tests.fuzz.targets import TARGETS, Target, changed, survives
+
+HANG_S = 5.0
+
+
+def at_random(name: str, target: Target, seconds: float, seed: int, folder: Path) -> int:
+    """Changes good inputs until the time is over; returns the number of different findings."""
+    rng = random.Random(seed)
+    begins = list(target.begins())
+    found: set[str] = set()
+    n, slowest, end = 0, 0.0, time.monotonic() + seconds
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    while time.monotonic() < end:
+        data = changed(rng.choice(begins), rng)
+        began = time.monotonic()
+        error = survives(target, data)
+        slowest = max(slowest, time.monotonic() - began)
+        n += 1
+        if error is not None:
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            key = f"{type(error).__name__} at {last.filename.rsplit('/', 1)[-1]}:{last.lineno}"
+            if key not in found:
+                found.add(key)
+                folder.mkdir(parents=True, exist_ok=True)
+                path = folder / f"{name}-{hashlib.sha256(data).hexdigest()[:12]}"
+                path.write_bytes(data)
+                print(f"{name}: {key}: {str(error)[:150]} ({path})", flush=True)
+    more = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    print(f"{name}: {n} inputs, {len(found)} findings, slowest {slowest:.2f} s, {more:.0f} MB more at the peak")
+    return len(found) + (slowest > HANG_S)
+
+
+def guided(target: Target, seconds: float, folder: Path) -> None:
+    """By atheris, which ends the process."""
+    import atheris
+
+    corpus = folder / "corpus"
+    corpus.mkdir(parents=True, exist_ok=True)
+    for i, data in enumerate(target.begins()):
+        (corpus / f"good-{i}").write_bytes(data)
+
+    def once(data: bytes) -> None:
+        if (error := survives(target, data)) is not None:
+            raise error
+
+    atheris.instrument_all()
+    atheris.Setup([sys.argv[0], f"-max_total_time={int(seconds)}", f"-artifact_prefix={folder}/", str(corpus)], once)
+    atheris.Fuzz()
+
+
+def main() -> None:
+    """Runs one target, or all."""
+    ask = argparse.ArgumentParser(description=__doc__)
+    ask.add_argument("target", choices=[*TARGETS, "all"])
+    ask.add_argument("--seconds", type=float, default=60.0)
+    ask.add_argument("--seed", type=int, default=0)
+    ask.add_argument("--findings", type=Path, default=Path("findings"))
+    ask.add_argument("--guided", action="store_true", help="with atheris: pip install atheris")
+    given = ask.parse_args()
+    logging.disable(logging.CRITICAL)
+    warnings.simplefilter("ignore")
+    if given.guided:
+        guided(TARGETS[given.target], given.seconds, given.findings / given.target)
+        return
+    names = list(TARGETS) if given.target == "all" else [given.target]
+    n_found = sum(at_random(name, TARGETS[name], given.seconds, given.seed, given.findings) for name in names)
+    sys.exit(n_found > 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -11,11 +11,9 @@ import json
 import os
 import re
 import resource
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +22,7 @@ from typing import Any
 from curate import config, index, pipeline, report, shards, sources
 from curate.progress import Progress
 from curate.run import Run
+from tests.servers import s3_server
 
 ROOT = Path(__file__).resolve().parents[1]
 WHERE = ROOT / "benchmarks" / "results" / "scale_costs.json"
@@ -102,30 +101,11 @@ def costs(files: list[str], pipeline_file: Path, folder: Path) -> dict[str, Any]
 @contextmanager
 def object_storage(folder: Path) -> Iterator[tuple[dict[str, str], Path]]:
     """A moto server: the environment that leads to it, and its log of requests."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    log = folder / "log"
-    env = {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }  # fmt: skip
-    with log.open("w") as file:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], stdout=file, stderr=file
-        )
-    try:
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline:
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                time.sleep(0.2)
-        yield env, log
-    finally:
-        server.kill()
-        server.wait()
+    with s3_server(folder) as (port, log):
+        yield {
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }, log  # fmt: skip
 
 
 def requests(files: list[str], folder: Path) -> dict[str, Any]:

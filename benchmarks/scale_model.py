@@ -26,9 +26,9 @@ class Assumptions:
         source_mbit_s: Bit rate of the footage, for its storage. 5 Mbit/s is what many services send at 1080p.
         kept_share: Share of the seconds that end in shards. Of the measured footage it is what `--set kept_share=0` takes.
         gpu_clips_s: Clips that one GPU captions in a second. Not measured: no GPU was there. 1 is a guess to be replaced by a measurement.
-        core_hour: Price of an hour of one core. 0.04: about what general-purpose cloud machines are listed at, to be replaced.
-        gpu_hour: Price of an hour of one GPU. 2.5: on-demand H100 of small clouds in 2025, to be replaced.
-        gb_month: Price of a GB for a month on object storage. 0.023: S3 Standard, us-east-1, the first 50 TB.
+        core_hour: Price in USD of an hour of one core. 0.04: an EC2 m7g.large (2 cores), on demand in us-east-1, was 0.0816 in June 2026.
+        gpu_hour: Price in USD of an hour of one GPU. 2.5: an H100 on demand was 2.50 to 3.50 at specialised clouds in May 2026.
+        gb_month: Price in USD of a GB for a month on object storage. 0.023: S3 Standard, us-east-1, the first 50 TB.
         put_1000: Price of 1000 PUT, COPY, POST or LIST requests. 0.005: the same.
         get_1000: Price of 1000 GET, HEAD and other requests. 0.0004: the same.
         months: How long tables and shards are kept.

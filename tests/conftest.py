@@ -44,28 +44,40 @@ def fetched() -> Callable[[str], Path]:
 
 
 LONGEST_FIRST = (
-    "curate/test_awkward_run",
-    "faults/test_faults",
-    "curate/test_autoscaling",
-    "curate/test_submit",
+    "train_hooks/test_recipes",
+    "notebooks/test_notebooks",
+    "train_hooks/test_fast",
     "train_hooks/test_resume",
     "curate/test_pipeline",
-    "train_hooks/test_ray_train",
-    "notebooks/test_notebooks",
-    "train_hooks/test_train",
-    "train_hooks/test_recipes",
-    "annotate/test_svd",
-    "curate/test_s3",
-    "curate/test_windows",
+    "curate/test_cli",
+    "curate/test_clips",
     "curate/test_train_step",
+    "train_hooks/test_latents",
+    "curate/test_export",
+    "train_hooks/test_faults",
+    "curate/test_s3",
+    "train_hooks/test_train",
+    "curate/test_awkward_run",
+    "curate/test_windows",
 )
 """Files that take half a minute and more: begun last, one of them would keep a single worker busy after all others have ended."""
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Says which tests of a suite of several workers belong to one worker: those of a file, and all that start a Ray cluster.
+
+    Two clusters on two cores starve each other: nodes are given up as dead, and every wait takes several times as long.
+    """
     rank = {f"{name}.py": i for i, name in enumerate(LONGEST_FIRST)}
 
     def place(item: pytest.Item) -> int:
+        if item.get_closest_marker("ray_cluster"):
+            return -1
         return rank.get("/".join(item.path.parts[-2:]), len(rank))
 
     items.sort(key=place)
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        for item in items:
+            group = "Ray" if item.get_closest_marker("ray_cluster") else "/".join(item.path.parts[-2:])
+            item.add_marker(pytest.mark.xdist_group(group))

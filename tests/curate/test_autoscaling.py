@@ -13,8 +13,8 @@ import pytest
 
 from curate import runner
 from curate.pool import NoRoomError, Resources
-from tests.curate.test_submit import free_port
 from tests.project import environment
+from tests.servers import free_port
 
 pytestmark = [
     pytest.mark.ray_cluster,

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from curate.run import Run
 from curate.watch import Watch
 from tests.curate.videos import write_video
 from tests.project import environment, moving
+from tests.servers import s3_server
 from train_hooks.shard_index import read_index
 
 pytest.importorskip("moto")
@@ -42,32 +42,16 @@ shards: {{workers: 1, short_side_px: 64, target_mb: 0.05}}
 @pytest.fixture(scope="module")
 def server(tmp_path_factory) -> Iterator[tuple[dict[str, str], Path]]:
     """The environment that leads to the server, and the server's log of requests."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    log = tmp_path_factory.mktemp("s3") / "log"
-    address = f"http://127.0.0.1:{port}"
-    env = {
-        "AWS_ENDPOINT_URL": address, "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1",
-    }  # fmt: skip
-    with log.open("w") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], stdout=file, stderr=file
+    with s3_server(tmp_path_factory.mktemp("s3")) as (port, log):
+        yield (
+            {
+                "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+                "AWS_ACCESS_KEY_ID": "key",
+                "AWS_SECRET_ACCESS_KEY": "secret",
+                "AWS_DEFAULT_REGION": "us-east-1",
+            },
+            log,
         )
-    try:
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                assert process.poll() is None, log.read_text()
-                assert time.monotonic() < deadline, "the server did not come up"
-                time.sleep(0.2)
-        yield env, log
-    finally:
-        process.kill()
-        process.wait()
 
 
 @pytest.fixture(scope="module")

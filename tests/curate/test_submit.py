@@ -3,7 +3,6 @@
 import contextlib
 import re
 import shutil
-import socket
 import subprocess
 import time
 import urllib.request
@@ -19,6 +18,7 @@ from curate.run import Run
 from curate.status import counts
 from tests.curate.videos import write_video
 from tests.project import environment, moving
+from tests.servers import free_port
 
 PIPELINE = """\
 #!/usr/bin/env -S rushes run
@@ -41,6 +41,7 @@ class Head:
     address: str
     metrics: str
     """Where Prometheus would look."""
+    process: subprocess.Popen[bytes]
 
     def exported(self, run: Path, name: str) -> dict[str, float]:
         """A metric of the last job, by stage."""
@@ -61,15 +62,10 @@ class Head:
             done = subprocess.run(
                 command, cwd=self.directory, env=env, capture_output=True, text=True, timeout=240, check=False
             )
+            assert self.process.poll() is None, f"the head has ended:\n{(self.directory / 'ray.log').read_text()}"
             if "No available agent" not in done.stderr or time.monotonic() > deadline:
                 return done
             time.sleep(1)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module", params=[pytest.param("off", marks=pytest.mark.slow), "token"])
@@ -110,11 +106,10 @@ def head(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
             start_new_session=True,
         )
         env |= {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}"}
-        found = Head(directory, env, f"http://127.0.0.1:{dashboard}", f"http://127.0.0.1:{metrics}/metrics")
+        found = Head(directory, env, f"http://127.0.0.1:{dashboard}", f"http://127.0.0.1:{metrics}/metrics", process)
         try:
             deadline = time.monotonic() + 120
             while found.run("ray", "job", "list").returncode:
-                assert process.poll() is None, (directory / "ray.log").read_text()
                 assert time.monotonic() < deadline, "the head did not come up"
                 time.sleep(1)
             yield found

@@ -1,42 +1,26 @@
 """Object storage that fails: an S3-compatible server on loopback, and a proxy before it that answers as a bad day would."""
 
+import contextlib
 import http.client
 import os
 import socket
-import subprocess
-import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from tests.servers import s3_server
+
 BUCKET = "rushes"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Bucket:
     """The server (moto) and the proxy. `bad_day` says what happens to the next requests."""
 
     def __init__(self, folder: Path) -> None:
-        self.port = free_port()
-        with (folder / "moto.log").open("w") as log:
-            command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)]
-            self.process = subprocess.Popen(command, stdout=log, stderr=log)
-        deadline = time.monotonic() + 120
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-                break
-            except OSError:
-                assert self.process.poll() is None, (folder / "moto.log").read_text()
-                assert time.monotonic() < deadline, "the server did not come up"
-                time.sleep(0.2)
+        self._server = contextlib.ExitStack()
+        self.port, _ = self._server.enter_context(s3_server(folder))
         self.how, self.left, self.only = "", 0, ("PUT", "GET", "HEAD", "DELETE", "POST")
         self.harmed = 0
         self._lock = threading.Lock()
@@ -69,8 +53,7 @@ class Bucket:
     def close(self) -> None:
         self.proxy.shutdown()
         self.proxy.server_close()
-        self.process.kill()
-        self.process.wait()
+        self._server.close()
 
 
 def _handler(bucket: Bucket) -> type[BaseHTTPRequestHandler]:

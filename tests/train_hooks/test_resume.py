@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.project import environment
+from tests.servers import free_port
 from tests.train_hooks.trainings import SMALL, deaf, run, stop_after
 from tests.train_hooks.worlds import write_shards
 from train_hooks.checkpoint import FOLDER, Checkpoints, saved
@@ -114,9 +114,7 @@ def test_the_number_of_ranks_changes_no_clip(shards, tmp_path):
 def ranks(world: int, out: Path, shards: Path, settings: dict[str, str]) -> list[dict]:
     script = Path(__file__).with_name("ranks.py")
     out.mkdir(exist_ok=True)
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
+    port = free_port()
     children = [
         subprocess.Popen(
             [sys.executable, str(script), str(port), str(rank), str(world), str(shards), str(out / "out"), json.dumps(settings)],

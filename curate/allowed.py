@@ -59,7 +59,7 @@ class Rules:
         if "://" not in uri or "credentials" in self.allow:
             return
         place, _, query = uri.partition("?")
-        account = place.split("://", 1)[1].split("/", 1)[0].rpartition("@")[0]
+        account = place.partition("://")[2].split("/", 1)[0].rpartition("@")[0]
         names = {name.lower() for name, _ in parse_qsl(query, keep_blank_values=True)}
         if ":" in account or names & SIGNATURES:
             shown = printable(re.sub(r"://[^/]*@", "://", place))

@@ -10,6 +10,7 @@ bytes, and whatever is not in it is refused. A value that JSON does not know is 
 import dataclasses
 import importlib
 import json
+import re
 import struct
 from collections.abc import Sequence
 from typing import Any
@@ -26,6 +27,8 @@ RECORDS = {
 """Classes of ours that an answer may hold, and where they are; built anew from their fields."""
 NUMBERS = "biufcMm"
 """Kinds of arrays: truth values, integers, floats, complex numbers, times. Never objects."""
+DTYPE = re.compile(rf"[<>|=][{NUMBERS}]\d{{1,2}}(\[\d*[A-Za-z]+\])?")
+"""How such an array is named; numpy evaluates other names as if they were Python."""
 HEAD = struct.Struct(">Q")
 
 
@@ -102,10 +105,9 @@ def _value(node: Any, rest: memoryview) -> Any:
         return bytes(_piece(inner, rest))
     if kind == "a":
         name, shape, *where = inner
-        dtype = np.dtype(str(name))
-        if dtype.kind not in NUMBERS:
-            raise AnswerError(f"an array of {dtype}")
-        array = np.frombuffer(bytes(_piece(where, rest)), dtype).reshape(shape)
+        if not DTYPE.fullmatch(name):
+            raise AnswerError(f"an array of {name}")
+        array = np.frombuffer(bytes(_piece(where, rest)), np.dtype(name)).reshape(shape)
         return array.copy() if shape else array[()]
     if kind == "r":
         name, values = inner

@@ -328,14 +328,21 @@ def _spec(item: Mapping[str, Any], path: tuple[str | int, ...], document: Docume
     )
 
 
+def _keys(loc: Sequence[str | int]) -> tuple[str | int, ...]:
+    """What of a place that pydantic names is keys of the file, and not the types that it tried there."""
+    return tuple(
+        part
+        for part in loc
+        if isinstance(part, int) or not re.match(r"^(float|int|str|bool|list|constrained|function)", part)
+    )
+
+
 def _sentence(error: ValidationError, document: Document) -> str:
     """The first of pydantic's errors as one sentence."""
     first = error.errors()[0]
-    path = tuple(
-        part
-        for part in first["loc"]
-        if isinstance(part, int) or not re.match(r"^(float|int|str|bool|list|constrained|function)", part)
-    )
+    loc = first["loc"]
+    is_key = first["type"] in ("extra_forbidden", "missing")
+    path = (*_keys(loc[:-1]), loc[-1]) if is_key else _keys(loc)
     dotted = ".".join(str(part) for part in path)
     where = document.where(path)
     if first["type"] == "extra_forbidden":

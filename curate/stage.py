@@ -87,7 +87,7 @@ def load_class(use: str, where: str = "") -> type:
     """The class behind a dotted name. Raises ConfigError naming the nearest right one."""
     prefix = f"{where}: " if where else ""
     module_name, _, class_name = use.rpartition(".")
-    if not module_name:
+    if not module_name or not all(part.isidentifier() for part in use.split(".")):
         raise ConfigError(f"{prefix}use: '{use}' is not a dotted name such as filters.Motion")
     try:
         module = importlib.import_module(module_name)

@@ -11,7 +11,6 @@ import operator
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import reduce
 from typing import Any
 
 import pyarrow as pa
@@ -33,6 +32,9 @@ COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     ">=": operator.ge,
 }
 ALIASES = {"==": "=", "<>": "!="}
+NESTING = {"and", "or", "not", "("}
+MOST_NESTED = 200
+"""Ours: Arrow evaluates conditions by recursion, and some thousand in one another end the process."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,10 @@ class _Parser:
     def __init__(self, text: str, types: Mapping[str, pa.DataType]) -> None:
         self.text, self.types = text, types
         self.tokens = list(self._tokens())
+        if sum(value in NESTING for kind, value in self.tokens if kind in ("word", "sign")) > MOST_NESTED:
+            raise self._error(
+                f"it has more than {MOST_NESTED} 'and', 'or', 'not' and parentheses; many values go into  name in (1, 2, 3)"
+            )
         self.at = 0
         self.columns: set[str] = set()
 
@@ -77,7 +83,7 @@ class _Parser:
 
     def _error(self, why: str) -> UsageError:
         return UsageError(
-            f"--where \"{self.text}\": {why}; write comparisons such as  motion > 1 and camera = 'pan_left'"
+            f"--where \"{self.text[:200]}\": {why}; write comparisons such as  motion > 1 and camera = 'pan_left'"
         )
 
     def whole(self) -> Where:
@@ -140,8 +146,9 @@ class _Parser:
         if self._take("word", "in"):
             values = self._list(name)
             sql = f"{name} IN ({', '.join(map(_quoted, values))})"
-            # Not `isin`, for which a null is in no list: its opposite would hold.
-            expression = reduce(operator.or_, [column == pa.scalar(value, self.types[name]) for value in values])
+            # A null is in no list for Arrow, and the opposite would hold for it; in SQL neither does.
+            listed = column.isin(pa.array(values, self.types[name]))
+            expression = pc.if_else(column.is_valid(), listed, pa.scalar(None, pa.bool_()))
             return (f"(NOT {sql})", ~expression) if negated else (sql, expression)
         if self._take("word", "like"):
             pattern = self._value(name)
@@ -174,7 +181,10 @@ class _Parser:
             fits = pa.types.is_boolean(kind)
         elif (number := self._take("number")) is not None:
             fits = pa.types.is_floating(kind) or pa.types.is_integer(kind)
-            value = int(number) if pa.types.is_integer(kind) and re.fullmatch(r"[-+]?\d+", number) else float(number)
+            whole = pa.types.is_integer(kind) and re.fullmatch(
+                r"[-+]?\d{1,1000}", number
+            )  # Python refuses to read thousands of digits
+            value = int(number) if whole else float(number)
             if pa.types.is_integer(kind) and isinstance(value, float):
                 raise self._error(f"{name} holds whole numbers, and {number} is none")
         elif (text := self._take("text")) is not None:
@@ -184,6 +194,10 @@ class _Parser:
             raise self._error(f"a number, a 'text', true or false is expected after '{name}' instead of {self._next()}")
         if not fits:
             raise self._error(f"{name} holds {_kind(kind)}, and {_quoted(value)} does not fit")
+        try:
+            pa.scalar(value, kind)
+        except (OverflowError, pa.ArrowException):
+            raise self._error(f"{name} holds {kind}, and {_quoted(value)} is too large for it") from None
         return value
 
 

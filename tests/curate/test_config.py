@@ -56,6 +56,11 @@ def test_a_good_file_is_read(tmp_path: Path) -> None:
             "pipeline.yaml:7: unknown key 'mesure'; did you mean 'measure'?",
             id="top-level key",
         ),
+        pytest.param(
+            ("measure:", "structure: 1\nmeasure:"),
+            "pipeline.yaml:7: unknown key 'structure'",
+            id="a key that begins like a type",
+        ),
         pytest.param(("min_clip_s: 2", "min_clip_s: two"), "pipeline.yaml:5: scan.min_clip_s: ", id="type"),
         pytest.param(("min_clip_s: 2", "min_clip_s: -1"), "pipeline.yaml:5: scan.min_clip_s: ", id="range"),
         pytest.param(
@@ -95,6 +100,7 @@ def test_a_mistake_is_told_with_line_and_nearest_key(tmp_path: Path, change: tup
     [
         ("measure.motion.fsp=3", "filters.Motion has no option 'fsp'; did you mean 'fps'?"),
         ("measure.motion.use=filters.Motoin", "there is no stage 'filters.Motoin'; did you mean 'filters.Motion'?"),
+        ("measure.motion.use=.nowhere.Motion", "'.nowhere.Motion' is not a dotted name such as filters.Motion"),
         ("measure.motion.use=nowhere.Motion", "there is no module 'nowhere' on the path"),
         ("measure.motion.fps=-1", "filters.Motion: "),
         ("scan.cuts.detector=adaptve", "Input should be 'adaptive', 'content'"),

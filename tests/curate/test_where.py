@@ -57,6 +57,12 @@ def test_lance_and_pyarrow_agree(lance, text, rows):
     assert [row["n"] for row in lance.search().where(found.sql).limit(10).to_list()] == expected
 
 
+def test_a_list_may_be_long():
+    """Arrow evaluates a chain of comparisons by recursion: 20,000 of them ended the process."""
+    found = parse(f"n in ({', '.join(map(str, range(2, 20_002)))})", TYPES)
+    assert TABLE.filter(found.expression)["n"].to_pylist() == [n for n in TABLE["n"].to_pylist() if n and n >= 2]
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -79,6 +85,10 @@ def test_lance_and_pyarrow_agree(lance, text, rows):
         ("motion in ()", "is expected after 'motion' instead of )"),
         ("motion > 1x", "is not understood"),
         ("", "a column is expected instead of the end"),
+        ("n = " + "9" * 30, "n holds int32, and 9999"),
+        ("n = " + "9" * 5000, "is none"),
+        ("not " * 300 + "n = 1", "more than 200 'and', 'or', 'not' and parentheses"),
+        ("(" * 300 + "n = 1" + ")" * 300, "more than 200 'and', 'or', 'not' and parentheses"),
     ],
 )
 def test_anything_else_is_one_sentence(text, told):

@@ -72,7 +72,8 @@ class Run:
         saved = store.get_json(where)
         if saved is None:
             raise UsageError(f"'{root}' is not a run directory (it has no {PIPELINE}); `rushes run` makes one")
-        if not isinstance(saved, dict) or not saved.keys() >= {"pipeline", "directory", "home"}:
+        kinds = {"pipeline": dict, "directory": str, "home": str}
+        if not isinstance(saved, dict) or not all(isinstance(saved.get(key), kind) for key, kind in kinds.items()):
             raise UsageError(f"'{root}' is not a run directory: its {PIPELINE} was not written by `rushes run`")
         place = saved["directory"] if code is None and saved["directory"] == str(Path.cwd()) else code
         if place is not None and str(Path(place).absolute()) not in sys.path:

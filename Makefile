@@ -46,10 +46,10 @@ endif
 	@echo "sample:  $(TRAIN)/sample.mp4"
 
 test: venv lint types arrows
-	$(BIN)/python -m pytest -q --numprocesses 3 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest -q --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 test-all: venv lint types arrows
-	$(BIN)/python -m pytest -q --numprocesses 3 --dist loadgroup --no-loadscope-reorder -m "slow or not slow"
+	$(BIN)/python -m pytest -q --numprocesses 3 --dist loadfile --no-loadscope-reorder -m "slow or not slow"
 
 lint: venv
 	$(BIN)/ruff check .

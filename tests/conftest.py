@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Workers of the suite share the cores: a second thread each would make every sum wait for a core that is at work for another test.
@@ -43,6 +44,13 @@ def fetched() -> Callable[[str], Path]:
     return fetch
 
 
+RAY_CLUSTERS = (
+    "faults/test_faults",
+    "curate/test_submit",
+    "train_hooks/test_ray_train",
+    "curate/test_autoscaling",
+)
+"""Two clusters on two cores starve each other: nodes are given up as dead, and every wait takes several times as long."""
 LONGEST_FIRST = (
     "train_hooks/test_recipes",
     "notebooks/test_notebooks",
@@ -63,21 +71,26 @@ LONGEST_FIRST = (
 """Files that take half a minute and more: begun last, one of them would keep a single worker busy after all others have ended."""
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Says which tests of a suite of several workers belong to one worker: those of a file, and all that start a Ray cluster.
-
-    Two clusters on two cores starve each other: nodes are given up as dead, and every wait takes several times as long.
-    """
-    rank = {f"{name}.py": i for i, name in enumerate(LONGEST_FIRST)}
+    rank = {f"{name}.py": i for i, name in enumerate((*RAY_CLUSTERS, *LONGEST_FIRST))}
 
     def place(item: pytest.Item) -> int:
-        if item.get_closest_marker("ray_cluster"):
-            return -1
         return rank.get("/".join(item.path.parts[-2:]), len(rank))
 
     items.sort(key=place)
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        for item in items:
-            group = "Ray" if item.get_closest_marker("ray_cluster") else "/".join(item.path.parts[-2:])
-            item.add_marker(pytest.mark.xdist_group(group))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A file is one worker's, and so are all files that start Ray clusters.
+
+    (xdist's own `loadgroup` does nothing with pytest 9: it changes node ids that are no longer read.)
+    """
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path = str(super()._split_scope(nodeid))
+            return "Ray clusters" if path.removeprefix("tests/").removesuffix(".py") in RAY_CLUSTERS else path
+
+    return Scheduling(config, log)

@@ -31,6 +31,8 @@ _is_own = False
 """Whether this process is connected with a Ray that it began itself."""
 _meters: dict[str, Any] = {}
 
+POOLS = 4
+"""How many pools are tried for the same units, when Ray Data falls over one of their workers. Ours."""
 BLOCKS = 4096
 """Units are grouped into at most this many Ray blocks, so that the driver's bookkeeping stays small in a run of millions of units."""
 
@@ -94,12 +96,16 @@ def run_units(job: Job, units: Sequence[dict[str, Any]], resources: Resources) -
     pool = _pool(ray, resources, len(units))
     left = dict(enumerate(units))
     try:
-        try:
-            yield from _in_pool(ray, job, left, resources, pool)
-        except ray.exceptions.ActorDiedError:
-            # Ray Data 2.60 falls over a worker that it gives back before it was up. A pool of one size gives none back.
-            size = min(pool.first, max(1, len(left)))
-            yield from _in_pool(ray, job, left, resources, Pool(size, size, size, size))
+        for again in range(POOLS - 1):
+            try:
+                yield from _in_pool(ray, job, left, resources, pool)
+                return
+            except ray.exceptions.ActorDiedError:
+                # Ray Data 2.60 falls over a worker that goes before it is up, mostly one that it gives back. A pool of one size gives back none.
+                size = min(pool.first, max(1, len(left)))
+                pool = Pool(size, size, size, size)
+                time.sleep(again)
+        yield from _in_pool(ray, job, left, resources, pool)
     except ray.exceptions.RayError as error:
         raise RunError(f"Ray could not go on: {one_sentence(error)}") from error
 

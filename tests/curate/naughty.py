@@ -56,7 +56,7 @@ def hang() -> None:
 def eat_memory() -> None:
     hoard = []
     while True:
-        hoard.append(bytearray(os.urandom(1 << 20)) * 32)
+        hoard.append(bytearray(os.urandom(4096)) * (1 << 14))
         time.sleep(0.02)
 
 

@@ -96,16 +96,16 @@ def run_units(job: Job, units: Sequence[dict[str, Any]], resources: Resources) -
     pool = _pool(ray, resources, len(units))
     left = dict(enumerate(units))
     try:
-        for again in range(POOLS - 1):
+        for pools_left in reversed(range(POOLS)):
             try:
                 yield from _in_pool(ray, job, left, resources, pool)
                 return
             except ray.exceptions.ActorDiedError:
                 # Ray Data 2.60 falls over a worker that goes before it is up, mostly one that it gives back. A pool of one size gives back none.
+                if not pools_left:
+                    raise
                 size = min(pool.first, max(1, len(left)))
                 pool = Pool(size, size, size, size)
-                time.sleep(again)
-        yield from _in_pool(ray, job, left, resources, pool)
     except ray.exceptions.RayError as error:
         raise RunError(f"Ray could not go on: {one_sentence(error)}") from error
 

@@ -11,6 +11,7 @@ import operator
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
 
 import pyarrow as pa
@@ -32,9 +33,10 @@ COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     ">=": operator.ge,
 }
 ALIASES = {"==": "=", "<>": "!="}
-NESTING = {"and", "or", "not", "("}
-MOST_NESTED = 200
-"""Ours: Arrow evaluates conditions by recursion, and some thousand in one another end the process."""
+MOST_CONDITIONS, MOST_NESTED = 200, 20
+"""Ours. Arrow evaluates by recursion, and some thousand conditions in a row end the process; LanceDB refuses about fifty in one another."""
+MOST_DIGITS = 1000
+"""Ours. Python refuses to read a whole number of more than 4300 digits (sys.get_int_max_str_digits)."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +62,10 @@ class _Parser:
     def __init__(self, text: str, types: Mapping[str, pa.DataType]) -> None:
         self.text, self.types = text, types
         self.tokens = list(self._tokens())
-        if sum(value in NESTING for kind, value in self.tokens if kind in ("word", "sign")) > MOST_NESTED:
-            raise self._error(
-                f"it has more than {MOST_NESTED} 'and', 'or', 'not' and parentheses; many values go into  name in (1, 2, 3)"
-            )
+        if sum(kind == "word" and value in ("and", "or") for kind, value in self.tokens) >= MOST_CONDITIONS:
+            raise self._error(f"it has more than {MOST_CONDITIONS} conditions; many values go into  name in (1, 2, 3)")
         self.at = 0
+        self.nested = 0
         self.columns: set[str] = set()
 
     def _tokens(self) -> Iterator[tuple[str, str]]:
@@ -105,29 +106,34 @@ class _Parser:
         return self.tokens[self.at][1] if self.at < len(self.tokens) else "the end"
 
     def _or(self) -> tuple[str, pc.Expression]:
-        sql, expression = self._and()
-        while self._take("word", "or"):
-            more, other = self._and()
-            sql, expression = f"({sql} OR {more})", expression | other
-        return sql, expression
+        return self._joined("or", operator.or_, lambda: self._joined("and", operator.and_, self._not))
 
-    def _and(self) -> tuple[str, pc.Expression]:
-        sql, expression = self._not()
-        while self._take("word", "and"):
-            more, other = self._not()
-            sql, expression = f"({sql} AND {more})", expression & other
-        return sql, expression
+    def _joined(
+        self, word: str, join: Callable[[Any, Any], Any], inner: Callable[[], tuple[str, pc.Expression]]
+    ) -> tuple[str, pc.Expression]:
+        """Conditions with the same word between them, in one pair of parentheses."""
+        found = [inner()]
+        while self._take("word", word):
+            found.append(inner())
+        sql, expressions = zip(*found, strict=True)
+        return sql[0] if len(sql) == 1 else f"({f' {word.upper()} '.join(sql)})", reduce(join, expressions)
 
     def _not(self) -> tuple[str, pc.Expression]:
-        if self._take("word", "not"):
+        negates = bool(self._take("word", "not"))
+        if not negates and not self._take("sign", "("):
+            return self._comparison()
+        self.nested += 1
+        if self.nested > MOST_NESTED:
+            raise self._error(f"more than {MOST_NESTED} 'not' and parentheses in one another")
+        if negates:
             sql, expression = self._not()
-            return f"(NOT {sql})", ~expression
-        if self._take("sign", "("):
-            inside = self._or()
+            sql, expression = f"(NOT {sql})", ~expression
+        else:
+            sql, expression = self._or()
             if not self._take("sign", ")"):
                 raise self._error(f"a ')' is missing before {self._next()}")
-            return inside
-        return self._comparison()
+        self.nested -= 1
+        return sql, expression
 
     def _comparison(self) -> tuple[str, pc.Expression]:
         name = self._take("name")
@@ -181,9 +187,7 @@ class _Parser:
             fits = pa.types.is_boolean(kind)
         elif (number := self._take("number")) is not None:
             fits = pa.types.is_floating(kind) or pa.types.is_integer(kind)
-            whole = pa.types.is_integer(kind) and re.fullmatch(
-                r"[-+]?\d{1,1000}", number
-            )  # Python refuses to read thousands of digits
+            whole = pa.types.is_integer(kind) and re.fullmatch(rf"[-+]?\d{{1,{MOST_DIGITS}}}", number)
             value = int(number) if whole else float(number)
             if pa.types.is_integer(kind) and isinstance(value, float):
                 raise self._error(f"{name} holds whole numbers, and {number} is none")

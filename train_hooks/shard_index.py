@@ -91,10 +91,11 @@ def read_index(shards: str | Path) -> ShardIndex:
     try:
         policy = CaptionPolicy.of(index)
         clips = [clip for name in names for clip in _clips_of(shards, name, policy)]
-        _check_digests(shards, index["shards"])
+        if clips:
+            _check_digests(shards, index["shards"])
     except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
         told = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        raise TrainError(f"{shards}/index.json was not written by rushes ({told}); write the shards again") from None
+        raise TrainError(f"{shards}/index.json was not written by rushes ({told}); write the shards again") from error
     if not clips:
         raise TrainError(
             f"there is nothing to train on: {shards} holds no clips; `rushes funnel` shows which rule drops them"

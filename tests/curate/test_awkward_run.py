@@ -18,7 +18,7 @@ scan:
   cuts: {use: tests.curate.naughty.BadCuts}
   min_clip_s: 0.8
   max_clip_s: 4.0
-  timeout_floor_s: 9.0
+  timeout_floor_s: 6.0
   timeout_factor: 0.1
   memory_mb: 1000
 measure:

@@ -13,6 +13,7 @@ Source: SVD draws CoCa, its video captioner and the LLM at .5, .25, .25 (arXiv 2
 into captions, so that a prompt can ask for their opposite, are a practice of model makers (SDXL does it with sizes).
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -41,6 +42,8 @@ class CaptionPolicy:
         said = index.get("captions") or {}
         try:
             mix = {str(name): float(share) for name, share in said.get("mix", {}).items()}
+            if not all(0 < share < math.inf for share in mix.values()):
+                raise ValueError("a share is above 0")
             suffix = tuple((str(rule["add"]), dict(rule["when"])) for rule in said.get("suffix", []))
         except (AttributeError, KeyError, TypeError, ValueError):
             raise TrainError(f"index.json: 'captions' is not a mix and suffixes: {said!r}") from None

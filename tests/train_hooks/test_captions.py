@@ -91,7 +91,18 @@ def test_an_older_index_means_the_caption_column():
     assert policy.choices({"caption": "A dog."}) == (("A dog.", 1.0),)
 
 
-@pytest.mark.parametrize("said", [[1], {"mix": [1]}, {"mix": {"coca": "half"}}, {"suffix": [{"add": "x"}]}, "x"])
+@pytest.mark.parametrize(
+    "said",
+    [
+        [1],
+        {"mix": [1]},
+        {"mix": {"coca": 0}},
+        {"mix": {"coca": float("nan")}},
+        {"mix": {"coca": "half"}},
+        {"suffix": [{"add": "x"}]},
+        "x",
+    ],
+)
 def test_a_damaged_policy_is_told(said):
     with pytest.raises(TrainError, match="'captions' is not a mix and suffixes"):
         CaptionPolicy.of({"captions": said})

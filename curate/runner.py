@@ -5,6 +5,7 @@ tables themselves, so neither pixels nor rows travel through the object store. A
 machine a step of a single unit is done in this process, without Ray. How large a pool is, curate/pool.py says.
 """
 
+import importlib
 import json
 import logging
 import os
@@ -31,8 +32,6 @@ _is_own = False
 """Whether this process is connected with a Ray that it began itself."""
 _meters: dict[str, Any] = {}
 
-POOLS = 4
-"""How many pools are tried for the same units, when Ray Data falls over one of their workers. Ours."""
 BLOCKS = 4096
 """Units are grouped into at most this many Ray blocks, so that the driver's bookkeeping stays small in a run of millions of units."""
 
@@ -61,9 +60,9 @@ class _Actor:
         self.job = job
         self.is_set_up = False
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
         receipts = [self.one(json.loads(unit)) for unit in batch["unit"]]
-        return {"n": batch["n"], "receipt": [json.dumps(receipt) for receipt in receipts]}
+        return {"receipt": [json.dumps(receipt) for receipt in receipts]}
 
     def one(self, unit: dict[str, Any]) -> dict[str, Any]:
         """Does one unit; what went wrong is in the receipt, and how long it took."""
@@ -94,30 +93,8 @@ def run_units(job: Job, units: Sequence[dict[str, Any]], resources: Resources) -
     start()
     _quiet(ray)
     pool = _pool(ray, resources, len(units))
-    left = dict(enumerate(units))
-    try:
-        for pools_left in reversed(range(POOLS)):
-            try:
-                yield from _in_pool(ray, job, left, resources, pool)
-                return
-            except ray.exceptions.ActorDiedError:
-                # Ray Data 2.60 falls over a worker that goes before it is up, mostly one that it gives back. A pool of one size gives back none.
-                if not pools_left:
-                    raise
-                size = min(pool.first, max(1, len(left)))
-                pool = Pool(size, size, size, size)
-    except ray.exceptions.RayError as error:
-        raise RunError(f"Ray could not go on: {one_sentence(error)}") from error
-
-
-def _in_pool(
-    ray: Any, job: Job, left: dict[int, dict[str, Any]], resources: Resources, pool: Pool
-) -> Iterator[dict[str, Any]]:
-    """Does what is left, and takes away from it what is done."""
-    if not left:
-        return
     dataset = ray.data.from_items(
-        [{"n": n, "unit": json.dumps(unit)} for n, unit in left.items()], override_num_blocks=min(len(left), BLOCKS)
+        [{"unit": json.dumps(unit)} for unit in units], override_num_blocks=min(len(units), BLOCKS)
     )
     done = dataset.map_batches(
         _Actor,
@@ -126,12 +103,14 @@ def _in_pool(
         compute=ray.data.ActorPoolStrategy(min_size=pool.least, max_size=pool.most, initial_size=pool.first),
         **shape(resources, "num_cpus", "num_gpus"),
     )
-    for row in done.iter_rows():
-        receipt = json.loads(row["receipt"])
-        if "fatal" in receipt:
-            raise RunError(receipt["fatal"])
-        if left.pop(int(row["n"]), None) is not None:
+    try:
+        for row in done.iter_rows():
+            receipt = json.loads(row["receipt"])
+            if "fatal" in receipt:
+                raise RunError(receipt["fatal"])
             yield receipt
+    except ray.exceptions.RayError as error:
+        raise RunError(f"Ray could not go on: {one_sentence(error)}") from error
 
 
 def _has_cluster() -> bool:
@@ -229,9 +208,22 @@ def stop() -> None:
         _well.pop()()
     _meters.clear()
     _is_own = False
-    for name in _own_environment:
-        os.environ.pop(name, None)
-    _own_environment.clear()
+    if _own_environment:
+        for name in _own_environment:
+            os.environ.pop(name, None)
+        _own_environment.clear()
+        _forget_token()
+
+
+def _forget_token() -> None:
+    """Lets Ray's core read anew whether tokens are wanted.
+
+    It keeps for the life of the process what it has read once. As the owner of actors on a cluster without tokens, this process would go on
+    refusing that cluster's questions, which then takes the actors for unwanted and ends them. Ray 2.60 has no public way to say it.
+    """
+    core: Any = importlib.import_module("ray._raylet")
+    core.Config.initialize("")
+    core.AuthenticationTokenLoader.instance().reset_cache()
 
 
 def meter(metric: Any) -> Any:

@@ -48,6 +48,8 @@ class Sleeping:
 def scaling(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """This process belongs to a cluster whose head has no CPU, and whose nodes come when they are asked for."""
     folder = tmp_path_factory.mktemp("scaling")
+    runner.start()  # a Ray of its own wants a token; the process must not go on wanting one afterwards, or no worker of the cluster begins
+    runner.stop()
     port = free_port()
     provider = {
         "type": "fake_multinode",

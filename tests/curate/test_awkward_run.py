@@ -18,16 +18,17 @@ scan:
   cuts: {use: tests.curate.naughty.BadCuts}
   min_clip_s: 0.8
   max_clip_s: 4.0
-  timeout_floor_s: 6.0
-  timeout_factor: 0.1
   memory_mb: 1000
 measure:
   - use: tests.curate.stages.Brightness
 max_error_share: 1.0
 """
+HANGS = "hangs.mp4"
+BRIEF = ["--set", "scan.timeout_floor_s=6", "--set", "scan.timeout_factor=0.1"]
+"""For the file that hangs alone: on a slow machine an honest 8K file may take as long."""
 BROKEN_DECODERS = {
     "segfaults.mp4": "was killed by signal 11",
-    "hangs.mp4": "took longer than",
+    HANGS: "took longer than",
     "eats_memory.mp4": "used more than 1000 MB of memory",
 }
 
@@ -45,7 +46,11 @@ def run(awkward_files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
         if name == "unreadable.mp4":
             (good / name).chmod(0)
     (folder / "pipeline.yaml").write_text(PIPELINE)
+    hangs = (good / HANGS).rename(folder / HANGS)
     done = rushes("run", cwd=folder, timeout_s=600)
+    assert done.code == 0, done.err
+    hangs.rename(good / HANGS)
+    done = rushes("run", *BRIEF, cwd=folder, timeout_s=600)
     assert done.code == 0, done.err
     return Run.open(folder / "run")
 

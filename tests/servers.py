@@ -29,6 +29,7 @@ def free_port() -> int:
 @contextmanager
 def s3_server(folder: Path) -> Iterator[tuple[int, Path]]:
     """An S3-compatible server (moto): its port and its log of requests. It chooses the port itself, so that no other process can have it."""
+    _forget_connections()
     log = folder / "moto.log"
     with log.open("w") as file:
         command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
@@ -44,3 +45,10 @@ def s3_server(folder: Path) -> Iterator[tuple[int, Path]]:
     finally:
         process.kill()
         process.wait()
+        _forget_connections()
+
+
+def _forget_connections() -> None:
+    """s3fs gives the same object to all who ask with the same arguments, and the address from the environment is not among them."""
+    if "s3fs" in sys.modules:
+        sys.modules["s3fs"].S3FileSystem.clear_instance_cache()

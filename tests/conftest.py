@@ -47,6 +47,7 @@ def fetched() -> Callable[[str], Path]:
 RAY_CLUSTERS = (
     "faults/test_faults",
     "curate/test_submit",
+    "curate/test_runner",
     "train_hooks/test_ray_train",
     "curate/test_autoscaling",
 )

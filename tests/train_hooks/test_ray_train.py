@@ -50,7 +50,7 @@ def test_a_killed_worker_costs_no_step_beyond_the_last_checkpoint(ray, square_ro
     say = said.append
 
     def kill_one() -> None:
-        """As soon as there is a checkpoint. What the workers say may arrive when they have ended, and to look for them takes as long as steps."""
+        """As soon as there is a checkpoint. What the workers say may arrive when they have ended, and to look for them takes long."""
         deadline = time.monotonic() + 300
         while len(workers := _train_workers()) < 2 and time.monotonic() < deadline:
             time.sleep(0.1)

@@ -6,10 +6,9 @@
 - Attention over few keys without flash kernels, whose tiles are larger than a clip has frames: two batched products and a softmax.
 - `compile_blocks`: torch.compile block by block.
 
-What each is worth on a GPU is what `benchmarks/train_gpu.py` measures. It has not been run: no GPU was at hand yet.
+What each is worth on a GPU is what `benchmarks/train_gpu.py` measures. It has no figures yet (benchmarks/results/training.md).
 """
 
-from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -20,41 +19,50 @@ from torch import Tensor, nn
 from train_hooks.checkpointing import BLOCKS
 
 FEW_KEYS = 32  # attention over no more keys is written out; ours
+KINDS_OF_BLOCKS = 256
+"""How often torch.compile may compile one `forward`, 8 by itself, then blocks stay as they are: Stable Diffusion's UNet has residual blocks
+of 12 pairs of widths, for every size of clips that a training sees. Ours."""
 TemporalConv = Literal["gemm", "conv1d"]
 
 
 def speed_up(unet: Any, temporal_conv: TemporalConv = "gemm", short_attention: bool = True) -> int:
     """Changes a UNet in place; returns how many temporal convolutions were found."""
     n = 0
-    over_frames = {"gemm": _by_gemm, "conv1d": _by_conv1d}[temporal_conv]
+    over_frames = {"gemm": GemmOverFrames, "conv1d": Conv1dOverFrames}[temporal_conv]
     for module in unet.modules():
         if isinstance(module, nn.Conv2d):
             module.to(memory_format=torch.channels_last)
         elif isinstance(module, nn.Conv3d) and module.kernel_size == (3, 1, 1):
-            module.forward = partial(over_frames, module)  # type: ignore[method-assign]
+            # Another class, not another `forward` for each: torch.compile would compile anew for every one of those.
+            module.__class__ = over_frames
             n += 1
         elif short_attention and isinstance(module, Attention) and type(module.processor) is AttnProcessor2_0:
             module.set_processor(ShortAttention())
     return n
 
 
-def _by_conv1d(conv: nn.Conv3d, x_BCThw: Tensor) -> Tensor:  # noqa: N803
-    size = x_BCThw.shape
-    x_NCT = x_BCThw.permute(0, 3, 4, 1, 2).flatten(0, 2)
-    y_NCT = F.conv1d(x_NCT, conv.weight[:, :, :, 0, 0], conv.bias, padding=1)
-    y_BCThw: Tensor = y_NCT.unflatten(0, (size[0], *size[3:])).permute(0, 3, 4, 1, 2)
-    return y_BCThw
+class Conv1dOverFrames(nn.Conv3d):
+    """A 3 x 1 x 1 convolution as a one-dimensional one over the frames of every place."""
+
+    def forward(self, x_BCThw: Tensor) -> Tensor:  # noqa: D102, N803
+        size = x_BCThw.shape
+        x_NCT = x_BCThw.permute(0, 3, 4, 1, 2).flatten(0, 2)
+        y_NCT = F.conv1d(x_NCT, self.weight[:, :, :, 0, 0], self.bias, padding=1)
+        y_BCThw: Tensor = y_NCT.unflatten(0, (size[0], *size[3:])).permute(0, 3, 4, 1, 2)
+        return y_BCThw
 
 
-def _by_gemm(conv: nn.Conv3d, x_BCThw: Tensor) -> Tensor:  # noqa: N803
-    """Every frame is a sum of three linear layers: of the frame before, its own and the one behind."""
-    x_BThwC = x_BCThw.permute(0, 2, 3, 4, 1)
-    before, own, behind = (conv.weight[:, :, k, 0, 0] for k in range(3))
-    y_BThwC = F.linear(x_BThwC, own, conv.bias)
-    if x_BCThw.shape[2] > 1:
-        y_BThwC = y_BThwC + F.pad(F.linear(x_BThwC[:, :-1], before), (0, 0, 0, 0, 0, 0, 1, 0))
-        y_BThwC = y_BThwC + F.pad(F.linear(x_BThwC[:, 1:], behind), (0, 0, 0, 0, 0, 0, 0, 1))
-    return y_BThwC.permute(0, 4, 1, 2, 3)
+class GemmOverFrames(nn.Conv3d):
+    """A 3 x 1 x 1 convolution where every frame is a sum of three linear layers: of the frame before, its own and the one behind."""
+
+    def forward(self, x_BCThw: Tensor) -> Tensor:  # noqa: D102, N803
+        x_BThwC = x_BCThw.permute(0, 2, 3, 4, 1)
+        before, own, behind = (self.weight[:, :, k, 0, 0] for k in range(3))
+        y_BThwC = F.linear(x_BThwC, own, self.bias)
+        if x_BCThw.shape[2] > 1:
+            y_BThwC = y_BThwC + F.pad(F.linear(x_BThwC[:, :-1], before), (0, 0, 0, 0, 0, 0, 1, 0))
+            y_BThwC = y_BThwC + F.pad(F.linear(x_BThwC[:, 1:], behind), (0, 0, 0, 0, 0, 0, 0, 1))
+        return y_BThwC.permute(0, 4, 1, 2, 3)
 
 
 class ShortAttention(AttnProcessor2_0):  # type: ignore[misc]
@@ -94,6 +102,8 @@ def compile_blocks(unet: Any, **options: Any) -> int:
     Block by block, because there are few kinds of blocks and many of each: a graph of the whole net takes minutes for every size. State dict and
     results stay (within rounding). A set of sizes that does not change is compiled once for each. `options` go to torch.compile.
     """
+    dynamo = torch._dynamo.config
+    dynamo.recompile_limit = max(dynamo.recompile_limit, KINDS_OF_BLOCKS)
     n = 0
     inside: set[int] = set()
     for module in unet.modules():

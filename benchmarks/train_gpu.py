@@ -2,12 +2,13 @@
 
     python benchmarks/train_gpu.py                       on a GPU: the full-size model, both sizes
     python benchmarks/train_gpu.py --small --device cpu  the same code at small size, on the CPU (no claim is made of what it prints)
+    python benchmarks/train_gpu.py --no-compile          without torch.compile, which takes minutes for each size
 
 The model is ModelScope's UNet3DConditionModel (1.41 billion parameters) with random weights; no network and no Ray are needed, only torch and
 diffusers beside this repository. `plain` is the eager loop: bfloat16 autocast over float32 weights, AdamW as torch has it, latents and text
 that are there already. `fast` is a recipe's `fast: true` with `compile: true`; the variants before it say what each part is worth.
 
-1. Outputs and gradients of every variant are compared with the plain ones, in float32, on a small clip.
+1. Outputs and gradients of every variant are compared with the plain ones, in float32, on a small clip; of compiled ones at small size.
 2. Plain and variant take steps in turn (forward, backward, clipping, AdamW), and the ratio of the medians is printed, with MFU by the FLOPs that
    the model needs (14.60 and 64.09 TFLOP a sample), whatever is computed again.
 3. Peak memory at 576 x 320 x 24, batch 2, with selective checkpointing against without.
@@ -21,7 +22,6 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,8 @@ class Job:
     def __init__(self, variant: Variant, sizes: dict[str, Any], device: torch.device) -> None:
         torch.manual_seed(0)
         self.variant, self.device = variant, device
-        self.unet = UNet3DConditionModel(**sizes).to(device)
+        with device:
+            self.unet = UNet3DConditionModel(**sizes)
         with torch.no_grad():
             for parameter in self.unet.parameters():
                 if not parameter.any():
@@ -213,7 +214,9 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--quick", action="store_true", help="the fast layout alone, without its parts")
-    parser.add_argument("--json", type=Path, help="writes the figures there too")
+    parser.add_argument("--no-compile", action="store_true", help="leaves out what torch.compile does")
+    parser.add_argument("--one-size", action="store_true", help="the smaller clips alone")
+    parser.add_argument("--json", type=Path, help="writes the figures there too, as they come")
     options = parser.parse_args(arguments)
     device = torch.device(options.device)
     if device.type == "cpu" and not options.small:
@@ -222,24 +225,29 @@ def main(arguments: list[str] | None = None) -> None:
     small, large = (("64x64x4", 2), ("96x64x6", 1)) if options.small else (("256x256x16", 8), ("576x320x24", 2))
     name = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
     figures: list[dict[str, Any]] = [{"device": name, "torch": torch.__version__, "small": options.small}]
-    tell: Callable[[dict[str, Any]], None] = lambda row: (figures.append(row), print(json.dumps(row), flush=True))[0]  # noqa: E731
     print(json.dumps(figures[0]))
 
+    def tell(row: dict[str, Any]) -> None:
+        figures.append(row)
+        print(json.dumps(row), flush=True)
+        if options.json is not None:
+            options.json.write_text(json.dumps(figures, indent=1) + "\n")
+
     variants = [FAST] if options.quick else PARTS
-    if device.type == "cpu":
-        variants = [v for v in variants if not v.compiled] or [Variant("fast, not compiled", {})]
+    if device.type == "cpu" or options.no_compile:
+        variants = [v for v in variants if not v.compiled] or [Variant("fast, not compiled", {}, fused=True)]
     for variant in variants:
-        tell({"check": variant.name, **check(variant, sizes, device)})
+        tell({"check": variant.name, **check(variant, SMALL if variant.compiled else sizes, device)})
     for variant in variants:
         tell(in_turn(PLAIN, variant, sizes, *small, device))
-    fastest = variants[-1] if device.type == "cpu" else FAST
+    if options.one_size:
+        return
+    fastest = FAST if FAST in variants else variants[-1]
     selective = Variant("fast, selective checkpointing", {}, "selective", fastest.compiled, fused=True)
     tell(in_turn(PLAIN, fastest, sizes, *large, device))
     tell(in_turn(fastest, selective, sizes, *large, device))
     peaks = {v.name: memory(v, sizes, *large, device) for v in (PLAIN, fastest, selective)}
     tell({"peak_gib": peaks, "of_plain": peaks[selective.name] / peaks["plain"] if peaks["plain"] else None})
-    if options.json is not None:
-        options.json.write_text(json.dumps(figures, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from train_hooks.errors import RecipeError, TrainError
 from train_hooks.ray_train import train_on_ray
 from train_hooks.train import train
 
-STEPS = 24
+STEPS = 16
 """Enough that the training has not ended when the kill comes."""
 SETTINGS = {
     **SMALL,

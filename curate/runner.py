@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -173,27 +174,34 @@ def _connect(ray: Any, common: dict[str, Any]) -> None:
             os.environ["RAY_AUTH_TOKEN"] = _TOKEN
             _own_environment.extend(["RAY_AUTH_TOKEN", "RAY_AUTH_MODE"])  # Ray sets the mode itself
         path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
-        own = {
-            "address": "local",
-            "include_dashboard": False,
-            "num_cpus": os.cpu_count(),
-            "object_store_memory": 200 * 2**20,  # receipts only
+        begin = partial(
+            ray.init,
+            address="local",
+            include_dashboard=False,
+            num_cpus=os.cpu_count(),
+            object_store_memory=200 * 2**20,  # receipts only
             # Ray hands the interpreter's path to a shell as it is: in a folder with a space no worker would ever start.
-            "runtime_env": {"env_vars": {"PYTHONPATH": path}, "py_executable": shlex.quote(sys.executable)},
+            runtime_env={"env_vars": {"PYTHONPATH": path}, "py_executable": shlex.quote(sys.executable)},
             **common,
-        }
+        )
         others = set(psutil.Process().children(recursive=True))
         try:
-            ray.init(**own)
+            begin()
         except Exception as error:
             if "timed out during startup" not in str(error):
                 raise
             # Ray 2.60 gives its node 30 s and no more. Busy machines and cold disks take longer; what is read by now comes quickly.
-            for left in set(psutil.Process().children(recursive=True)) - others:
-                with suppress(psutil.NoSuchProcess):
-                    left.kill()
-            ray.init(**own)
+            _end_what_is_left(Path(ray.__file__).parent, others)
+            begin()
         _is_own = True
+
+
+def _end_what_is_left(package: Path, others: set[psutil.Process]) -> None:
+    """Ends what a Ray of this process that did not come up has begun: programs of Ray's package, not what was there before."""
+    for process in set(psutil.Process().children(recursive=True)) - others:
+        with suppress(psutil.Error):
+            if str(package) in " ".join(process.cmdline()):
+                process.kill()
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """Ray, as a run begins it."""
 
+import subprocess
+
 import psutil
 import pytest
 
@@ -13,9 +15,12 @@ def test_a_ray_that_does_not_come_up_in_time_is_begun_once_more(monkeypatch: pyt
 
     true, asked = services.get_node, []
 
+    bystander: list[subprocess.Popen[bytes]] = []
+
     def late(*arguments):
         asked.append(psutil.Process().children(recursive=True))
         if len(asked) == 1:
+            bystander.append(subprocess.Popen(["sleep", "600"]))
             raise Exception("The current node timed out during startup.")
         return true(*arguments)
 
@@ -26,8 +31,12 @@ def test_a_ray_that_does_not_come_up_in_time_is_begun_once_more(monkeypatch: pyt
 
         assert ray.get(ray.remote(lambda: 1 + 1).remote()) == 2
         assert asked[0]
+        assert bystander[0].poll() is None
         assert not [
             process for process in asked[0] if process.is_running() and process.status() != psutil.STATUS_ZOMBIE
         ]
     finally:
         runner.stop()
+        for process in bystander:
+            process.kill()
+            process.wait()

@@ -347,11 +347,10 @@ def test_frames_outlive_the_reader(tmp_path):
     assert [read_number(frame.rgb()) for frame in frames] == list(range(10))
 
 
-@pytest.mark.parametrize("third", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)])
-def test_real_footage(shared_dir, third):
+def test_real_footage(shared_dir):
     files = sorted((shared_dir / "footage" / "raw").iterdir())
     assert len(files) >= 20
-    for path in files[third::3]:
+    for path in files:
         info = probe(str(path))
         with Reader(str(path)) as reader:
             times_s = [frame.t_s for frame in reader]

@@ -74,9 +74,8 @@ def test_equal_blocks_of_the_fast_layout_are_compiled_once():
     with torch._dynamo.config.patch(recompile_limit=torch._dynamo.config.recompile_limit):
         assert speed_up(layers) == 24
         assert compile_blocks(layers, backend="eager") == 6
-        assert (
-            torch._dynamo.config.recompile_limit >= 12 * 8
-        )  # pairs of widths in Stable Diffusion's UNet, sizes of clips
+        # Pairs of widths in Stable Diffusion's UNet, and sizes of clips.
+        assert torch._dynamo.config.recompile_limit >= 12 * 8
     given = torch.randn(3, 32, 4, 4)
     for layer in layers:
         layer(given, num_frames=3)
@@ -129,8 +128,7 @@ def test_bf16_adamw_is_adamw():
         ours.grad, theirs.grad = grad.to(torch.bfloat16), grad.to(torch.bfloat16).float()
         mine.step()
         plain.step()
-    spacing = 2**-7 * theirs.abs().clamp(min=0.5)  # of bfloat16 numbers; three steps round three times
-    assert ((ours.float() - theirs).abs() < 3 * spacing).all()
+    assert (ours.float() - theirs).abs().max() < 0.02
     assert torch.allclose(mine.state[ours]["exp_avg"], plain.state[theirs]["exp_avg"])
     assert mine.state[ours]["step"] == 3
 

@@ -74,12 +74,13 @@ def test_each_way_of_being_fast_learns_the_same(more, plain, shards, tmp_path) -
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_a_stopped_training_goes_on_to_the_same_weights(precision, shards, tmp_path) -> None:
+def test_a_stopped_training_goes_on_as_if_it_had_not_been(precision, shards, tmp_path) -> None:
     whole = run(recipe(precision=precision, steps="7"), shards, tmp_path / "whole")
     with deaf():
         first = run(recipe(precision=precision, steps="7"), shards, tmp_path / "out", stop_after(3))
     assert first.training.stopped_by == signal.SIGTERM
     second = run(recipe(precision=precision, steps="7"), shards, tmp_path / "out")
+    # Some of cuDNN's sums come in any order, so bits may differ here; on the CPU they may not (test_resume.py).
     print(precision, "same bits:", second.weights == whole.weights, "losses apart:", apart(whole.losses, second.losses))
     assert apart(whole.losses, second.losses) < 1e-2
 

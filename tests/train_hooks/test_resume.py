@@ -60,9 +60,7 @@ def same(one, other):
     assert one.ema == other.ema
 
 
-@pytest.mark.parametrize(
-    "step", [pytest.param(n, marks=() if n in (2, 4, 5) else pytest.mark.slow) for n in range(1, 7)]
-)
+@pytest.mark.parametrize("step", range(1, 7))
 def test_resume_is_bit_exact_at_every_step(step, recipe, shards, whole, tmp_path):
     """Tests 8 and 21: weights, average, losses and clips; across an epoch's end, a switch of stages, and in the middle of both."""
     out = tmp_path / "out"

@@ -33,7 +33,7 @@ def speed_up(unet: Any, temporal_conv: TemporalConv = "gemm", short_attention: b
         if isinstance(module, nn.Conv2d):
             module.to(memory_format=torch.channels_last)
         elif isinstance(module, nn.Conv3d) and module.kernel_size == (3, 1, 1):
-            # Another class, not another `forward` for each: torch.compile would compile anew for every one of those.
+            # A class of its own, not a `forward` of each module's own, for every one of which torch 2.11 compiles the block anew.
             module.__class__ = over_frames
             n += 1
         elif short_attention and isinstance(module, Attention) and type(module.processor) is AttnProcessor2_0:

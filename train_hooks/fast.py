@@ -9,14 +9,18 @@
 What each is worth on a GPU is what `benchmarks/train_gpu.py` measures. It has no figures yet (benchmarks/results/training.md).
 """
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from torch import Tensor, nn
+from torch._dynamo.exc import TorchDynamoException
 
 from train_hooks.checkpointing import BLOCKS
+from train_hooks.errors import StoppedBySignal, TrainError
 
 FEW_KEYS = 32  # attention over no more keys is written out; ours
 KINDS_OF_BLOCKS = 256
@@ -112,3 +116,22 @@ def compile_blocks(unet: Any, **options: Any) -> int:
             module.compile(dynamic=False, **options)
             n += 1
     return n
+
+
+@contextmanager
+def compiler_told(signals: Sequence[int]) -> Iterator[None]:
+    """Tells in one sentence what torch.compile could not do, as TrainError.
+
+    Ctrl-C ends the compilers, too, that torch has at work: with a signal among `signals` a failure is that, as StoppedBySignal.
+    """
+    try:
+        yield
+    except TorchDynamoException as error:
+        if signals:
+            told = (
+                "stopped while torch.compile was at work; the newest checkpoint is kept, and the same command goes on"
+            )
+            raise StoppedBySignal(signals[0], told) from error
+        cause = getattr(error, "inner_exception", error)  # the error itself says at length where in torch it came up
+        said = next((line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
+        raise TrainError(f"torch.compile failed: {said}; --set compile=false trains without it") from error

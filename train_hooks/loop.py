@@ -9,6 +9,7 @@ at each step and says little by itself.
 | a loss or a gradient is not finite | the step is skipped, its clips are named; after `BAD_IN_A_ROW` the training stops |
 | a clip cannot be decoded | another one is taken and it is told; beyond `max_broken_share` of all clips the training stops |
 | memory runs out | this rank works through the bucket in pieces of half the size from now on; the batch stays what it is |
+| torch.compile fails | one sentence; the newest checkpoint stays |
 | SIGTERM, Ctrl-C | the step is finished and saved |
 """
 
@@ -26,7 +27,7 @@ from torch import Tensor
 from train_hooks import trainable
 from train_hooks.checkpoint import Checkpoint, Checkpoints, optimizer_tensors, restore_optimizer
 from train_hooks.errors import TrainError
-from train_hooks.fast import compile_blocks
+from train_hooks.fast import compile_blocks, compiler_told
 from train_hooks.feed import Chunk, Feed, Loaded
 from train_hooks.heldout import grid_loss, make_grid, temporal_share
 from train_hooks.loader import Loader
@@ -91,7 +92,7 @@ class Training:
         self._optimizer: Any = machine.accelerator.prepare(make_optimizer(self._weights.values(), shown))
         self._grid = make_grid(shown, self.tools.encoder, self.feeds[plan.index(shown)])
         self._saved = -1
-        with listening() as self._signals:
+        with listening() as self._signals, compiler_told(self._signals):
             self._begin()
             if shown.compile:
                 compile_blocks(unet)

@@ -1,6 +1,8 @@
 """The fast layout is the same network (test 27), and bfloat16 weights learn (test 23)."""
 
 import importlib.util
+import os
+import signal
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -9,10 +11,14 @@ import pytest
 import torch
 from diffusers.models.resnet import ResnetBlock2D
 
+from tests.train_hooks.trainings import SMALL, run
 from tests.train_hooks.unets import stirred, told, video_unet
+from train_hooks import loop
+from train_hooks.errors import StoppedBySignal, TrainError
 from train_hooks.fast import compile_blocks, speed_up
 from train_hooks.net import Net
 from train_hooks.optim import AdamWBf16, round_stochastically
+from train_hooks.recipe_files import load_recipe
 
 
 def answers(kind, change):
@@ -85,6 +91,29 @@ def test_more_kinds_of_blocks_than_torch_compiles_by_itself_are_all_compiled():
         for block in blocks:
             x = block(x, None)
     assert len(compiled) == 12
+
+
+@pytest.mark.filterwarnings("ignore")  # as above
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_compiler_that_fails_is_one_sentence(interrupted, square_rows, make_shards, tmp_path, monkeypatch):
+    """Ctrl-C reaches the compilers as well as the training; what they then fail with is not what the user wants to read."""
+    torch._dynamo.reset()
+
+    def failing(graph, inputs):
+        if interrupted:
+            os.kill(os.getpid(), signal.SIGINT)
+        raise ImportError("main.so: file too short")
+
+    monkeypatch.setattr(loop, "compile_blocks", lambda unet: compile_blocks(unet, backend=failing))
+    recipe = load_recipe("tiny_modelscope", {**SMALL, "steps": "2", "compile": "true"})
+    sentence = (
+        "stopped while torch.compile was at work"
+        if interrupted
+        else "torch.compile failed: .*file too short; --set comp"
+    )
+    with pytest.raises(StoppedBySignal if interrupted else TrainError, match=sentence) as told:
+        run(recipe, make_shards(square_rows[:4]), tmp_path / "out")
+    assert "\n" not in str(told.value)
 
 
 def test_the_mean_of_many_roundings_is_the_number():

@@ -120,6 +120,9 @@ class _Ear:
     def fail(self, kind: str, sentence: str) -> None:
         self._wrong = kind, sentence
 
+    def heard_all(self) -> None:
+        """Calls of one caller are made in order: when this one has been, so have the others."""
+
     def heard(self) -> tuple[list[str], tuple[str, str] | None]:
         lines, self._lines = self._lines, []
         return lines, self._wrong
@@ -141,3 +144,4 @@ def _worker(config: dict[str, Any]) -> None:
         )
     except (RecipeError, TrainError) as error:
         ray.get(ear.fail.remote(type(error).__name__, str(error)))
+    ray.get(ear.heard_all.remote())  # Ray ends a worker that has returned, and what it said may not have left yet

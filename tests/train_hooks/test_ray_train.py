@@ -2,21 +2,21 @@
 
 import os
 import signal
-import threading
-import time
+from pathlib import Path
+from typing import Any
 
-import psutil
 import pytest
 
 from curate import runner
 from tests.train_hooks.trainings import SMALL
 from tests.train_hooks.worlds import write_shards
+from train_hooks import ray_train
 from train_hooks.errors import RecipeError, TrainError
 from train_hooks.ray_train import train_on_ray
 from train_hooks.train import train
 
-STEPS = 16
-"""Enough that the training has not ended when the kill comes."""
+STEPS = 10
+WORKER = ray_train._worker
 SETTINGS = {
     **SMALL,
     "steps": str(STEPS),
@@ -37,37 +37,38 @@ def ray():
         signal.signal(number, handler)
 
 
-def _train_workers() -> list[psutil.Process]:
-    return [p for p in psutil.Process().children(recursive=True) if "RayTrainWorker" in p.name()]
+def dies_once(config: dict[str, Any]) -> None:
+    """A worker like the others, but the first one to say that step 6 is done is killed: all it said before has been heard."""
+    import ray
+
+    mark = Path(config["call"]["out"]).with_name("killed")
+
+    def train_and_die(recipe, shards, out, overrides, say, **options):
+        def heard(line: str) -> None:
+            say(line)
+            if line.startswith("step 6/") and not mark.exists():
+                ray.get(config["ear"].say.remote("killed"))
+                mark.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        return train(recipe, shards, out, overrides, heard, **options)
+
+    ray_train.train = train_and_die
+    WORKER(config)
 
 
 @pytest.mark.ray_cluster
 @pytest.mark.filterwarnings("ignore")  # Ray's own, while it starts
-def test_a_killed_worker_costs_no_step_beyond_the_last_checkpoint(ray, square_rows, tmp_path):
+def test_a_killed_worker_costs_no_step_beyond_the_last_checkpoint(ray, square_rows, tmp_path, monkeypatch):
     shards = write_shards(tmp_path / "shards", square_rows)
-    killed: list[int] = []
     said: list[str] = []
     say = said.append
-
-    def kill_one() -> None:
-        """As soon as there is a checkpoint. What the workers say may arrive when they have ended, and to look for them takes long."""
-        deadline = time.monotonic() + 300
-        while len(workers := _train_workers()) < 2 and time.monotonic() < deadline:
-            time.sleep(0.1)
-        while not list((tmp_path / "out" / "checkpoints").glob("step-*")) and time.monotonic() < deadline:
-            time.sleep(0.005)
-        os.kill(workers[-1].pid, signal.SIGKILL)
-        killed.append(workers[-1].pid)
-
-    killer = threading.Thread(target=kill_one)
-    killer.start()
-    result = train_on_ray("tiny_modelscope", shards, tmp_path / "out", SETTINGS, 2, 0, say)
-    killer.join()
-    assert killed
+    with monkeypatch.context() as patched:
+        patched.setattr(ray_train, "_worker", dies_once)
+        result = train_on_ray("tiny_modelscope", shards, tmp_path / "out", SETTINGS, 2, 0, say)
+    assert said.count("killed") == 1
     begun = [line for line in said if line.startswith("going on from step ")]
-    assert len(begun) == 1
-    step = int(begun[0].split()[4])
-    assert step in range(4, STEPS, 4)  # the newest checkpoint when it died
+    assert [int(line.split()[4]) for line in begun] == [4]  # the newest checkpoint when it died
     assert not list(tmp_path.glob(".out.ray"))
     alone = train("tiny_modelscope", shards, tmp_path / "alone", SETTINGS, lambda line: None)
     assert result.last_loss == pytest.approx(alone.last_loss, abs=1e-5)

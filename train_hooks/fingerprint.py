@@ -20,12 +20,14 @@ FREE = {
 
 def fingerprint(recipe: Recipe, index: ShardIndex, latents: Sequence[str | None]) -> dict[str, Any]:
     """The recipe without FREE keys, the clips of the shards, how captions are mixed, and the latents of each stage; as JSON knows it."""
-    made = {
+    made: dict[str, Any] = {
         "recipe": {key: value for key, value in asdict(recipe).items() if key not in FREE},
         "shards": {"clips": len(index.clips), "sha256": index.content_sha256},
         "captions": asdict(index.captions),
         "latents": list(latents),
     }
+    if index.chosen_sha256:
+        made["shards"]["chosen"] = index.chosen_sha256
     plain: dict[str, Any] = json.loads(json.dumps(made))
     return plain
 

@@ -35,12 +35,17 @@ def make_grid(recipe: Recipe, encoder: Encoder, feed: Feed) -> Batch:
     return encoder.batch(whole, samples, [], Draws(recipe.seed, _GRID, range(len(samples))))
 
 
-@torch.no_grad()
 def grid_loss(recipe: Recipe, net: Net, scheduler: Any, batch: Batch) -> float:
     """Mean loss over every (clip, GRID_LEVELS) pair with noise fixed by the seed, dropout off; deterministic."""
+    draws = Draws(recipe.seed, _GRID - 1, range(len(batch.clip_ids)))
+    return grid_losses(recipe, net, scheduler, batch, draws).mean().item()
+
+
+@torch.no_grad()
+def grid_losses(recipe: Recipe, net: Net, scheduler: Any, batch: Batch, draws: Draws) -> Tensor:
+    """The loss of every clip at every level of GRID_LEVELS, (levels, B), the noise from `draws`, dropout off."""
     training = net.unet.training
     net.unet.eval()
-    draws = Draws(recipe.seed, _GRID - 1, range(len(batch.clip_ids)))
     losses: list[Tensor] = []
     for level in GRID_LEVELS:
         noise_BCFhw = draws.normal(*batch.latents_BCFhw.shape[1:]).to(batch.latents_BCFhw.device)
@@ -49,7 +54,7 @@ def grid_loss(recipe: Recipe, net: Net, scheduler: Any, batch: Batch) -> float:
         draw = noised(recipe, scheduler, batch.latents_BCFhw, noise_BCFhw, u_B)
         losses.append(batch.loss(recipe, draw, net(draw.input_BCTHW, draw.time_B, batch.told)))
     net.unet.train(training)
-    return torch.stack(losses).mean().item()
+    return torch.stack(losses)
 
 
 @contextmanager

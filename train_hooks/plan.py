@@ -45,10 +45,11 @@ def plan(
     overrides: dict[str, str] | None = None,
     say: Callable[[str], None] = print,
     latents: str | None = None,
+    clips: Path | None = None,
 ) -> None:
     """Tells what `train` would do, without training. Raises what `train` raises before its first step."""
     whole = load_recipe(recipe, overrides)
-    made = prepare(whole, shards, None, latents, say)
+    made = prepare(whole, shards, None, latents, say, clips)
     try:
         begin = 0
         for stage, feed in zip(made.plan, made.feeds, strict=True):

@@ -21,7 +21,7 @@ from train_hooks.net import Net, make
 from train_hooks.objectives import schedule
 from train_hooks.piece import Tools
 from train_hooks.recipe import Recipe
-from train_hooks.shard_index import read_index
+from train_hooks.shard_index import read_clip_list, read_index
 from train_hooks.stage_feed import build_tiny, feed_of
 from train_hooks.tiny_base import name_of_base
 
@@ -61,7 +61,12 @@ class Prepared:
 
 
 def prepare(
-    whole: Recipe, shards: str | Path, keep_base: Path | None, latents: str | None, say: Callable[[str], None]
+    whole: Recipe,
+    shards: str | Path,
+    keep_base: Path | None,
+    latents: str | None,
+    say: Callable[[str], None],
+    clips: Path | None = None,
 ) -> Prepared:
     """Reads the shards and the base, and makes the video UNet.
 
@@ -71,6 +76,7 @@ def prepare(
         keep_base: where a small random base is written, and read again when it is there; None: nowhere.
         latents: a folder of `rushes latents` that must fit; None: the one beside the shards if it fits; "off": none.
         say: is told a line at a time, on the first rank.
+        clips: a text file with the ids of the clips to train on, one on each line; None: all.
 
     Raises TrainError when something does not fit.
     """
@@ -86,6 +92,8 @@ def prepare(
                 f"a batch of {stage.batch} leaves some of {machine.world} ranks without clips; set batch higher"
             )
     index = read_index(shards)
+    if clips is not None:
+        index = index.only(read_clip_list(clips), str(clips))
     pixels = [feed_of(stage, shards, index) for stage in plan]
     with TemporaryDirectory() as aside:
         folder = _base_folder(whole, pixels[plan.index(shown)], keep_base or Path(aside), shards, latents, machine, say)

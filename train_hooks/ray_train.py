@@ -64,7 +64,7 @@ def train_on_ray(
         "call": {
             "recipe": str(Path(recipe).absolute()) if recipe.endswith((".yaml", ".yml")) else recipe,
             "shards": str(local.absolute()) if local.exists() else str(shards),
-            "out": str(out), "overrides": dict(overrides), **options,
+            "out": str(out), "overrides": dict(overrides), **options, "clips": _absolute(options.get("clips")),
         },
     }  # fmt: skip
     own = out.parent / f".{out.name}.ray"
@@ -105,6 +105,10 @@ def train_on_ray(
         told = str(failure[0]).strip().splitlines() or [type(failure[0]).__name__]
         raise TrainError(f"Ray Train gave up after {max_failures} failures: {told[-1]}; {out} has the last checkpoint")
     return result_of(out)
+
+
+def _absolute(path: Path | None) -> Path | None:
+    return None if path is None else path.absolute()
 
 
 class _Ear:

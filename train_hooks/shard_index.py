@@ -7,6 +7,7 @@ clip are read when they are needed, by (file, row group, row).
 import hashlib
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -64,6 +65,31 @@ class ShardIndex(NamedTuple):
     content_sha256: str
     """Of the names and digests of the shards alone: the same when only the mix of captions was changed."""
     captions: CaptionPolicy
+    chosen_sha256: str = ""
+    """Of the ids of the clips that were chosen among all; empty: all."""
+
+    def only(self, clip_ids: Iterable[str], told: str = "the list of clips") -> "ShardIndex":
+        """These clips alone, in file order. Raises TrainError where one is not in the shards, or none is named; `told` names who asks."""
+        wanted = dict.fromkeys(clip_ids)
+        chosen = [clip for clip in self.clips if clip.clip_id in wanted]
+        if lacking := wanted.keys() - {clip.clip_id for clip in chosen}:
+            raise TrainError(
+                f"{told} names {len(lacking)} clips that are not in these shards, such as {min(lacking)!r}"
+            )
+        if not chosen:
+            raise TrainError(f"there is nothing to train on: {told} names no clip")
+        digest = hashlib.sha256("\n".join(sorted(wanted)).encode()).hexdigest()
+        return self._replace(clips=chosen, chosen_sha256=digest)
+
+
+def read_clip_list(path: Path) -> list[str]:
+    """The ids in a text file, one on each line; empty lines do not count. Raises TrainError where it cannot be read."""
+    try:
+        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise TrainError(
+            f"the list of clips {path} cannot be read: {getattr(error, 'strerror', None) or error}"
+        ) from None
 
 
 def read_index(shards: str | Path) -> ShardIndex:

@@ -55,6 +55,7 @@ def train(
     pickled: bool = False,
     *,
     latents: str | None = None,
+    clips: Path | None = None,
     restart: bool = False,
     allow_changes: bool = False,
 ) -> TrainResult:
@@ -68,6 +69,7 @@ def train(
         say: is told a line at a time.
         pickled: the weights as other projects' pickles too, where there are such (train_hooks/export.py).
         latents: a folder of `rushes latents` that must fit; None: the one beside the shards if it fits; "off": none.
+        clips: a text file with the ids of the clips to train on, one on each line; None: all that the shards hold.
         restart: removes what is in `out` and begins anew.
         allow_changes: goes on with what is in `out` although shards, recipe or captions are others now.
 
@@ -76,7 +78,7 @@ def train(
     """
     whole = load_recipe(recipe, overrides)
     check_out(out)
-    made = prepare(whole, shards, out / FOLDER, latents, say)
+    made = prepare(whole, shards, out / FOLDER, latents, say, clips)
     try:
         return _train(made, shards, out, say if made.machine.first else _nothing, pickled, restart, allow_changes)
     finally:

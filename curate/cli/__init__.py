@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from curate import runner
 from curate.cli import (
+    ablate,
     card,
     check,
     compact,
@@ -65,6 +66,7 @@ for module in (
     latents,
     train,
     sample,
+    ablate,
     submit,
     doctor,
     footage,

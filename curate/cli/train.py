@@ -71,6 +71,10 @@ def command(
             help="A folder of `rushes latents` that must fit, or `off`. Default: the one beside the shards if it fits.",
         ),
     ] = None,
+    clips: Annotated[
+        Path | None,
+        typer.Option("--clips", help="Trains on the clips alone whose ids stand in this text file, one on each line."),
+    ] = None,
     restart: Annotated[bool, typer.Option("--restart", help="Removes what is in --out and begins anew.")] = False,
     allow_changes: Annotated[
         bool,
@@ -109,11 +113,17 @@ def command(
         if planned:
             from train_hooks.plan import plan
 
-            plan(recipe, shards_of(shards), overrides, say, latents)
+            plan(recipe, shards_of(shards), overrides, say, latents, clips)
             return
         if out is None:
             raise UsageError("give a folder for the model with --out")
-        options = {"pickled": pickled, "latents": latents, "restart": restart, "allow_changes": allow_changes}
+        options = {
+            "pickled": pickled,
+            "latents": latents,
+            "clips": clips,
+            "restart": restart,
+            "allow_changes": allow_changes,
+        }
         told = TrainConfig(recipe=recipe, workers=workers, gpus_per_worker=gpus_per_worker)
         finetune(told, shards_of(shards), out, overrides, **options)
 

@@ -1,0 +1,179 @@
+"""An ablation of a run: what it compares, what came of it, and the thresholds that follow. Its trainings are begun by `rushes ablate`.
+
+RUN/ablate/NAME/
+    plan.json            arms, judge's clips, prompts, and the claim: what must be the same for the ablation to go on
+    subsets/ models/ samples/ judged/       one entry for each training (train_hooks/ablation.py)
+    contest.json         what people compare (curate/contest.py)
+    votes...             what they answered (curate/votes.py)
+    answer.json          what the held-out losses say (curate/ablation_verdict.py)
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from curate import store
+from curate.ablation_plan import Arm, Axis, Grid, digest_of
+from curate.ablation_verdict import AxisAnswer, answer, as_json, judge
+from curate.errors import UsageError, nearest
+
+PLAN, ANSWER, CONTEST = "plan.json", "answer.json", "contest.json"
+LIMITS = (
+    "The answer holds for this recipe, these steps and these clips: a larger model, a longer training or other footage may answer otherwise. "
+    "Each axis was cut alone, not together with the others."
+)
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+@dataclass
+class Ablation:
+    """An ablation's folder, opened."""
+
+    folder: Path
+    plan: dict[str, Any]
+
+    @classmethod
+    def open(cls, run: str, name: str | None = None) -> "Ablation":
+        """Opens one of a run's ablations; without a name, the one whose plan is newest. Raises UsageError where there is none."""
+        names = names_of(run)
+        if not names:
+            raise UsageError(f"{run} has no ablation yet;  rushes ablate {run}  makes one")
+        if name is not None and name not in names:
+            raise UsageError(f"{run} has no ablation '{name}'{nearest(name, names)}")
+        folder = folder_of(run, name or names[-1])
+        return cls(folder, read_plan(folder))
+
+    @property
+    def name(self) -> str:
+        """Its folder's name."""
+        return self.folder.name
+
+    @property
+    def arms(self) -> list[Arm]:
+        """All arms, `all` first."""
+        return [Arm(**{**arm, "subsets": tuple(arm["subsets"])}) for arm in self.plan["arms"]]
+
+    @property
+    def trainings(self) -> list[tuple[str, int]]:
+        """(subset, seed) of every training."""
+        return list(dict.fromkeys((s, seed) for arm in self.arms for seed, s in enumerate(arm.subsets)))
+
+    @cached_property
+    def judged(self) -> dict[tuple[str, int], dict[str, Any]]:
+        """What is known of every training that is done: losses, scores, seconds."""
+        found = {
+            key: store.get_json(str(self.folder / "judged" / f"{training_name(*key)}.json")) for key in self.trainings
+        }
+        return {key: value for key, value in found.items() if value is not None}
+
+    def losses(self, group: str = "heldout") -> dict[tuple[str, int], dict[str, list[float]]]:
+        """Of every training that is done, the losses of the judge's clips."""
+        return {key: told["losses"][group] for key, told in self.judged.items() if group in told["losses"]}
+
+    def verdict(self) -> dict[str, Any]:
+        """The arms against `all` and their controls, the answer of every axis, the rules that follow; plain values, as in answer.json."""
+        losses = self.losses()
+        judged = judge(self.arms, losses)
+        answers = answer(judged, losses)
+        elsewhere = judge(self.arms, self.losses("elsewhere")) if self.plan["elsewhere"] else []
+        away = {one.arm.name: one.to_all.mean for one in elsewhere}
+        made = as_json(judged, answers)
+        for row in made["arms"]:
+            row["elsewhere"] = away.get(row["arm"])
+            row["scores"] = self._scores(row["arm"])
+        done = len(self.judged)
+        seconds = sum(told["seconds"] for told in self.judged.values())
+        cost = {"trainings": len(self.trainings), "done": done, "steps_s": seconds, "steps": self.plan["steps"]}
+        return {
+            "name": self.name,
+            **made,
+            "keep": rules_of(answers),
+            "limits": LIMITS,
+            "cost": cost,
+            "notes": self.plan["notes"],
+        }
+
+    def _scores(self, name: str) -> dict[str, float]:
+        """Means over the seeds of what was measured of an arm's samples."""
+        arm = next(arm for arm in self.arms if arm.name == name)
+        told = [self.judged[subset, seed]["scores"] for seed, subset in enumerate(arm.subsets)]
+        return {key: sum(one[key] for one in told) / len(told) for key in told[0] if all(key in one for one in told)}
+
+
+def folder_of(run: str, name: str) -> Path:
+    """Where an ablation of a run lies. Raises UsageError for a name that is no plain one, or a run that is not on a disk."""
+    if not NAME.fullmatch(name):
+        raise UsageError(f"--name {name}: letters, digits, dots, dashes and underscores, at most 100")
+    if not store.is_local(run):
+        raise UsageError(f"{run} is not on a disk; copy its pipeline.json, tables and shards to one, and ablate there")
+    return Path(store.local_path_of(run)).absolute() / "ablate" / name
+
+
+def names_of(run: str) -> list[str]:
+    """The names of a run's ablations, the newest last."""
+    home = folder_of(run, "any").parent
+    plans = [path for path in home.glob(f"*/{PLAN}") if NAME.fullmatch(path.parent.name)]
+    return [path.parent.name for path in sorted(plans, key=lambda path: (path.stat().st_mtime_ns, path))]
+
+
+def read_plan(folder: Path) -> dict[str, Any]:
+    """Raises UsageError where it was not written by `rushes ablate`."""
+    try:
+        plan: dict[str, Any] = json.loads((folder / PLAN).read_text(encoding="utf-8"))
+        if plan["version"] != 1 or not plan["arms"]:
+            raise ValueError
+        return plan
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UsageError(
+            f"{folder / PLAN} cannot be read as an ablation's plan; remove the folder, or give another --name"
+        ) from None
+
+
+def training_name(subset: str, seed: int) -> str:
+    """Of a training's folder, samples and losses."""
+    return f"{subset}-s{seed}"
+
+
+def write_plan(folder: Path, claim: Mapping[str, Any], axes: Sequence[Axis], grid: Grid, **more: Any) -> None:
+    """Writes the plan, the clips of each subset and what people compare. `more` are plain values of the plan: prompts, steps."""
+    plan = {
+        "version": 1, "claim": claim, "axes": {axis.name: axis.side for axis in axes}, "arms": grid.arms_as_json(),
+        "subsets": {name: digest_of(ids) for name, ids in grid.subsets.items()},
+        "heldout": grid.heldout, "elsewhere": grid.elsewhere, "heldout_level": grid.heldout_level, "notes": grid.notes, **more,
+    }  # fmt: skip
+    for name, ids in grid.subsets.items():
+        store.put(str(folder / "subsets" / f"{name}.txt"), "".join(f"{clip_id}\n" for clip_id in ids).encode())
+    store.put_json(str(folder / PLAN), plan)
+    store.put_json(str(folder / CONTEST), contest_of(folder.name, grid.arms, [p["text"] for p in more["prompts"]]))
+
+
+def contest_of(name: str, arms: Sequence[Arm], prompts: Sequence[str]) -> dict[str, Any]:
+    """Of each axis the levels beside `all`; those with the same clips once."""
+    groups: dict[str, list[str]] = {}
+    by_subsets: dict[tuple[str, ...], str] = {}
+    for arm in arms:
+        first = by_subsets.setdefault(arm.subsets, arm.name)
+        if arm.axis is not None:
+            own = groups.setdefault(arm.axis, ["all"])
+            if first not in own:
+                own.append(first)
+    shown = {name for own in groups.values() for name in own}
+    videos = {
+        arm.name: [
+            [f"samples/{training_name(subset, seed)}/{i:02d}.mp4" for i in range(len(prompts))]
+            for seed, subset in enumerate(arm.subsets)
+        ]
+        for arm in arms
+        if arm.name in shown
+    }
+    told = [{"name": axis, "contestants": own} for axis, own in groups.items() if len(own) > 1]
+    return {"version": 1, "name": name, "prompts": list(prompts), "groups": told, "videos": videos}
+
+
+def rules_of(answers: Sequence[AxisAnswer]) -> dict[str, dict[str, float]]:
+    """The rules of `keep:` that follow, as numbers with six digits."""
+    return {one.axis: {side: float(f"{value:.6g}") for side, value in one.rule.items()} for one in answers if one.rule}

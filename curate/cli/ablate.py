@@ -1,0 +1,410 @@
+"""`rushes ablate`: the same small training on many subsets of a run's clips, and the thresholds that follow."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import pandas as pd
+import typer
+
+from curate import ablation, runner, store
+from curate.ablation import Ablation, training_name
+from curate.ablation_plan import FEWEST, Axis, Grid, digest_of, plan
+from curate.cli.common import Stopped, console, fail, grid, warn
+from curate.cli.train import say, settings_of, trainer
+from curate.cost import Prices
+from curate.errors import ConfigError, RunError, UsageError, nearest
+from curate.keep_yaml import with_rules
+from curate.pool import Resources
+from curate.run import Run
+from curate.yaml_lines import parse
+
+USUAL_AXES = ("motion", "aesthetic", "text_area", "watermark")
+USUAL_LEVELS = (0.0, 12.5, 25.0, 50.0)
+SEEDS, PROMPTS, SAMPLE_SEED = (
+    3,
+    8,
+    1000,
+)  # trainings of each subset; prompts, where none are given; the seed of the first prompt. Ours
+LONGEST_PROMPT = 10_000
+GIB = 2**30
+
+
+def command(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run with finished shards.")],
+    axes: Annotated[
+        str | None,
+        typer.Option(
+            "--axes",
+            metavar="NAME,...",
+            help="Measures to cut, one at a time. Default: motion, aesthetic, text_area and watermark, those that there are. "
+            "`NAME:below` drops the highest, `NAME:above` the lowest.",
+        ),
+    ] = None,
+    levels: Annotated[
+        str | None,
+        typer.Option("--levels", metavar="PERCENT,...", help="How much to drop. Default: 0,12.5,25,50, as SVD did."),
+    ] = None,
+    recipe: Annotated[str, typer.Option("--recipe", help="What is trained on every subset.")] = "tiny",
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Of every training. Default: the recipe's.")] = None,
+    seeds: Annotated[
+        int | None, typer.Option("--seeds", min=1, help=f"Trainings of every subset. Default: {SEEDS}; one tells nothing.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="Of the ablation, under RUN/ablate/. Default: the recipe's.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Sets one value of the recipe; repeatable.")
+    ] = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option("--prompts", help=f"A text file, one on each line. Default: captions of {PROMPTS} clips of the judge."),
+    ] = None,
+    heldout: Annotated[
+        int | None, typer.Option("--heldout", min=4, help="Clips to judge on. Default: a fifth of all, at most 64.")
+    ] = None,
+    heldout_where: Annotated[
+        str | None,
+        typer.Option(
+            "--heldout-where", metavar="WHERE", help="Judges on clips that you want: \"motion > 1\". Default: those that no level drops."
+        ),
+    ] = None,
+    workers: Annotated[
+        int, typer.Option("--workers", min=1, help="Trainings at a time, on a Ray cluster where there is one.")
+    ] = 1,
+    gpus: Annotated[float, typer.Option("--gpus", min=0, help="With --workers: GPUs of each training.")] = 0.0,
+    gpu_hour: Annotated[float | None, typer.Option("--gpu-hour", help="Price of an hour of one GPU, for the cost.")] = None,
+    planned: Annotated[bool, typer.Option("--plan", help="Prints the grid and what it will cost, and ends.")] = False,
+    apply: Annotated[
+        Path | None,
+        typer.Option("--apply", metavar="PIPELINE", help="Trains nothing: writes the answer's thresholds into a copy of this file."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="With --apply: the copy. Default: beside the file, PIPELINE.NAME.yaml.")
+    ] = None,
+) -> None:  # fmt: skip
+    """Trains the same small model on the clips that are left when the lowest 0, 12.5, 25, 50 % of a measure are dropped, and says what helps.
+
+    Every subset is trained several times, beside random subsets of the same size, and judged by its loss on clips that none of them had.
+    Started again, it goes on where it was stopped; with more axes, levels or seeds it trains what is new.
+    """
+    if apply is not None:
+        _apply(Ablation.open(run, name), apply, out)
+        return
+    wish = _Wish(axes, levels, recipe, steps, seeds, settings_of(settings), prompts, heldout, heldout_where)
+    with trainer():
+        made = _plan(Run.open(run), name or Path(recipe).stem, wish)
+        _tell_plan(made, workers, gpus, Prices.parse(gpu_hour, None))
+        if planned:
+            return
+        made.begin(say)
+        failed = _train(made, workers, gpus)
+    found = Ablation.open(run, made.folder.name)
+    verdict = found.verdict()
+    store.put_json(str(found.folder / ablation.ANSWER), verdict)
+    _tell_verdict(verdict, run)
+    if failed:
+        fail(
+            f"{failed} of {len(made.grid.trainings)} trainings failed, as told above; the same command tries them again",
+            1,
+        )
+
+
+@dataclass(frozen=True)
+class _Wish:
+    """What was typed."""
+
+    axes: str | None
+    levels: str | None
+    recipe: str
+    steps: int | None
+    seeds: int | None
+    settings: dict[str, str]
+    prompts: Path | None
+    heldout: int | None
+    where: str | None
+
+    @property
+    def overrides(self) -> dict[str, str]:
+        """Values of the recipe."""
+        return self.settings | ({"steps": str(self.steps)} if self.steps is not None else {})
+
+
+@dataclass
+class _Made:
+    """A plan that can be begun."""
+
+    folder: Path
+    shards: str
+    wish: _Wish
+    recipe: Any
+    claim: dict[str, Any]
+    axes: list[Axis]
+    grid: Grid
+    prompts: list[dict[str, Any]]
+
+    @property
+    def pending(self) -> list[tuple[str, int]]:
+        """The trainings that are not judged yet."""
+        there = {path.stem for path in (self.folder / "judged").glob("*.json")}
+        return [key for key in self.grid.trainings if training_name(*key) not in there]
+
+    def begin(self, told: Any) -> None:
+        """Writes the plan, and the base where the recipe has none."""
+        from train_hooks.ablation import make_base
+
+        ablation.write_plan(
+            self.folder, self.claim, self.axes, self.grid, prompts=self.prompts, recipe=self.wish.recipe,
+            overrides=self.wish.overrides, steps=self.recipe.steps, shards=self.shards,
+        )  # fmt: skip
+        make_base(self.recipe, self.shards, self.folder, told)
+
+
+def _plan(run: Run, name: str, wish: _Wish) -> _Made:
+    from train_hooks.ablation import clips_of
+    from train_hooks.fingerprint import differences, fingerprint
+    from train_hooks.recipe_files import load_recipe
+    from train_hooks.shard_index import read_index
+
+    folder = ablation.folder_of(run.root, name)
+    shards = run.shards_root()
+    recipe = load_recipe(wish.recipe, wish.overrides)
+    usable, left_out = clips_of(recipe, shards)
+    if left_out:
+        clip_id, why = next(iter(left_out.items()))
+        say(f"{len(left_out)} of {len(left_out) + len(usable)} clips cannot be trained on, such as {clip_id}: {why}")
+    before = ablation.read_plan(folder) if (folder / ablation.PLAN).exists() else None
+    axes = _axes(run, wish.axes, before)
+    frame = run.scored([axis.name for axis in axes])
+    frame = frame[frame["clip_id"].isin([clip.clip_id for clip in usable])].reset_index(drop=True)
+    wanted = (
+        None
+        if wish.where is None
+        else frame["clip_id"].isin(run.clips(columns=[], where=wish.where)["clip_id"]).to_numpy()
+    )
+    claim = fingerprint(recipe, read_index(shards), []) | {"judge": [wish.heldout, wish.where]}
+    if before is not None and (told := "; ".join(differences(before["claim"], json.loads(json.dumps(claim))))):
+        raise UsageError(
+            f"{folder} holds another ablation ({told}); give another --name, or remove the folder to begin anew"
+        )
+    cuts = sorted({*_levels(wish.levels, before), *_levels_of(before)})
+    n_seeds = max(wish.seeds or SEEDS, max((len(arm["subsets"]) for arm in before["arms"]), default=1) if before else 1)
+    grid_ = plan(
+        frame, axes, cuts, n_seeds, max(FEWEST, recipe.batch), wish.heldout,
+        None if before is None else (before["heldout"], before["elsewhere"], before["heldout_level"]),
+        None if wanted is None else _in_order(frame, wanted), {} if before is None else {v: k for k, v in before["subsets"].items()},
+    )  # fmt: skip
+    _check_same_subsets(folder, before, grid_)
+    asked = _prompts(wish.prompts, usable, grid_.heldout)
+    if before is not None:
+        if wish.prompts is not None and [p["text"] for p in asked] != [p["text"] for p in before["prompts"]]:
+            raise UsageError(f"{folder} was begun with other prompts; give another --name")
+        asked = before["prompts"]
+    return _Made(folder, shards, wish, recipe, claim, axes, grid_, asked)
+
+
+def _in_order(frame: pd.DataFrame, wanted: Any) -> Any:
+    """As `plan` sorts its clips."""
+    return wanted[frame["clip_id"].argsort(kind="stable")]
+
+
+def _axes(run: Run, typed: str | None, before: Mapping[str, Any] | None) -> list[Axis]:
+    """Those of the plan that is there, and those that were typed; else the usual ones."""
+    keep = run.pipeline.config.keep
+    columns = {name for step in run.steps for name in step.columns} | {"duration_s", "fps", "width_px", "height_px"}
+    found = {name: Axis(name, side) for name, side in before["axes"].items()} if before else {}
+    for text in typed.split(",") if typed is not None else []:
+        axis = Axis.parse(text, keep)
+        if axis.name not in columns:
+            raise UsageError(f"--axes: there is no measure '{axis.name}'{nearest(axis.name, columns)}")
+        if found.setdefault(axis.name, axis) != axis:
+            raise UsageError(f"--axes {text}: this ablation cuts {axis.name} on the other side; give another --name")
+    found = found or {name: Axis.parse(name, keep) for name in USUAL_AXES if name in columns}
+    if not found:
+        raise UsageError(f"{run.root} has none of {', '.join(USUAL_AXES)}; name the measures with  --axes NAME,...")
+    for axis in found.values():
+        if axis.name in keep and before is None:
+            warn(
+                f"warning: keep: cuts {axis.name} already; levels are of the clips that it leaves, and a run without that rule has more"
+            )
+    return list(found.values())
+
+
+def _levels(typed: str | None, before: Mapping[str, Any] | None) -> list[float]:
+    if typed is None:
+        return [] if before else list(USUAL_LEVELS)
+    try:
+        return [float(text) for text in typed.split(",")]
+    except ValueError:
+        raise UsageError(
+            f"--levels {typed}: percentages, with commas between them, as in  --levels 0,12.5,25,50"
+        ) from None
+
+
+def _levels_of(before: Mapping[str, Any] | None) -> set[float]:
+    return {float(arm["level"]) for arm in before["arms"]} if before else set()
+
+
+def _check_same_subsets(folder: Path, before: Mapping[str, Any] | None, made: Grid) -> None:
+    if before is None:
+        return
+    for name, clip_ids in made.subsets.items():
+        if before["subsets"].get(name, digest := digest_of(clip_ids)) != digest:
+            raise UsageError(
+                f"{folder}: {name} held other clips when it was begun (measures were made anew); give another --name"
+            )
+
+
+def _prompts(path: Path | None, usable: Sequence[Any], heldout: Sequence[str]) -> list[dict[str, Any]]:
+    """The file's lines, or different captions of the judge's clips; with a clip whose first frame an image-to-video model is shown."""
+    by_id = {clip.clip_id: clip for clip in usable}
+    if path is None:
+        texts = list(dict.fromkeys(by_id[clip_id].caption for clip_id in heldout if clip_id in by_id))[:PROMPTS]
+    else:
+        try:
+            texts = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"--prompts {path}: {getattr(error, 'strerror', None) or 'not UTF-8 text'}") from None
+        if not texts:
+            raise UsageError(f"--prompts {path}: it holds no prompt")
+        if longest := next((text for text in texts if len(text) > LONGEST_PROMPT), None):
+            raise UsageError(f"--prompts {path}: a prompt of {len(longest)} characters; {LONGEST_PROMPT} are allowed")
+    ids = list(heldout)
+    first = {clip.caption: clip.clip_id for clip in usable if clip.clip_id in set(ids)}
+    return [
+        {"text": text, "seed": SAMPLE_SEED + i, "clip_id": first.get(text, ids[i % len(ids)])}
+        for i, text in enumerate(texts)
+    ]
+
+
+def _train(made: _Made, workers: int, gpus: float) -> int:
+    """All trainings that are not done; how many failed."""
+    from train_hooks.ablation import AblationJob, Prompt
+
+    job = AblationJob(
+        _found(made.wish.recipe), made.shards, str(made.folder), made.wish.overrides,
+        {"heldout": made.grid.heldout, "elsewhere": made.grid.elsewhere}, [Prompt(**p) for p in made.prompts],
+    )  # fmt: skip
+    units = [{"name": training_name(*key), "subset": key[0], "seed": key[1]} for key in made.pending]
+    done, failed = len(made.grid.trainings) - len(units), 0
+    try:
+        for receipt in runner.run_units(job, units, Resources(workers, 1.0, gpus)):
+            if "stopped" in receipt:
+                raise Stopped(receipt["stopped"])
+            if "error" in receipt:
+                failed += 1
+                warn(f"{receipt['name']}: {receipt['error']}")
+                continue
+            done += 1
+            say(
+                f"{done}/{len(made.grid.trainings)}  {receipt['name']}: trained in {receipt['seconds']:.0f} s, judged and sampled"
+            )
+    except RunError as error:
+        raise RunError(f"{error}; what is done is kept, and the same command goes on from there") from error
+    finally:
+        runner.stop()
+    return failed
+
+
+def _found(recipe: str) -> str:
+    return str(Path(recipe).absolute()) if recipe.endswith((".yaml", ".yml")) else recipe
+
+
+def _tell_plan(made: _Made, workers: int, gpus: float, prices: Prices) -> None:
+    from train_hooks.ablation import cost_of
+
+    table = grid("subset", "drops", "clips", "rule", "control", right=(1, 2))
+    for arm in made.grid.arms:
+        rule = next(
+            (f"{arm.axis} {'>=' if side == 'above' else '<='} {value:.6g}" for side, value in (arm.rule or {}).items()),
+            "",
+        )
+        drops = f"{arm.level:g} %" if arm.axis else "" if arm.name == "all" else "at random"
+        table.add_row(arm.name, drops, str(arm.clips), rule, arm.control or "")
+    console().print(table)
+    judged = f"{len(made.grid.heldout)} clips that no level drops"
+    say(f"judged on {judged if made.wish.where is None else f'{len(made.grid.heldout)} clips with {made.wish.where}'}"
+        + (f", and on {len(made.grid.elsewhere)} of those that are dropped" if made.grid.elsewhere else "")
+        + f"; {len(made.prompts)} prompts")  # fmt: skip
+    for note in made.grid.notes:
+        say(f"note: {note}")
+    n, todo = len(made.grid.trainings), len(made.pending)
+    say(f"{n} trainings of {made.recipe.steps} steps, {n - todo} of them done")
+    if not todo:
+        return
+    cost = cost_of(made.recipe, made.shards)
+    each_s = cost.training_s + cost.sample_s * (len(made.prompts) + 1)
+    where = "this GPU" if cost.on_gpu else "this CPU"
+    together_s = each_s * todo / workers
+    say(
+        f"about {cost.step_s:.2g} s a step on {where}: {_time(each_s)} each with its samples, {_time(together_s)} for all, {workers} at a time; "
+        f"{cost.memory_bytes / GIB:.2g} GiB of memory each, {cost.model_bytes * n / GIB:.2g} GiB on the disk for the models"
+    )
+    if prices.gpu_hour:
+        say(
+            f"{each_s * todo * (gpus or 1.0) / 3600:.1f} GPU hours, {prices.of(each_s * todo * (gpus or 1.0), 0, 0):.2f} at that price"
+        )
+
+
+def _time(seconds: float) -> str:
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 120
+        else f"{seconds / 60:.0f} min"
+        if seconds < 7200
+        else f"{seconds / 3600:.1f} h"
+    )
+
+
+def _tell_verdict(verdict: Mapping[str, Any], run: str) -> None:
+    table = grid("subset", "clips", "loss", "to all, %", "to random, %", "elsewhere, %", "", right=(1, 2, 3, 4, 5))
+    for row in verdict["arms"]:
+        cells = [
+            row["arm"],
+            str(row["clips"]),
+            f"{row['loss']:.4f}",
+            "" if row["arm"] == "all" else _span(row["to_all"]),
+        ]
+        away = "" if row["elsewhere"] is None or row["arm"] == "all" else f"{row['elsewhere']:+.1f}"
+        table.add_row(*cells, _span(row["to_control"]), away, row["said"])
+    console().print(table)
+    for one in verdict["answers"]:
+        say(f"{one['axis']}: {'drop ' + format(one['level'], 'g') + ' %' if one['rule'] else 'keep all'}; {one['why']}")
+    if verdict["keep"]:
+        say("keep:")
+        for axis, rule in verdict["keep"].items():
+            say(f"  {axis}: {{{', '.join(f'{side}: {value:g}' for side, value in rule.items())}}}")
+        say(f"into a copy of the pipeline:  rushes ablate {run} --name {verdict['name']} --apply pipeline.yaml")
+    say(verdict["limits"])
+    say(f"let people compare the samples:  rushes vote {run} --name {verdict['name']}")
+
+
+def _span(ends: Sequence[float | None] | None) -> str:
+    if ends is None or ends[0] is None:
+        return ""
+    return f"{ends[0]:+.1f}" if ends[1] is None else f"{ends[0]:+.1f} ({ends[1]:+.1f} to {ends[2]:+.1f})"
+
+
+def _apply(found: Ablation, pipeline: Path, out: Path | None) -> None:
+    verdict = found.verdict()
+    if not verdict["arms"]:
+        raise UsageError(
+            f"{found.folder} is not finished: {verdict['cost']['done']} of {verdict['cost']['trainings']} trainings are judged"
+        )
+    if not verdict["keep"]:
+        raise UsageError(f"{found.name} found no cut that helps, so there is nothing to apply")
+    made = out or pipeline.with_name(f"{pipeline.stem}.{found.name}.yaml")
+    if made.absolute() == pipeline.absolute():
+        raise UsageError("--out is the pipeline file itself; --apply writes a copy")
+    try:
+        text = pipeline.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{pipeline}: {getattr(error, 'strerror', None) or 'not UTF-8 text'}") from None
+    parse(text, pipeline.name)
+    notes = {one["axis"]: f"rushes ablate, {found.name}: {one['why']}" for one in verdict["answers"]}
+    text = with_rules(text, verdict["keep"], notes, pipeline.name)
+    made.write_text(text, encoding="utf-8")
+    say(f"{made}: {', '.join(verdict['keep'])} of keep: are the answer's")
+    say(verdict["limits"])

@@ -22,6 +22,7 @@ async function start() {
   open_errors();
   open_time();
   open_training();
+  open_ablations();
   document.documentElement.dataset.ready = "yes";
 }
 

@@ -73,6 +73,19 @@ function curve(place, steps, lines, height = 200) {
   }, [steps, ...lines.map((line) => line.values)]);
 }
 
+/** A mean over levels within its interval, beside a second line; nothing happens at 0. `lines`: mean, low, high, other. */
+function levels_chart(place, levels, lines, height = 150) {
+  const line = (label, of, more = {}) => ({ label, stroke: () => colour(of), width: 1.5, spanGaps: true, points: { show: true, size: 5 }, ...more });
+  const edge = { stroke: "transparent", points: { show: false } };
+  return chart(place, {
+    height, legend: { show: true, live: false, markers: { width: 2 } },
+    scales: { x: { time: false, range: [0, Math.max(...levels) * 1.04] } },
+    axes: [axis({ size: 24, gap: 2, splits: () => levels, values: (_, splits) => splits.map((v) => `${shown(v)} %`) }), axis({ size: 52, values: (_, splits) => splits.map((v) => `${v > 0 ? "+" : ""}${shown(v)} %`) })],
+    series: [{ label: "dropped" }, line("this axis", "kept"), line("", "kept", edge), line("", "kept", edge), line("random subset", "dropped-strong", { dash: [5, 4] })],
+    bands: [{ series: [3, 2], fill: () => `color-mix(in srgb, ${colour("kept")} 22%, transparent)` }],
+  }, [levels, ...lines]);
+}
+
 /** Points of two columns, dropped ones below kept ones; `chosen` is told the rows inside what is brushed. */
 function points(place, across, up, chosen) {
   const span = (found) => { const { low, high } = bins_of(found), edge = 0.02 * (high - low); return [low - edge, high + edge]; };

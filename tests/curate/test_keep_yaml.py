@@ -38,7 +38,7 @@ measure: [{use: filters.Motion}]
         (BLOCK, {"new": {"is": False}}, {"motion": {"above": "p25", "below": 9}, "text_area": {"below": 0.07}, "new": {"is": False}}),
         ("run: a\n", {"motion": {"above": 1.0}}, {"motion": {"above": 1.0}}),
         ("run: a\nkeep:\nshards: {}\n", {"motion": {"above": 1.0}}, {"motion": {"above": 1.0}}),
-        ("run: a\nkeep: {}  # nothing yet\nshards: {}\n", {"a": {"above": 1.0}, "b": {"below": 2.0}}, {"a": {"above": 1.0}, "b": {"below": 2.0}}),
+        ("run: a\nkeep: {}  # empty\nshards: {}\n", {"a": {"above": 1.0}, "b": {"below": 2.0}}, {"a": {"above": 1.0}, "b": {"below": 2.0}}),
         ("keep: {motion: {above: p25}}\n", {"motion": {"above": 1.0}, "b": {"below": 2}}, {"motion": {"above": 1.0}, "b": {"below": 2}}),
         ("keep:\n  motion: {above: 1}", {"motion": {"above": 2}}, {"motion": {"above": 2}}),
     ],

@@ -1,0 +1,64 @@
+// What ablations answered: of each axis what dropping its worst clips does to the loss on held-out clips, what people preferred, and samples.
+"use strict";
+
+const percent = (value) => (value === null || value === undefined ? "" : `${value > 0 ? "+" : ""}${value.toFixed(1)} %`);
+const span = (ends) => (ends ? `${percent(ends[0])}${ends[1] === null ? "" : ` (${percent(ends[1])} to ${percent(ends[2])})`}` : "");
+
+function open_ablations() {
+  const section = byId("ablation");
+  if (!facts.ablations.length) { section.append(make("p", { class: "note" }, "No ablation of this run yet. Which thresholds make a better model, small trainings tell: ", make("code", {}, `rushes ablate ${facts.run}`))); return; }
+  for (const one of facts.ablations) {
+    section.append(make("h3", {}, one.name));
+    if (one.problem) { section.append(make("p", { class: "problem" }, one.problem)); continue; }
+    const { done, trainings, steps_s } = one.cost;
+    section.append(make("p", { class: "note" }, `${one.recipe}, ${grouped(one.steps)} steps, ${counted(one.seeds, "training")} of each subset: ${done} of ${trainings} done, ${length(steps_s)} of steps. Judged on ${counted(one.heldout, "clip")} that no training had. Below 0 is better.`));
+    if (!one.arms.length) { section.append(make("p", { class: "note" }, "Nothing can be compared yet.")); continue; }
+    const axes = make("div", { class: "measures" });
+    section.append(axes);
+    for (const answer of one.answers) axes.append(axis_card(one, answer));
+    if (Object.keys(one.keep).length) {
+      const yaml = `keep:\n${Object.entries(one.keep).map(([name, rule]) => `  ${name}: {${Object.entries(rule).map(([side, value]) => `${side}: ${value}`).join(", ")}}`).join("\n")}\n`;
+      section.append(make("pre", { class: "answer" }, yaml), make("p", { class: "note" }, make("code", {}, `rushes ablate ${facts.run} --name ${one.name} --apply pipeline.yaml`)));
+    }
+    section.append(make("p", { class: "note" }, [one.limits, ...one.notes].join(" ")));
+    section.append(make("details", {}, make("summary", {}, "Every subset"), grid(["subset", "clips", "loss", "to all", "to a random subset", "on dropped clips", "", ...score_names(one)],
+      one.arms.map((row) => [row.arm, row.clips, row.loss, row.arm === "all" ? "" : span(row.to_all), span(row.to_control), row.arm === "all" ? "" : percent(row.elsewhere), row.said, ...score_names(one).map((key) => row.scores[key] ?? "")]))));
+    for (const told of one.people) section.append(people_card(told));
+    section.append(sample_grid(one));
+  }
+}
+
+const score_names = (one) => [...new Set(one.arms.flatMap((row) => Object.keys(row.scores)))];
+
+/** One axis: its answer in words, and the loss against the share that is dropped, beside random subsets of the same sizes. */
+function axis_card(one, answer) {
+  const place = make("div", { class: "plot" });
+  const card = make("div", { class: "measure" }, make("h3", {}, answer.axis, ": ", answer.rule ? `drop ${answer.level} %` : "keep all"), make("p", {}, answer.why), place);
+  const own = one.arms.filter((row) => row.axis === answer.axis && row.to_all).sort((a, b) => a.level - b.level);
+  const random = new Map(one.arms.map((row) => [row.arm, row.to_all[0]]));
+  const column = (read) => [0, ...own.map(read)];
+  requestAnimationFrame(() => levels_chart(place, column((row) => row.level), [column((row) => row.to_all[0]), column((row) => row.to_all[1] ?? row.to_all[0]), column((row) => row.to_all[2] ?? row.to_all[0]), column((row) => random.get(row.control) ?? null)]));
+  return card;
+}
+
+/** What people preferred on one axis, by one question. */
+function people_card(told) {
+  const rows = told.ratings.map((row) => [row.contestant, Math.round(row.elo * 10) / 10, `${row.low.toFixed(1)} to ${row.high.toFixed(1)}`, row.bradley_terry === null ? "" : Math.round(row.bradley_terry), row.games, row.wins, row.ties]);
+  return make("details", { open: true }, make("summary", {}, `${told.axis}: what people preferred by ${told.question}`),
+    grid(["subset", "Elo", "95 % interval", "Bradley-Terry", "comparisons", "won", "ties"], rows), make("p", { class: "note" }, told.said));
+}
+
+/** The same prompts and seeds from every subset; a video plays while the pointer is on it, and with the keyboard. */
+function sample_grid(one) {
+  const { prompts, files } = one.samples, arms = Object.keys(files);
+  const video = (file) => {
+    if (!file) return make("td", {}, "–");
+    const player = make("video", { src: `ablations/${file}`, muted: true, loop: true, playsinline: true, preload: "metadata", tabindex: 0, width: 128 });
+    player.muted = true;
+    for (const event of ["pointerenter", "focus"]) player.addEventListener(event, () => player.play().catch(() => {}));
+    for (const event of ["pointerleave", "blur"]) player.addEventListener(event, () => player.pause());
+    return make("td", {}, player);
+  };
+  return make("details", {}, make("summary", {}, `Samples of ${counted(prompts.length, "prompt")}, first seed`),
+    grid(["", ...arms], prompts.map((prompt, i) => [make("td", {}, make("span", { class: "said", title: prompt.slice(0, 1000) }, prompt)), ...arms.map((arm) => video(files[arm][i]))])));
+}

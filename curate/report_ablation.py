@@ -1,0 +1,50 @@
+"""What the report says of a run's ablations: the answer of every axis, the losses behind it, what people preferred, and samples to look at."""
+
+from typing import Any
+
+from curate import ablation, store
+from curate.ablation import Ablation, training_name
+from curate.errors import RushesError
+from curate.run import Run
+
+PROMPTS = 4
+"""Prompts whose samples are shown, of the first seed of every subset. Ours."""
+
+
+def ablations(run: Run, folder: str) -> list[dict[str, Any]]:
+    """Everything the page is told; the samples are copied into `folder`. An ablation that cannot be read costs itself."""
+    store.remove(folder)
+    if not store.is_local(run.root):
+        return []
+    found: list[dict[str, Any]] = []
+    for name in ablation.names_of(run.root):
+        try:
+            opened = Ablation.open(run.root, name)
+            told = {**opened.verdict(), "people": opened.people(), "problem": None}
+        except (RushesError, KeyError, TypeError, ValueError) as error:
+            found.append({"name": name, "problem": f"{name} cannot be shown: {' '.join(str(error).split())}"})
+            continue
+        plan = opened.plan
+        told |= {key: plan[key] for key in ("recipe", "steps", "axes", "heldout_level")}
+        told |= {"heldout": len(plan["heldout"]), "seeds": len(opened.arms[0].subsets)}
+        found.append(told | {"samples": _samples(opened, folder, len(found))})
+    return found
+
+
+def _samples(opened: Ablation, folder: str, number: int) -> dict[str, Any]:
+    """By arm the files of its first seed's samples, prompt by prompt; None where one is missing. Arms with the same clips are shown once."""
+    prompts = [prompt["text"] for prompt in opened.plan["prompts"][:PROMPTS]]
+    files: dict[str, list[str | None]] = {}
+    shown: set[str] = set()
+    for arm in opened.arms:
+        if arm.subsets[0] in shown:
+            continue
+        shown.add(arm.subsets[0])
+        files[arm.name] = []
+        for i in range(len(prompts)):
+            video = opened.folder / "samples" / training_name(arm.subsets[0], 0) / f"{i:02d}.mp4"
+            file = f"{number}-{arm.name}-{i}.mp4" if video.is_file() else None
+            if file is not None:
+                store.put(store.join(folder, file), video.read_bytes())
+            files[arm.name].append(file)
+    return {"prompts": prompts, "files": files}

@@ -121,7 +121,7 @@ def rushes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rushes]:
 
     def call(*arguments: object, cwd: Path | None = None, timeout_s: int = 300) -> Done:
         told = [str(argument) for argument in arguments]
-        imported = TRAINING if told[0] in ("train", "latents", "sample", "doctor") else COMMON
+        imported = TRAINING if told[0] in ("train", "latents", "sample", "ablate", "doctor") else COMMON
         if imported not in zygotes:
             zygotes[imported] = Zygote(imported, ROOT, environment())
         out, err = folder / "out", folder / "err"

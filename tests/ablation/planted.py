@@ -26,13 +26,13 @@ LEVELS = (0.0, 100 / 3)
 
 
 def moving(rng: np.random.Generator) -> tuple[np.ndarray, str]:
-    """(T, H, W, 3): a square that crosses the picture on a straight line, and its caption."""
+    """(T, H, W, 3): a square that goes to and fro on a straight line, once in a second, and its caption."""
     name = list(COLOURS)[rng.integers(len(COLOURS))]
     side = int(rng.integers(16, 28))
     begin, end = rng.integers(0, SIDE_PX - side, (2, 2))
     frames = np.full((FRAMES, SIDE_PX, SIDE_PX, 3), 60, np.uint8)
     for i, frame in enumerate(frames):
-        y, x = (begin + (end - begin) * i / (FRAMES - 1)).astype(int)
+        y, x = (begin + (end - begin) * abs((2 * i / FPS + 1) % 2 - 1)).astype(int)
         frame[y : y + side, x : x + side] = COLOURS[name]
     return frames, f"a {name} square moves"
 

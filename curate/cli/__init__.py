@@ -30,6 +30,7 @@ from curate.cli import (
     submit,
     table,
     train,
+    vote,
     weights,
 )
 from curate.cli.common import Stopped, fail
@@ -65,6 +66,7 @@ for module in (
     latents,
     train,
     sample,
+    vote,
     submit,
     doctor,
     footage,

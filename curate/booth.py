@@ -90,6 +90,8 @@ class Booth:
 
     def _take(self, vote: Vote) -> None:
         self._refresh()
+        if not votes.is_id(vote.id):
+            raise UsageError("an answer needs an id of plain letters and digits")
         if vote.id not in self._ids:
             votes.append(self.path, [vote])
             self._refresh()

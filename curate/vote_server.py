@@ -115,11 +115,13 @@ def application(booth: Booth) -> web.Application:
 
     async def video(request: web.Request) -> web.StreamResponse:
         item = booth.blind.items.get(request.match_info["item"])
-        name = item and (item.left if request.match_info["side"] == "left" else item.right)
-        path = item and booth.contest.video(name or "", item.comparison.seed, item.comparison.prompt)
+        path: Path | None = None
+        if item:
+            name = item.left if request.match_info["side"] == "left" else item.right
+            path = booth.contest.video(name, item.comparison.seed, item.comparison.prompt)
         if path is None:
             raise web.HTTPNotFound(text="this video is not there any more; skip it")
-        return web.FileResponse(path, headers={"Content-Type": VIDEOS.get(Path(path).suffix, "video/mp4")})
+        return web.FileResponse(path, headers={"Content-Type": VIDEOS.get(path.suffix.lower(), "video/mp4")})
 
     async def start(voter: str, told: dict[str, Any]) -> None:
         """Nothing but the next question is asked for."""
@@ -127,10 +129,10 @@ def application(booth: Booth) -> web.Application:
     async def vote(voter: str, told: dict[str, Any]) -> None:
         if told.get("question") not in votes.QUESTIONS or told.get("choice") not in ("left", "right", "tie"):
             raise UsageError("this is no answer that the page can give")
-        booth.vote(voter, str(told.get("item")), told["question"], told["choice"], _id(told))
+        booth.vote(voter, str(told.get("item")), told["question"], told["choice"], str(told.get("id", "")))
 
     async def undo(voter: str, told: dict[str, Any]) -> None:
-        booth.undo(voter, _id(told))
+        booth.undo(voter, str(told.get("id", "")))
 
     names = "|".join(re.escape(name) for name in served)
     app.router.add_get(rf"/{{token}}/{{name:({names})?}}", page)
@@ -141,16 +143,23 @@ def application(booth: Booth) -> web.Application:
 
 
 def _answering(booth: Booth, act: Callable[[str, dict[str, Any]], Awaitable[None]]) -> Handler:
+    """A handler that does what is asked and replies with what comes next, or with one sentence."""
+
     async def answer(request: web.Request) -> web.Response:
         try:
             told = await request.json()
         except (ValueError, RecursionError):
             told = None
-        if not isinstance(told, dict):
-            raise UsageError("the request is no JSON object")
-        voter = votes.voter_name(told.get("voter"))
-        await act(voter, told)
-        return web.json_response(_state(booth, voter, told.get("skip")))
+        try:
+            if not isinstance(told, dict):
+                raise UsageError("the request is no JSON object")
+            voter = votes.voter_name(told.get("voter"))
+            await act(voter, told)
+            return web.json_response(_state(booth, voter, told.get("skip")))
+        except UsageError as error:
+            return web.json_response({"error": str(error)}, status=400)
+        except (RushesError, OSError) as error:  # a disk that is full, or gone: the page asks again
+            return web.json_response({"error": str(error)}, status=507)
 
     return answer
 
@@ -167,14 +176,8 @@ def _state(booth: Booth, voter: str, skip: Any) -> dict[str, Any]:
     return state
 
 
-def _id(told: dict[str, Any]) -> str:
-    if not votes.is_id(told.get("id")):
-        raise UsageError("the answer has no id")
-    return str(told["id"])
-
-
 def _guard(prefix: str) -> Any:
-    """Lets nobody in but the page that was opened by the printed address, and turns errors into one sentence each."""
+    """Lets nobody in but the page that was opened by the printed address."""
 
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -188,11 +191,7 @@ def _guard(prefix: str) -> Any:
                 raise web.HTTPForbidden(text="votes come from the page of this server alone")
             if request.content_type != "application/json":
                 raise web.HTTPUnsupportedMediaType(text="votes are JSON")
-        try:
-            return await handler(request)
-        except RushesError as error:
-            status = 400 if isinstance(error, UsageError) else 507
-            return web.json_response({"error": str(error)}, status=status)
+        return await handler(request)
 
     return guard
 

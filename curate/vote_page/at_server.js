@@ -11,7 +11,7 @@ class AtServer {
     try {
       reply = await fetch(act, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(told) });
     } catch {
-      throw new Error("The voting server does not answer. Your last answer is kept here, and is sent again until it does.");
+      throw new Error("The voting server does not answer. What you said last is kept here, and is sent again until it does.");
     }
     const said = await reply.text();
     if (reply.ok) return JSON.parse(said);

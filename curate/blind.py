@@ -9,7 +9,6 @@ import hmac
 import json
 import os
 import secrets
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -81,11 +80,15 @@ def _key(path: Path) -> bytes:
         try:
             os.write(handle, secrets.token_bytes(KEY_BYTES).hex().encode() + b"\n")
             os.fsync(handle)
-            with suppress(FileExistsError):
+            try:
                 os.link(aside, path)
+            except FileExistsError:
+                pass
+            except OSError:  # a file system without links
+                aside.replace(path)
         finally:
             os.close(handle)
-            aside.unlink()
+            aside.unlink(missing_ok=True)
     try:
         key = bytes.fromhex(path.read_text().strip())
     except ValueError:

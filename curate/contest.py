@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from curate import store
-from curate.errors import RunError, UsageError, nearest, plain_name, printable
+from curate.errors import RunError, UsageError, nearest, printable
 
 FILE = "contest.json"
 VERSION = 1
@@ -91,12 +91,12 @@ def find(run: str, name: str | None = None) -> Path:
         raise UsageError(
             f"there is no folder '{run}'; `rushes run` makes a run directory, and `rushes ablate` an ablation of it"
         )
-    folders = {path.parent.name: path.parent for path in root.glob(f"*/{FILE}")}
+    folders = {path.parent.name: path.parent for path in root.glob(f"*/{FILE}") if path.parent.name[0] != "."}
     if not folders:
         raise UsageError(f"{run} has no ablation yet; rushes ablate {run} makes one")
     if name is None:
         return max(folders.values(), key=lambda folder: ((folder / FILE).stat().st_mtime_ns, folder.name))
-    if plain_name(name) not in folders:
+    if name not in folders:
         raise UsageError(f"{run} has no ablation '{name}'{nearest(name, folders)}")
     return folders[name]
 

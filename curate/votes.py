@@ -181,8 +181,7 @@ def import_votes(folder: Path, file: Path) -> Imported:
                 f"{file} has votes of another contest ({vote.left} against {vote.right}, prompt {vote.prompt}); none was taken"
             )
         try:
-            time = datetime.fromisoformat(vote.time).astimezone(UTC).isoformat(timespec="milliseconds")
-            return replace(vote, voter=voter_name(vote.voter), time=time)
+            return replace(vote, voter=voter_name(vote.voter), time=_utc(vote.time))
         except UsageError as error:
             raise ValueError(f"is not from a voter ({error})") from error
 
@@ -197,6 +196,13 @@ def import_votes(folder: Path, file: Path) -> Imported:
     if new:
         append(folder / FILE, new)
     return Imported(len(new), len(found.votes) - len(new), found.troubles)
+
+
+def _utc(time: str) -> str:
+    try:
+        return datetime.fromisoformat(time).astimezone(UTC).isoformat(timespec="milliseconds")
+    except (ValueError, OverflowError) as error:
+        raise ValueError("has a wrong time") from error
 
 
 def _unsealed(told: Any, items: dict[str, Item]) -> Any:

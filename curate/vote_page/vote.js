@@ -41,7 +41,7 @@ function tell(sentence, may_send = false) {
 function show(screen) {
   for (const id of ["ask", "booth", "end"]) byId(id).hidden = id !== screen;
   byId("foot").hidden = screen === "ask";
-  byId("download").hidden = !packed;
+  for (const button of document.querySelectorAll(".download")) button.hidden = !packed;
 }
 
 /** Sends an act, and the same one until it is confirmed or refused. */
@@ -155,7 +155,7 @@ byId("pause").addEventListener("click", () => pair.pause(!pair.paused));
 byId("again").addEventListener("click", send);
 byId("enough").addEventListener("click", () => { resting = true; draw(); });
 byId("go-on").addEventListener("click", () => { resting = false; draw(); });
-byId("download").addEventListener("click", () => booth.download(voter));
+for (const button of document.querySelectorAll(".download")) button.addEventListener("click", () => booth.download(voter));
 byId("change").addEventListener("click", () => { voter = ""; state = null; skip = []; resting = false; remember("voter", null); remember("skip", null); tell(""); pair.show("", ""); draw(); byId("name").focus(); });
 byId("who").addEventListener("submit", (event) => {
   event.preventDefault();

@@ -254,7 +254,7 @@ def test_a_packed_folder_gives_a_file_that_comes_in_once(browser: "Browser", tmp
         press(page, "ArrowRight", 5)
         page.click("#enough")
         with page.expect_download() as saved:
-            page.click("#download")
+            page.click("#end .download")
         assert saved.value.suggested_filename == "votes-Anna_.jsonl"
         file = tmp_path / "votes-Anna_.jsonl"
         saved.value.save_as(file)

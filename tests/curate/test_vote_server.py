@@ -19,6 +19,7 @@ from curate import contest, vote_server, votes
 from curate.booth import Booth
 from curate.errors import UsageError
 from tests.curate.contests import CONTESTANTS, make_contest, served
+from tests.curate.test_votes import sealed, write_lines
 from tests.project import Rushes, environment
 
 
@@ -244,6 +245,24 @@ def test_a_run_that_cannot_be_voted_on_is_one_sentence(rushes: Rushes, tmp_path:
     assert "has no two videos to compare yet; rushes ablate run goes on with it" in done.err
     done = rushes("vote", "run", "--import", "nothing.jsonl", cwd=tmp_path)
     assert (done.code, done.err) == (2, "rushes: nothing.jsonl cannot be read: No such file or directory\n")
+
+
+def test_files_of_votes_come_in_by_the_command(rushes: Rushes, tmp_path: Path) -> None:
+    folder = make_contest(tmp_path / "run")
+    files = [write_lines(tmp_path / f"{voter}.jsonl", sealed(folder, voter)) for voter in ("Anna", "Ben")]
+    files[1].write_bytes(files[1].read_bytes()[:-9])
+    options = [part for file in files for part in ("--import", file.name)]
+    done = rushes("vote", "run", *options, cwd=tmp_path)
+    assert done.code == 0, done.err
+    assert done.out.splitlines() == [
+        "Anna.jsonl: 12 new votes",
+        "Ben.jsonl: 11 new votes",
+        f"{folder / votes.FILE}: 23 votes of 2 voters",
+        "what they say:  rushes report run",
+    ]
+    assert done.err.startswith("rushes: Ben.jsonl, line 12 was not written to its end and is left out")
+    done = rushes("vote", "run", *options[:2], cwd=tmp_path)
+    assert done.out.startswith("Anna.jsonl: 0 new votes, 12 were there already\n")
 
 
 def test_packing_spares_what_is_not_ours(rushes: Rushes, run: Path, tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ from curate.cli import (
     submit,
     table,
     train,
+    vote,
     weights,
 )
 from curate.cli.common import Stopped, fail
@@ -67,6 +68,7 @@ for module in (
     train,
     sample,
     ablate,
+    vote,
     submit,
     doctor,
     footage,

@@ -1,12 +1,9 @@
 """The report's page in a real browser, over a run of real footage: what it shows, counts and plays, and that text stays text."""
 
-import functools
-import http.server
 import json
 import random
 import re
 import shutil
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +16,7 @@ from curate import report
 from curate.config import Rule
 from curate.run import Run
 from curate.select import select
-from tests.curate.page import chromium
+from tests.curate.page import chromium, file_server
 from tests.curate.stages import NASTY
 from tests.project import Rushes
 
@@ -377,20 +374,12 @@ def test_it_is_readable_at_any_width_and_in_the_dark(run: Path, browser: "Browse
 
 
 def test_it_opens_from_a_server_of_files_too(run: Path, browser: "Browser") -> None:
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_: object) -> None:
-            """Says nothing."""
-
-    with http.server.ThreadingHTTPServer(
-        ("127.0.0.1", 0), functools.partial(Quiet, directory=str(run / "report"))
-    ) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with file_server(run / "report") as url:
         page = browser.new_page()
-        page.goto(f"http://127.0.0.1:{server.server_port}/index.html")
+        page.goto(url)
         page.wait_for_selector("html[data-ready]")
         assert re.match(r"kept \d+ of \d+ clips", page.inner_text("#kept"))
         page.close()
-        server.shutdown()
 
 
 def test_a_piece_that_is_missing_is_told_in_a_sentence(run: Path, browser: "Browser", tmp_path: Path) -> None:

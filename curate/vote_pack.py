@@ -1,0 +1,66 @@
+"""The voting page and its videos in one folder, which opens from a disk or from any server of files; the browser keeps votes, to be downloaded.
+
+FOLDER/
+    index.html, *.js, style.css      the page (curate/vote_page/)
+    packed.js                        the comparisons: ids, prompts, names of videos
+    videos/<digits>.mp4              each video once, under a name made with the contest's key
+
+The key stays at home, so the folder does not say which contestant a video is of. A voter who has the run directory can compare the files, and
+one who watches the names can tell that two comparisons show the same video.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+from curate import store
+from curate.booth import Booth
+from curate.errors import RunError, UsageError
+from curate.vote_server import PAGE, page_file
+
+PACKED = "packed.js"
+
+
+def pack(booth: Booth, folder: Path) -> int:
+    """Writes the folder and returns its size in bytes. A folder packed before is written anew.
+
+    Raises UsageError for a folder that holds something else, RunError for one that cannot be written.
+    """
+    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / PACKED).is_file())):
+        raise UsageError(f"'{folder}' holds something else already; name a folder that is new or empty")
+    contest, blind = booth.contest, booth.blind
+    found: dict[str, Path] = {}
+
+    def video(contestant: str, seed: int, prompt: int) -> str:
+        path = contest.video(contestant, seed, prompt)
+        if path is None:
+            raise RunError(f"a video of prompt {prompt} is gone since the contest was read; the same command goes on")
+        name = f"videos/{blind.file(contestant, seed, prompt)}{path.suffix.lower()}"
+        found[name] = path
+        return name
+
+    items = []
+    for c, left in blind.balanced(booth.comparisons, "packed").items():
+        item, turned = blind.item(c, left), blind.item(c, c.b if left == c.a else c.a)
+        items.append(
+            {
+                "id": item.id,
+                "turned": turned.id,
+                "prompt": c.prompt,
+                "left": video(item.left, c.seed, c.prompt),
+                "right": video(item.right, c.seed, c.prompt),
+            }
+        )
+    items.sort(key=lambda item: str(item["id"]))  # their order says nothing either
+    told = {"contest": blind.digest("packed"), "prompts": contest.prompts, "items": items}
+    store.put(str(folder / PACKED), f'"use strict";\nconst packed = {json.dumps(told)};\n'.encode())
+    try:
+        shutil.rmtree(folder / "videos", ignore_errors=True)
+        (folder / "videos").mkdir(parents=True)
+        for name in sorted(found):
+            shutil.copyfile(found[name], folder / name)  # without its date
+    except OSError as error:
+        raise RunError(f"'{folder}' could not be written: {error.strerror or error}") from error
+    for name in sorted(PAGE, reverse=True):
+        store.put(str(folder / name), page_file(name))
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -1,0 +1,376 @@
+"""The voting page in a real browser: twenty votes by keyboard, several voters, a killed server, a packed folder, and text that stays text."""
+
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from curate import contest, vote_pack, votes
+from curate.booth import Booth
+from curate.votes import Vote
+from tests.curate.contests import CONTESTANTS, make_contest, served
+from tests.curate.page import chromium, file_server
+from tests.curate.test_report_page import CONTRAST, until
+from tests.curate.test_vote_server import process
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext, Page
+
+KEYS = ("ArrowLeft", "ArrowRight", "ArrowDown", "t")
+CHOICE = {"ArrowLeft": "left", "ArrowRight": "right", "ArrowDown": "tie", "t": "tie"}
+NASTY = (
+    "\"quotes\" 'and' `ticks` & <b>brackets</b> <img src=x onerror=alert(1)>",
+    "<script>document.title = 'taken over'</script></p></section><h1>big",
+    "🎬👩‍🚀 שלום עולם, a bird ‏مرحبا‏ on a branch",
+    "a very " + "long" * 2500,
+)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator["Browser"]:
+    with chromium() as found:
+        yield found
+
+
+@contextmanager
+def window(browser: "Browser", **options: Any) -> Iterator["BrowserContext"]:
+    """A browser with nothing remembered. Afterwards: no message on a console, no dialog, nothing asked for outside, no name of a contestant."""
+    told: list[str] = []
+    asked: list[str] = []
+    context = browser.new_context(**({"viewport": {"width": 1280, "height": 800}} | options))
+    context.on("console", lambda message: told.append(message.text))
+    context.on("weberror", lambda error: told.append(str(error.error)))
+    context.on("dialog", lambda dialog: told.append(dialog.message))
+    context.on("request", lambda request: asked.append(request.url))
+    yield context
+    context.close()
+    assert not told
+    assert [url for url in asked if not url.startswith(("http://127.0.0.1:", "file://", "blob:", "data:"))] == []
+    assert not [name for name in CONTESTANTS if any(name in url for url in asked)]
+
+
+def begin(context: "BrowserContext", url: str, voter: str) -> "Page":
+    page = context.new_page()
+    page.goto(url)
+    page.fill("#name", voter)
+    page.press("#name", "Enter")
+    until(page, "document.body.dataset.ready === 'yes'")
+    return page
+
+
+def press(page: "Page", key: str, done: int) -> None:
+    """Presses a key, waits until the page shows that so many answers are taken, and until it can be answered again."""
+    page.keyboard.press(key)
+    until(page, "n => document.body.dataset.done === String(n)", done)
+    until(page, "document.body.dataset.ready === 'yes' || !byId('end').hidden")
+
+
+def found(folder: Path) -> list[Vote]:
+    read = votes.read(folder / votes.FILE)
+    assert not read.troubles
+    return list(read.votes)
+
+
+def test_twenty_votes_by_keyboard_are_exactly_those_and_a_reload_goes_on(browser: "Browser", tmp_path: Path) -> None:
+    folder = make_contest(tmp_path)
+    with served(folder) as url, window(browser) as context:
+        page = begin(context, url, "Anna 🎬")
+        seen: list[tuple[str, str, str]] = []
+        for i in range(20):
+            key, content = KEYS[i % 4], page.content()
+            assert not [name for name in CONTESTANTS if name in content]
+            assert page.evaluate("[...document.querySelectorAll('video')].every((video) => video.muted)")
+            seen.append((page.inner_text("#prompt"), page.get_attribute("#booth", "data-question") or "", CHOICE[key]))
+            press(page, key, i + 1)
+            assert page.inner_text("#count") == f"{i + 1} of 24 answers"
+            assert len(found(folder)) == i + 1  # shown as taken when it is written
+        prompts = contest.read(folder).prompts
+        assert [(prompts[v.prompt], v.question, v.choice) for v in found(folder)] == seen
+        assert {v.voter for v in found(folder)} == {"Anna 🎬"}
+        shown = page.inner_text("#prompt"), page.evaluate("state.task")
+        page.reload()
+        until(page, "document.body.dataset.ready === 'yes'")
+        assert (page.inner_text("#prompt"), page.evaluate("state.task")) == shown
+        for i in range(20, 24):
+            press(page, "ArrowLeft", i + 1)
+        assert page.inner_text("#summary") == "All 24 answers are given."
+        assert page.is_hidden("#booth")
+    lefts = Counter((*v.what[3:], v.left) for v in found(folder) if v.question == "quality")
+    assert set(lefts.values()) == {2}  # of four comparisons of each pair
+
+
+def test_undo_skip_pause_and_enough(browser: "Browser", tmp_path: Path) -> None:
+    folder = make_contest(tmp_path)
+    with served(folder) as url, window(browser) as context:
+        page = begin(context, url, "Anna")
+        first = page.evaluate("state.task")
+        assert page.is_disabled("#booth .undo")
+        press(page, "ArrowLeft", 1)
+        assert page.inner_text("#taken") == "Taken: left."
+        press(page, "ArrowRight", 2)
+        second = page.evaluate("state.task.item")
+        press(page, "u", 1)
+        press(page, "Backspace", 0)
+        assert page.evaluate("state.task") == first
+        page.click("[data-choice=tie]")
+        until(page, "document.body.dataset.done === '1' && document.body.dataset.ready === 'yes'")
+        page.keyboard.press("s")
+        until(page, "item => state.task.item !== item && document.body.dataset.ready === 'yes'", first["item"])
+        assert page.evaluate("state.task.item") == second
+        page.keyboard.press("Space")
+        until(page, "pair.both.every((video) => video.paused)")
+        page.keyboard.press("Space")
+        until(page, "pair.both.some((video) => !video.paused)")
+        page.keyboard.down("Control")
+        page.keyboard.press("ArrowLeft")
+        page.keyboard.up("Control")
+        page.click("#enough")
+        page.keyboard.press("ArrowLeft")
+        assert page.inner_text("#summary").startswith("1 of 24 answers are given and kept.")
+        page.click("#go-on")
+        assert page.evaluate("state.task.item") == second
+        page.click("#change")
+        assert page.is_visible("#ask")
+        page.fill("#name", "Ben")
+        page.press("#name", "Enter")
+        until(page, "document.body.dataset.ready === 'yes' && state.done === 0")
+    assert [v.choice for v in found(folder)] == ["left", "right", "undone", "undone", "tie"]
+
+
+def test_a_name_that_is_none_is_asked_again(browser: "Browser", tmp_path: Path) -> None:
+    folder = make_contest(tmp_path / "run", prompts=["a"])
+    vote_pack.pack(Booth(contest.read(folder)), tmp_path / "packed")
+    context = browser.new_context()  # whose console tells of a refusal
+    with served(folder) as url:
+        for where in (url, (tmp_path / "packed" / "index.html").as_uri()):
+            page = context.new_page()
+            page.goto(where)
+            for name, reason in [
+                ("x" * 10_000, "have 100 characters"),
+                (" ", "needs a name"),
+                ("a\u202eb", "cannot be seen"),
+            ]:
+                page.fill("#name", name)
+                page.press("#name", "Enter")
+                until(page, "reason => byId('problem').textContent.includes(reason)", reason)
+                assert page.inner_text("#problem").startswith("Not taken: a voter")
+                assert page.is_visible("#ask")
+            page.fill("#name", "Ben")
+            page.press("#name", "Enter")
+            until(page, "document.body.dataset.ready === 'yes' && byId('told').hidden")
+    context.close()
+
+
+def loops(page: "Page", n: int) -> list[float]:
+    """Waits until the videos have played n times, and returns how far apart they were, in seconds, again and again."""
+    apart: list[float] = []
+    ends, before, deadline = 0, 0.0, time.monotonic() + 20
+    while ends < n:
+        assert time.monotonic() < deadline
+        left, right = page.evaluate("pair.both.map((video) => video.currentTime)")
+        apart.append(abs(left - right))
+        ends += left < before
+        before = left
+        page.wait_for_timeout(40)
+    return apart
+
+
+def test_videos_play_in_step_and_again(browser: "Browser", tmp_path: Path) -> None:
+    with served(make_contest(tmp_path)) as url, window(browser) as context:
+        page = begin(context, url, "Anna")
+        apart = sorted(loops(page, 2))
+        assert apart[len(apart) // 2] < 0.2
+
+
+def test_a_packed_folder_plays_from_a_server_of_files_too(browser: "Browser", tmp_path: Path) -> None:
+    vote_pack.pack(Booth(contest.read(make_contest(tmp_path / "run"))), tmp_path / "packed")
+    with file_server(tmp_path / "packed") as url, window(browser) as context:
+        page = begin(context, url, "Anna")
+        press(page, "ArrowLeft", 1)
+        loops(page, 2)
+
+
+def test_two_voters_at_once_lose_no_vote(browser: "Browser", tmp_path: Path) -> None:
+    folder = make_contest(tmp_path)
+    names = ("Anna/../..", "<b>Ben</b>")
+    with served(folder) as url, window(browser) as one, window(browser) as two:
+        pages = [begin(context, url, name) for context, name in zip((one, two), names, strict=True)]
+        assert [page.inner_text("#voter") for page in pages] == list(names)
+        for i in range(6):
+            for page in pages:
+                page.keyboard.press("ArrowLeft")  # both before either is waited for
+            for page in pages:
+                until(page, "n => document.body.dataset.done === String(n)", i + 1)
+                until(page, "document.body.dataset.ready === 'yes'")
+        for page in pages:  # a window that is opened anew asks nothing twice
+            page.reload()
+            until(page, "document.body.dataset.ready === 'yes' && document.body.dataset.done === '6'")
+    assert Counter(v.voter for v in found(folder)) == dict.fromkeys(names, 6)
+    assert len({(v.voter, v.what, v.question) for v in found(folder)}) == 12
+    assert len({v.what for v in found(folder)}) == 6  # the second voter was asked what the first was not
+    assert [path.name for path in folder.parent.iterdir()] == ["first"]
+
+
+def test_a_killed_server_loses_nothing_shown_and_the_page_sends_the_rest(browser: "Browser", tmp_path: Path) -> None:
+    folder = make_contest(tmp_path / "run")
+    context = browser.new_context()
+    with process(tmp_path / "run", "--port", "0") as (child, url):
+        page = begin(context, url, "Anna")
+        for i in range(5):
+            press(page, "ArrowRight", i + 1)
+        child.send_signal(signal.SIGKILL)
+        child.wait(20)
+    assert len(found(folder)) == 5
+    page.keyboard.press("ArrowLeft")
+    until(page, "!byId('again').hidden")
+    told = "The voting server does not answer. What you said last is kept here, and is sent again until it does."
+    assert page.inner_text("#problem") == told
+    assert page.inner_text("#count") == "5 of 24 answers"
+    with served(folder, urlsplit(url).port or 0) as again:
+        assert again == url
+        page.reload()  # even so
+        until(page, "document.body.dataset.done === '6' && document.body.dataset.ready === 'yes'")
+        assert page.is_hidden("#told")
+        press(page, "t", 7)
+    context.close()
+    assert [v.choice for v in found(folder)] == ["right"] * 5 + ["left", "tie"]
+
+
+def test_a_packed_folder_gives_a_file_that_comes_in_once(browser: "Browser", tmp_path: Path) -> None:
+    folder = make_contest(tmp_path / "run", prompts=["a red ball", *NASTY[:3]])
+    vote_pack.pack(Booth(contest.read(folder)), tmp_path / "packed")
+    with window(browser) as context:
+        page = begin(context, (tmp_path / "packed" / "index.html").as_uri(), "Anna/✓")
+        for i in range(5):
+            press(page, KEYS[i % 4], i + 1)
+        page.reload()
+        until(page, "document.body.dataset.ready === 'yes' && document.body.dataset.done === '5'")
+        press(page, "u", 4)
+        press(page, "ArrowRight", 5)
+        page.click("#enough")
+        with page.expect_download() as saved:
+            page.click("#end .download")
+        assert saved.value.suggested_filename == "votes-Anna_.jsonl"
+        file = tmp_path / "votes-Anna_.jsonl"
+        saved.value.save_as(file)
+        assert not [name for name in CONTESTANTS if name in file.read_text() or name in page.content()]
+        other = begin(context, (tmp_path / "packed" / "index.html").as_uri(), "Ben")
+        assert other.inner_text("#count") == "0 of 24 answers"
+    assert votes.import_votes(folder, file) == votes.Imported(7, 0)
+    assert votes.import_votes(folder, file) == votes.Imported(0, 7)
+    assert [v.choice for v in votes.standing(found(folder))] == ["left", "right", "tie", "tie", "right"]
+    assert {v.voter for v in found(folder)} == {"Anna/✓"}
+    assert Booth(contest.read(folder)).next("Anna/✓") is not None
+
+
+def test_a_packed_folder_asks_everything_with_balanced_sides(browser: "Browser", tmp_path: Path) -> None:
+    folder = make_contest(tmp_path / "run")
+    booth = Booth(contest.read(folder))
+    vote_pack.pack(booth, tmp_path / "packed")
+    with window(browser) as context:
+        page = context.new_page()
+        page.goto((tmp_path / "packed" / "index.html").as_uri())
+        orders = set()
+        for voter in ("Anna", "Ben", "Eve", "Kim"):
+            asked = page.evaluate(
+                """async (voter) => {
+                  const asked = [];
+                  for (let { task } = await booth.ask("start", { voter }); task;) {
+                    asked.push([task.item, task.question]);
+                    const told = { voter, id: new_id(), item: task.item, question: task.question, choice: "left" };
+                    ({ task } = await booth.ask("vote", told));
+                  }
+                  return asked;
+                }""",
+                voter,
+            )
+            assert len(asked) == 24
+            items = [booth.blind.items[item] for item, _ in asked[::2]]
+            assert set(Counter((i.comparison.a, i.comparison.b, i.left) for i in items).values()) == {2}
+            orders.add(str(asked))
+        assert len(orders) == 4
+
+
+def test_prompts_of_any_kind_appear_as_text(browser: "Browser", tmp_path: Path) -> None:
+    folder = make_contest(tmp_path, contestants=CONTESTANTS[:2], prompts=NASTY)
+    with served(folder) as url, window(browser) as context:
+        page = begin(context, url, NASTY[1][:100])
+        assert page.inner_text("#voter") == " ".join(NASTY[1][:100].split())
+        seen = set()
+        for i in range(8):
+            seen.add(page.evaluate("byId('prompt').textContent"))
+            assert page.locator(".prompt img, .prompt script, .prompt b, #voter *").count() == 0
+            for width in (390, 1280):
+                page.set_viewport_size({"width": width, "height": 800})
+                assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+                box = page.locator(".answers").bounding_box()
+                assert box
+                assert box["y"] + box["height"] <= 800
+            press(page, "ArrowLeft", i + 1)
+        assert seen == set(NASTY)
+        assert page.title() == "rushes vote"
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (390, "dark"), (1280, "dark"), (1280, "light")])
+def test_it_is_readable_at_any_width_and_in_the_dark(
+    browser: "Browser", tmp_path: Path, width: int, scheme: Any
+) -> None:
+    folder = make_contest(tmp_path, contestants=CONTESTANTS[:2], prompts=["a red ball"])
+    size = {"width": width, "height": 800}
+    with served(folder) as url, window(browser, viewport=size, color_scheme=scheme) as context:
+        page = context.new_page()
+        page.goto(url)
+        for selector in ("#ask h1", "#ask .note", "#who button", "#name"):
+            assert page.evaluate(CONTRAST, selector) >= 4.5, (selector, scheme)
+        page.fill("#name", "Anna")
+        page.press("#name", "Enter")
+        until(page, "document.body.dataset.ready === 'yes'")
+        press(page, "ArrowLeft", 1)
+        page.evaluate("tell('something went wrong', true)")
+        selectors = (
+            "#problem",
+            "#which",
+            "#question",
+            "#meaning",
+            "#prompt",
+            "#prompt-title",
+            "#count",
+            "#taken",
+            "kbd",
+        )
+        for selector in (*selectors, ".answers button", ".tools button", "#voter", "#change"):
+            assert page.evaluate(CONTRAST, selector) >= 4.5, (selector, scheme)
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        left, right = (page.locator(side).bounding_box() for side in ("#left", "#right"))
+        assert left
+        assert right
+        assert (left["y"], left["width"]) == (right["y"], right["width"])
+        assert left["x"] + left["width"] <= right["x"]
+
+
+def test_a_video_that_does_not_play_can_be_skipped(browser: "Browser", tmp_path: Path) -> None:
+    folder = make_contest(tmp_path, contestants=CONTESTANTS[:2], prompts=["a", "b"])
+    first = Booth(contest.read(folder)).next("Anna")
+    assert first is not None
+    c = first.item.comparison
+    (folder / "samples" / f"{first.item.right}-s0" / f"{c.prompt:02}.mp4").write_text("no video")
+    with served(folder) as url, window(browser) as context:
+        page = context.new_page()
+        page.goto(url)
+        page.fill("#name", "Anna")
+        page.press("#name", "Enter")
+        until(page, "byId('problem').textContent === 'The right video cannot be played here: skip this pair.'")
+        page.keyboard.press("ArrowLeft")
+        page.keyboard.press("s")
+        until(page, "document.body.dataset.ready === 'yes'")
+        assert page.is_hidden("#told")
+        press(page, "ArrowLeft", 1)
+        press(page, "ArrowLeft", 2)
+        assert page.inner_text("#summary").startswith("2 of 4 answers are given and kept. You skipped some")
+    assert {v.prompt for v in found(folder)} == {1 - c.prompt}

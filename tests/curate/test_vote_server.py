@@ -1,0 +1,291 @@
+"""The voting server: who is let in, what a reply may say, that a vote it took is on the disk, and the command around it."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from curate import contest, vote_server, votes
+from curate.booth import Booth
+from curate.errors import UsageError
+from tests.curate.contests import CONTESTANTS, make_contest, served
+from tests.curate.test_votes import sealed, write_lines
+from tests.project import Rushes, environment
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("served") / "run"
+    make_contest(made)
+    return made
+
+
+@pytest.fixture(scope="module")
+def url(run: Path) -> Iterator[str]:
+    with served(run / "ablate" / "first") as found:
+        yield found
+
+
+def ask(
+    url: str, path: str = "", body: Any = None, method: str | None = None, **headers: str | None
+) -> tuple[int, dict[str, str], bytes]:
+    """One request as the page makes it, but for the headers given; the status, headers and body of the reply."""
+    parts = urlsplit(url)
+    sent: dict[str, str | None] = {"Host": parts.netloc}
+    if body is not None:
+        sent |= {"Origin": f"http://{parts.netloc}", "Content-Type": "application/json"}
+    sent |= {name.replace("_", "-"): value for name, value in headers.items()}
+    data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+    connection = HTTPConnection("127.0.0.1", parts.port or 0, timeout=20)
+    where = path if path.startswith("/") else parts.path + path
+    connection.putrequest(method or ("GET" if data is None else "POST"), where, skip_host=True)
+    for name, value in sent.items():
+        if value is not None:
+            connection.putheader(name, value)
+    if data is not None:
+        connection.putheader("Content-Length", str(len(data)))
+    connection.endheaders(data)
+    reply = connection.getresponse()
+    found = reply.status, {k.lower(): v for k, v in reply.getheaders()}, reply.read()
+    connection.close()
+    return found
+
+
+def say(url: str, act: str, voter: str = "Anna", **more: Any) -> dict[str, Any]:
+    status, _, body = ask(url, act, {"voter": voter, "id": uuid.uuid4().hex, **more})
+    assert status == 200, body
+    found: dict[str, Any] = json.loads(body)
+    return found
+
+
+def test_all_that_a_voter_is_told_names_no_contestant(url: str, run: Path) -> None:
+    names, voter = [name.encode() for name in CONTESTANTS] + [b"samples", b"motion"], uuid.uuid4().hex
+    state = say(url, "start", voter)
+    n = 0
+    while task := state["task"]:
+        told = [json.dumps(state).encode()]
+        for side in ("left", "right"):
+            status, headers, body = ask(url, task[side])
+            assert (status, headers["content-type"]) == (200, "video/mp4")
+            assert not {"etag", "last-modified"} & set(headers)
+            told += [json.dumps(headers).encode()]
+            assert body in [path.read_bytes() for path in run.rglob("*.mp4")]
+        assert not [name for name in names if any(name in said for said in told)]
+        state = say(url, "vote", voter, item=task["item"], question=task["question"], choice="tie")
+        n += 1
+    assert (n, state["done"], state["total"]) == (24, 24, 24)
+
+
+def test_a_part_of_a_video_can_be_asked_for(url: str) -> None:
+    task = say(url, "start", uuid.uuid4().hex)["task"]
+    whole = ask(url, task["left"])[2]
+    status, headers, body = ask(url, task["left"], Range="bytes=100-199")
+    assert (status, body) == (206, whole[100:200])
+    assert headers["content-range"] == f"bytes 100-199/{len(whole)}"
+
+
+def test_every_reply_is_dressed(url: str) -> None:
+    for path in ("", "vote.js", "nothing", "/elsewhere"):
+        headers = ask(url, path)[1]
+        assert headers["content-security-policy"].startswith("default-src 'none'; script-src 'self';")
+        assert "frame-ancestors 'none'" in headers["content-security-policy"]
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["cache-control"] == "no-store"
+        assert not [name for name in headers if name.startswith("access-control") or name == "server"]
+
+
+VOTE = {"voter": "Mallory", "item": "0" * 24, "question": "quality", "choice": "left", "id": "x"}
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "body", "status"),
+    [
+        pytest.param("/", {}, None, 403, id="no token"),
+        pytest.param("/0123456789abcdef01234567/", {}, None, 403, id="wrong token"),
+        pytest.param("/0123456789abcdef01234567/start", {}, VOTE, 403, id="vote with a wrong token"),
+        pytest.param("", {"Host": "evil.example"}, None, 403, id="foreign host"),
+        pytest.param("", {"Host": "127.0.0.1.evil.example:80"}, None, 403, id="host that looks like ours"),
+        pytest.param("", {"Host": None}, None, 400, id="no host"),
+        pytest.param("start", {"Host": "evil.example", "Origin": "http://evil.example"}, VOTE, 403, id="rebinding"),
+        pytest.param("start", {"Origin": "http://evil.example"}, VOTE, 403, id="foreign origin"),
+        pytest.param("start", {"Origin": "null"}, VOTE, 403, id="origin of a file"),
+        pytest.param("start", {"Origin": None}, VOTE, 403, id="no origin"),
+        pytest.param("start", {"Content-Type": "text/plain"}, VOTE, 415, id="a form's content type"),
+        pytest.param("start", {}, b"{", 400, id="no JSON"),
+        pytest.param("start", {}, b"[" * 50_000, 400, id="nesting"),
+        pytest.param("start", {}, [1], 400, id="no object"),
+        pytest.param("start", {}, {"voter": "x" * 10_000}, 400, id="long name"),
+        pytest.param("start", {}, {"voter": ["x"]}, 400, id="name that is none"),
+        pytest.param("start", {}, {"voter": "x", "pad": "x" * 2**16}, 413, id="large"),
+        pytest.param("vote", {}, VOTE, 400, id="unknown item"),
+        pytest.param("vote", {}, VOTE | {"item": {}}, 400, id="item that is none"),
+        pytest.param("vote", {}, VOTE | {"choice": "undone"}, 400, id="choice that the page does not have"),
+        pytest.param("vote", {}, VOTE | {"question": []}, 400, id="question that is none"),
+        pytest.param("video/../../contest.json", {}, None, 404, id="path"),
+        pytest.param("video/..%2f..%2fcontest.json/left", {}, None, 404, id="encoded path"),
+        pytest.param("..%2fcontest.json", {}, None, 404, id="encoded path of the page"),
+        pytest.param("video/000000000000000000000000/left", {}, None, 404, id="unknown video"),
+        pytest.param("vote.key", {}, None, 404, id="the key"),
+        pytest.param("votes.jsonl", {}, None, 404, id="the votes"),
+        pytest.param("start", {}, None, 405, id="a vote by GET"),
+    ],
+)
+def test_nobody_else_is_let_in(
+    url: str, run: Path, path: str, headers: dict[str, str | None], body: Any, status: int
+) -> None:
+    before = votes.read(run / "ablate" / "first" / votes.FILE)
+    found, _, said = ask(url, path, body, **headers)
+    assert (found, b"Traceback" in said, b"everything" in said) == (status, False, False)
+    assert votes.read(run / "ablate" / "first" / votes.FILE) == before
+
+
+def test_a_path_outside_by_any_spelling_is_refused(url: str) -> None:
+    for trick in ("../contest.json", "%2e%2e/contest.json", "..;/contest.json", "video/%00/left", "./../../"):
+        assert ask(url, trick)[0] in (400, 403, 404)
+
+
+def test_a_tunnel_may_have_another_port(url: str) -> None:
+    assert ask(url, Host="localhost:9999")[0] == 200
+    body = {"voter": "Anna"}
+    assert ask(url, "start", body, Host="localhost:9999", Origin="http://localhost:9999")[0] == 200
+
+
+def test_an_answer_that_comes_twice_counts_once_and_undo_takes_it_back(url: str, run: Path) -> None:
+    voter = uuid.uuid4().hex
+    task, id = say(url, "start", voter)["task"], uuid.uuid4().hex
+    answer = {"voter": voter, "id": id, "item": task["item"], "question": "quality", "choice": "right"}
+    for _ in range(2):
+        state = json.loads(ask(url, "vote", answer)[2])
+        assert (state["done"], state["task"]["question"]) == (1, "prompt")
+    state = say(url, "undo", voter)
+    assert (state["done"], state["task"]) == (0, task)
+    mine = [v.choice for v in votes.read(run / "ablate" / "first" / votes.FILE).votes if v.voter == voter]
+    assert mine == ["right", "undone"]
+
+
+def test_a_full_disk_is_no_vote(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    task = say(url, "start", "Zoe")["task"]
+    with monkeypatch.context() as patched:
+        patched.setattr(votes, "_write", full)
+        status, _, body = ask(url, "vote", VOTE | {"voter": "Zoe", "item": task["item"]})
+    assert status == 507
+    assert "No space left on device; the vote was not taken" in json.loads(body)["error"]
+    assert say(url, "start", "Zoe")["task"] == task
+
+
+def test_votes_that_come_in_meanwhile_count(url: str, run: Path) -> None:
+    folder = run / "ablate" / "first"
+    task = say(url, "start", "Kim")["task"]
+    other = Booth(contest.read(folder))
+    other.vote("Kim", task["item"], "quality", "left", uuid.uuid4().hex)
+    assert say(url, "start", "Kim")["task"]["question"] == "prompt"
+
+
+@contextmanager
+def process(run: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """`rushes vote` as a process of its own, and the address it prints."""
+    command = [sys.executable, "-c", "from curate.cli import main; main()", "vote", str(run), "--no-browser", *options]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=environment(), **pipes) as child:
+        try:
+            assert child.stdout is not None
+            line = child.stdout.readline()
+            found = re.fullmatch(r"vote at (http://127\.0\.0\.1:\d+/[0-9a-f]{24}/)\n", line)
+            assert found, line + child.stderr.read() if child.stderr else ""
+            yield child, found[1]
+        finally:
+            child.kill()
+
+
+def test_a_kill_loses_nothing_that_was_taken_and_ctrl_c_sums_up(tmp_path: Path) -> None:
+    folder = make_contest(tmp_path / "run")
+    taken = 0
+    with process(tmp_path / "run", "--port", "0") as (child, url):
+        task = say(url, "start")["task"]
+        for _ in range(5):
+            state = say(url, "vote", item=task["item"], question=task["question"], choice="left")
+            task, taken = state["task"], state["done"]
+        child.send_signal(signal.SIGKILL)
+        child.wait(20)
+    assert taken == 5 == len(votes.read(folder / votes.FILE).votes)
+    port = str(urlsplit(url).port)
+    with process(tmp_path / "run", "--port", port) as (child, again):
+        assert again == url  # an open page finds it
+        assert say(url, "start")["task"] == task
+        say(url, "vote", item=task["item"], question=task["question"], choice="left")
+        child.send_signal(signal.SIGINT)
+        out, err = child.communicate(timeout=20)
+    assert (child.returncode, err) == (0, "")
+    assert f"{folder / votes.FILE}: 6 votes of 1 voter" in out
+    assert f"rushes report {tmp_path / 'run'}" in out
+
+
+def test_a_run_that_cannot_be_voted_on_is_one_sentence(rushes: Rushes, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    done = rushes("vote", "run", cwd=tmp_path)
+    assert (done.code, done.err) == (2, "rushes: run has no ablation yet; rushes ablate run makes one\n")
+    folder = make_contest(tmp_path / "run", prompts=["a"])
+    (folder / "samples" / "everything-s0" / "00.mp4").unlink()
+    (folder / "samples" / "motion-25-s0" / "00.mp4").unlink()
+    done = rushes("vote", "run", cwd=tmp_path)
+    assert done.code == 2
+    assert "has no two videos to compare yet; rushes ablate run goes on with it" in done.err
+    done = rushes("vote", "run", "--import", "nothing.jsonl", cwd=tmp_path)
+    assert (done.code, done.err) == (2, "rushes: nothing.jsonl cannot be read: No such file or directory\n")
+
+
+def test_files_of_votes_come_in_by_the_command(rushes: Rushes, tmp_path: Path) -> None:
+    folder = make_contest(tmp_path / "run")
+    files = [write_lines(tmp_path / f"{voter}.jsonl", sealed(folder, voter)) for voter in ("Anna", "Ben")]
+    files[1].write_bytes(files[1].read_bytes()[:-9])
+    options = [part for file in files for part in ("--import", file.name)]
+    done = rushes("vote", "run", *options, cwd=tmp_path)
+    assert done.code == 0, done.err
+    assert done.out.splitlines() == [
+        "Anna.jsonl: 12 new votes",
+        "Ben.jsonl: 11 new votes",
+        f"{folder / votes.FILE}: 23 votes of 2 voters",
+        "what they say:  rushes report run",
+    ]
+    assert done.err.startswith("rushes: Ben.jsonl, line 12 was not written to its end and is left out")
+    done = rushes("vote", "run", *options[:2], cwd=tmp_path)
+    assert done.out.startswith("Anna.jsonl: 0 new votes, 12 were there already\n")
+
+
+def test_packing_spares_what_is_not_ours(rushes: Rushes, run: Path, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "one.jpg").write_bytes(b"x")
+    done = rushes("vote", run, "--static", "photos", cwd=tmp_path)
+    assert (done.code, [*(tmp_path / "photos").iterdir()]) == (2, [tmp_path / "photos" / "one.jpg"])
+    assert "'photos' holds something else already; name a folder that is new or empty" in done.err
+    for _ in range(2):
+        done = rushes("vote", run, "--static", "packed", cwd=tmp_path)
+        assert done.code == 0, done.err
+        assert done.out.startswith("packed/index.html: 12 comparisons, ")
+    told = [path.read_bytes() for path in (tmp_path / "packed").iterdir() if path.is_file()]
+    told += [path.name.encode() for path in (tmp_path / "packed").rglob("*")]
+    assert not [name for name in CONTESTANTS if any(name.encode() in said for said in told)]
+
+
+def test_a_port_that_is_taken_is_told_and_the_default_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    with vote_server.listen(0) as busy:
+        port = busy.getsockname()[1]
+        with pytest.raises(UsageError, match=f"port {port} cannot be used .*; --port 0 takes a free one"):
+            vote_server.listen(port)
+        monkeypatch.setattr(vote_server, "PORT", port)
+        with vote_server.listen(None) as other:
+            assert other.getsockname()[0] == "127.0.0.1"
+            assert other.getsockname()[1] != port

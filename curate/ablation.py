@@ -11,16 +11,18 @@ RUN/ablate/NAME/
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from curate import store
+from curate import elo, store, voters, votes
 from curate.ablation_plan import Arm, Axis, Grid, digest_of
 from curate.ablation_verdict import AxisAnswer, answer, as_json, judge
 from curate.errors import UsageError, nearest
 
+QUESTIONS = {"quality": "visual quality", "prompt": "prompt following"}
+"""What voters are asked, as in SVD (appendix E)."""
 PLAN, ANSWER, CONTEST = "plan.json", "answer.json", "contest.json"
 LIMITS = (
     "The answer holds for this recipe, these steps and these clips: a larger model, a longer training or other footage may answer otherwise. "
@@ -81,6 +83,8 @@ class Ablation:
         answers = answer(judged, losses)
         elsewhere = judge(self.arms, self.losses("elsewhere")) if self.plan["elsewhere"] else []
         away = {one.arm.name: one.to_all.mean for one in elsewhere}
+        people = self.people()
+        answers = [_by_people(one, people, self.arms) for one in answers]
         made = as_json(judged, answers)
         for row in made["arms"]:
             row["elsewhere"] = away.get(row["arm"])
@@ -88,20 +92,62 @@ class Ablation:
         done = len(self.judged)
         seconds = sum(told["seconds"] for told in self.judged.values())
         cost = {"trainings": len(self.trainings), "done": done, "steps_s": seconds, "steps": self.plan["steps"]}
-        return {
-            "name": self.name,
-            **made,
-            "keep": rules_of(answers),
-            "limits": LIMITS,
-            "cost": cost,
-            "notes": self.plan["notes"],
-        }
+        told = {"keep": rules_of(answers), "people": people, "limits": LIMITS, "cost": cost, "notes": self.plan["notes"]}
+        return {"name": self.name, **made, **told}
+
+    def people(self) -> list[dict[str, Any]]:
+        """What voters preferred, by axis and question, as plain values: ratings, who is told apart, votes still needed, how far voters agree."""
+        found = votes.read(self.folder / votes.FILE)
+        standing = votes.standing(found.votes)
+        flags = voters.flags((vote.voter, vote.choice) for vote in standing)
+        told = []
+        for axis in self.plan["axes"]:
+            for question, words in QUESTIONS.items():
+                own = [vote for vote in standing if (vote.group, vote.question) == (axis, question)]
+                if own:
+                    seen = {vote.voter for vote in own}
+                    flagged = [f"{voter}: {why}." for voter, why in flags.items() if voter in seen]
+                    told.append({"axis": axis, "question": words, **_opinion(own, [*found.troubles, *flagged])})
+        return told
 
     def _scores(self, name: str) -> dict[str, float]:
         """Means over the seeds of what was measured of an arm's samples."""
         arm = next(arm for arm in self.arms if arm.name == name)
         told = [self.judged[subset, seed]["scores"] for seed, subset in enumerate(arm.subsets)]
         return {key: sum(one[key] for one in told) / len(told) for key in told[0] if all(key in one for one in told)}
+
+
+def _opinion(own: Sequence[votes.Vote], troubles: Sequence[str]) -> dict[str, Any]:
+    """Of the votes on one axis by one question."""
+    games = [elo.Game(*game) for game in votes.games(own)]
+    found, needed, agreed = elo.ratings(games), elo.votes_needed(games), voters.agreement(games)
+    apart = [asdict(one) for one in elo.differences(games) if one.apart]
+    if apart:
+        said = "; ".join(f"{one['a']} is preferred to {one['b']}" for one in apart)
+    else:
+        said = f"nobody is told apart yet, {found[0].contestant} leads"
+        said += f"; about {needed} more votes between the two leaders would" if needed else ""
+    said = f"{len(games)} votes of {len({game.voter for game in games})} voters: {said}."
+    if agreed.alpha is not None:
+        said += f" Where voters saw the same pair, {agreed.equal:.0%} of their answers agree (Krippendorff's alpha {agreed.alpha:.2f})."
+    return {"ratings": [asdict(one) for one in found], "apart": apart, "needed": needed, "said": " ".join([said, *troubles])}
+
+
+def _by_people(one: AxisAnswer, people: Sequence[Mapping[str, Any]], arms: Sequence[Arm]) -> AxisAnswer:
+    """People's answer in the place of the losses', where their votes on visual quality tell the leader and `all` apart."""
+    told = next((t for t in people if (t["axis"], t["question"]) == (one.axis, QUESTIONS["quality"])), None)
+    if told is None:
+        return one
+    first = told["ratings"][0]["contestant"]
+    pairs = {(pair["a"], pair["b"]) for pair in told["apart"]}
+    if first == "all" and one.rule is not None and ("all", one.arm) in pairs:
+        why = f"people preferred dropping nothing to {one.arm}, which the held-out loss would have chosen ({one.why})"
+        return AxisAnswer(one.axis, 0.0, None, "all", why)
+    if (first, "all") in pairs:
+        arm = next(arm for arm in arms if arm.name == first)
+        why = f"people preferred {first} to dropping nothing in visual quality; by held-out loss: {one.why}"
+        return AxisAnswer(one.axis, arm.level, arm.rule, first, why)
+    return one
 
 
 def folder_of(run: str, name: str) -> Path:

@@ -20,7 +20,7 @@ def ablations(run: Run, folder: str) -> list[dict[str, Any]]:
     for name in ablation.names_of(run.root):
         try:
             opened = Ablation.open(run.root, name)
-            told = {**opened.verdict(), "people": opened.people(), "problem": None}
+            told = {**opened.verdict(), "problem": None}
         except (RushesError, KeyError, TypeError, ValueError) as error:
             found.append({"name": name, "problem": f"{name} cannot be shown: {' '.join(str(error).split())}"})
             continue

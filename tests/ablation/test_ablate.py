@@ -21,7 +21,7 @@ from tests.project import SMALLEST_RECIPE, Rushes, environment, moving
 PIPELINE = """\
 run: run
 sources: footage
-scan: {min_clip_s: 1.0, max_clip_s: 1.0, workers: 1}
+scan: {min_clip_s: 0.5, max_clip_s: 1.0, thumb_fps: 4, workers: 1}
 measure:
   - {use: tests.curate.stages.Brightness, workers: 1}
   - {use: filters.Motion, workers: 1}

@@ -1,0 +1,222 @@
+"""Elo ratings of contestants from pairwise votes, as published with SVD, with intervals that hold what chance the votes had.
+
+SVD (arXiv 2311.15127, appendix E): everybody starts at 1000; before a game the expected score of 1 against 2 is E1 = 1/(1+10^((R2-R1)/400)),
+after it R1' = R1 + K(S1-E1) with K = 1, S1 being the score (1, 0, or 0.5 for a tie); the rating is the mean over 1,000 random orders of the
+games. Unit: Elo points.
+
+What a rating is of. With K = 1 a game moves a rating by less than a point, so over the few hundred games that people play it gets nowhere near
+the strength behind it (which Bradley-Terry estimates: `curate.bradley_terry`). It estimates its own expectation: the mean rating that these
+contestants would have after as many games between the same pairs, over other votes, items and orders. That is what the intervals are of. Such
+ratings compare contestants who met the same opponents about as often, as planned comparisons do. Where they did not, whoever met the weak is
+rated too high until the ratings have settled, some thousand games on, and Bradley-Terry is the one to trust.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+
+from curate.bradley_terry import bradley_terry, strengths
+from curate.games import START, Game, Table, design_effect, groups
+from curate.replays import ADDED, K, Replays
+
+__all__ = [
+    "ORDERS",
+    "START",
+    "Difference",
+    "Game",
+    "K",
+    "Rating",
+    "bradley_terry",
+    "differences",
+    "elo_of",
+    "expected",
+    "groups",
+    "ratings",
+    "votes_for",
+    "votes_needed",
+]
+
+ORDERS = 1000
+"""Random orders of the games (SVD, appendix E)."""
+
+POWER = 0.8
+"""Chance that the votes asked for do tell two apart who are what they look like (Cohen, Statistical Power Analysis, 1988)."""
+
+
+@dataclass(frozen=True)
+class Rating:
+    """A contestant's rating, in Elo points.
+
+    Attributes:
+        contestant: Its name.
+        elo: Mean over the orders.
+        low: Lower end of the interval of the expected rating after as many games.
+        high: Upper end.
+        games: Games it was in.
+        wins: Those it won.
+        ties: Those it tied.
+        bradley_terry: Its strength, mean START; None where scikit-learn is missing.
+        bradley_terry_low: Lower end of the interval of the strength.
+        bradley_terry_high: Upper end.
+    """
+
+    contestant: str
+    elo: float
+    low: float
+    high: float
+    games: int
+    wins: int
+    ties: int
+    bradley_terry: float | None
+    bradley_terry_low: float | None = None
+    bradley_terry_high: float | None = None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """By how much `a` is rated above `b`, in Elo points, 0 or more, and the interval of that."""
+
+    a: str
+    b: str
+    elo: float
+    low: float
+    high: float
+
+    @property
+    def apart(self) -> bool:
+        """Whether the interval excludes "no difference"."""
+        return self.low > 0 or self.high < 0
+
+
+def expected(a: float, b: float) -> float:
+    """The score, 0 to 1, that a rating of `a` lets one expect against one of `b`: 1/(1+10^((b-a)/400))."""
+    return 1 / (1 + math.pow(10, (b - a) / 400))
+
+
+def elo_of(games: Sequence[Game]) -> dict[str, float]:
+    """Ratings after one pass over the games in the given order: the published formula and nothing else."""
+    elo: dict[str, float] = {}
+    for game in games:
+        a, b = elo.setdefault(game.a, START), elo.setdefault(game.b, START)
+        gain = K * (game.score - expected(a, b))
+        elo[game.a], elo[game.b] = a + gain, b - gain
+    return elo
+
+
+def ratings(games: Sequence[Game], *, orders: int = ORDERS, seed: int = 0, confidence: float = 0.95) -> list[Rating]:
+    """Ratings with intervals, best first; none without games.
+
+    What an interval is of says the top of this file, how it is made and why so `curate.replays`. The same votes and seed give the same numbers,
+    in whatever order the votes come. Without scikit-learn there are no Bradley-Terry strengths, and all else is the same.
+    """
+    table = Table.of(games)
+    if not table.names:
+        return []
+    point_C, low_C, high_C = Replays.of(table, orders, seed).intervals(np.eye(len(table.names)), confidence)
+    try:
+        beside = {s.contestant: (s.elo, s.low, s.high) for s in strengths(games, confidence=confidence)}
+    except ImportError:
+        beside = {}
+    count = len(table.names)
+    won_C = np.bincount(table.a[table.score == 1], minlength=count)
+    won_C += np.bincount(table.b[table.score == 0], minlength=count)
+    tied = table.score == 0.5
+    tied_C = np.bincount(np.concatenate([table.a[tied], table.b[tied]]), minlength=count)
+    found = [
+        Rating(
+            name,
+            float(point_C[i]),
+            float(low_C[i]),
+            float(high_C[i]),
+            int(table.played[i]),
+            int(won_C[i]),
+            int(tied_C[i]),
+            *beside.get(name, (None, None, None)),
+        )
+        for i, name in enumerate(table.names)
+    ]
+    return sorted(found, key=lambda r: (-r.elo, r.contestant))
+
+
+def differences(
+    games: Sequence[Game],
+    *,
+    orders: int = ORDERS,
+    seed: int = 0,
+    confidence: float = 0.95,
+    together: bool = True,
+) -> list[Difference]:
+    """The difference of each two contestants, from the replays that `ratings` is made of; largest first.
+
+    Two intervals of `ratings` can overlap although the two are apart, for what one wins the other loses; the difference has its own interval.
+    With `together` the intervals are wide enough that all of them hold at once with this confidence (the quantile of the largest deviation over
+    the pairs, in standard deviations; Westfall & Young, Resampling-Based Multiple Testing, 1993), so that of contestants who do not differ at
+    all, however many, somebody comes out ahead in one case of twenty; without it each holds for itself. Pairs without a link of games between
+    them (`groups`) are left out, for nothing is known about them.
+    """
+    table = Table.of(games)
+    pairs = np.argwhere(np.triu(table.group[:, None] == table.group, 1)).tolist()
+    if not pairs:
+        return []
+    every_CC = np.eye(len(table.names))
+    contrasts_PC = np.array([every_CC[i] - every_CC[j] for i, j in pairs])
+    ends = Replays.of(table, orders, seed).intervals(contrasts_PC, confidence, together=together)
+    found = []
+    for (i, j), point, low, high in zip(pairs, *(end_P.tolist() for end_P in ends), strict=True):
+        a, b = table.names[i], table.names[j]
+        found.append(Difference(a, b, point, low, high) if point >= 0 else Difference(b, a, -point, -high, -low))
+    return sorted(found, key=lambda d: (-d.elo, d.a, d.b))
+
+
+def votes_for(wins: float, losses: float, *, confidence: float = 0.95, power: float = POWER) -> float:
+    """Votes that it takes to tell two contestants apart of whom one wins and loses these shares of them, the rest being ties.
+
+    (z_a sqrt(w+l) + z_b sqrt(w+l-(w-l)^2))^2 / (w-l)^2, z_a and z_b the normal quantiles of confidence (two-sided) and power: the sample size
+    of McNemar's test (Connor, Sample size for testing differences in proportions for the paired-sample design, Biometrics 43, 1987). Infinite
+    where wins and losses are equal.
+    """
+    untied, lead = wins + losses, wins - losses
+    if lead == 0:
+        return math.inf
+    z_a, z_b = NormalDist().inv_cdf((1 + confidence) / 2), NormalDist().inv_cdf(power)
+    return float((z_a * math.sqrt(untied) + z_b * math.sqrt(max(0.0, untied - lead**2))) ** 2 / lead**2)
+
+
+def votes_needed(
+    games: Sequence[Game],
+    *,
+    orders: int = ORDERS,
+    seed: int = 0,
+    confidence: float = 0.95,
+    power: float = POWER,
+) -> int | None:
+    """How many more votes between the two best-rated contestants would tell them apart, if the votes go on as they went; 0: they are apart.
+
+    Apart is what `differences` says of the two by themselves (`together=False`). Else `votes_for` the shares in which one beat the other so far,
+    with two wins for either added (Agresti & Coull, 1998: a lead of 2:0 promises little), times `design_effect`, less the votes they had.
+    Games with third contestants help as well and are left out here, so it rather asks for too many. None where nothing can be said: no games,
+    the two never met, or won equally often. An estimate from few votes is itself uncertain by a factor of several; ask again on the way.
+    """
+    table = Table.of(games)
+    if not table.names:
+        return None
+    replays = Replays.of(table, orders, seed)
+    first, second = np.argsort(-replays.played.mean(axis=0), kind="stable")[:2]
+    if table.group[first] != table.group[second]:
+        return None
+    every_CC = np.eye(len(table.names))
+    contrast_1C = (every_CC[first] - every_CC[second])[None]
+    _, low_1, high_1 = replays.intervals(contrast_1C, confidence)
+    if low_1[0] > 0 or high_1[0] < 0:
+        return 0
+    met_G = (table.a == min(first, second)) & (table.b == max(first, second))
+    met, wins, losses = (int(x.sum()) for x in (met_G, table.score[met_G] == 1, table.score[met_G] == 0))
+    if not met:
+        return None
+    smoothed = votes_for((wins + 2) / (met + ADDED), (losses + 2) / (met + ADDED), confidence=confidence, power=power)
+    if math.isinf(smoothed):
+        return None
+    return max(1, math.ceil(smoothed * design_effect(table)) - met)

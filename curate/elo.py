@@ -5,7 +5,7 @@ after it R1' = R1 + K(S1-E1) with K = 1, S1 being the score (1, 0, or 0.5 for a 
 games. Unit: Elo points.
 
 What a rating is of. With K = 1 a game moves a rating by less than a point, so over the few hundred games that people play it gets nowhere near
-the strength behind it (which Bradley-Terry estimates: `curate.bradley_terry`). It estimates its own expectation: the mean rating that these
+the strength behind it (which Bradley-Terry estimates: voting/bradley_terry.py). It estimates its own expectation: the mean rating that these
 contestants would have after as many games between the same pairs, over other votes, items and orders. That is what the intervals are of. Such
 ratings compare contestants who met the same opponents about as often, as planned comparisons do. Where they did not, whoever met the weak is
 rated too high until the ratings have settled, some thousand games on, and Bradley-Terry is the one to trust.
@@ -18,9 +18,9 @@ from statistics import NormalDist
 
 import numpy as np
 
-from curate.bradley_terry import bradley_terry, strengths
-from curate.games import START, Game, Table, design_effect, groups
-from curate.replays import ADDED, K, Replays
+from curate.voting.bradley_terry import bradley_terry, strengths
+from curate.voting.games import START, Game, Table, design_effect, groups
+from curate.voting.replays import ADDED, K, Replays
 
 __all__ = [
     "ORDERS",
@@ -109,7 +109,7 @@ def elo_of(games: Sequence[Game]) -> dict[str, float]:
 def ratings(games: Sequence[Game], *, orders: int = ORDERS, seed: int = 0, confidence: float = 0.95) -> list[Rating]:
     """Ratings with intervals, best first; none without games.
 
-    What an interval is of says the top of this file, how it is made and why so `curate.replays`. The same votes and seed give the same numbers,
+    What an interval is of says the top of this file, how it is made and why so voting/replays.py. The same votes and seed give the same numbers,
     in whatever order the votes come. Without scikit-learn there are no Bradley-Terry strengths, and all else is the same.
     """
     table = Table.of(games)

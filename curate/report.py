@@ -20,7 +20,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate import report_ablation, report_columns, report_facts, report_pictures, store
+from curate import report_columns, report_facts, report_pictures, store
+from curate.ablation import report as ablation_report
 from curate.report_columns import as_json, piece
 from curate.report_pictures import Look
 from curate.run import Run
@@ -46,7 +47,7 @@ def write(run: Run) -> str:
         needed = list(dict.fromkeys(["clip_id", "start_s", "end_s", "error", *keep]))
         facts = report_facts.facts(run, select(everything.select(needed).to_pandas(), keep))
         facts["trainings"] = report_facts.trainings(run, store.join(root, "trainings"))
-        facts["ablations"] = report_ablation.ablations(run, store.join(root, "ablations"))
+        facts["ablations"] = ablation_report.ablations(run, store.join(root, "ablations"))
         sheets = drawing.result()
     facts |= {
         "rows": len(clips),

@@ -9,9 +9,10 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 
-from curate import ablation, runner, store
-from curate.ablation import Ablation, training_name
-from curate.ablation_plan import FEWEST, Axis, Grid, digest_of, plan
+from curate import runner, store
+from curate.ablation import results as ablation
+from curate.ablation.plan import FEWEST, Axis, Grid, digest_of, plan
+from curate.ablation.results import Ablation, training_name
 from curate.cli.common import Stopped, console, fail, grid, warn
 from curate.cli.train import say, settings_of, trainer
 from curate.cost import Prices

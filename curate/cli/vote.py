@@ -11,10 +11,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from curate import contest, vote_pack, vote_server, votes
-from curate.booth import Booth
 from curate.cli.common import RunArgument, console, warn
 from curate.errors import UsageError
+from curate.voting import contest, pack, server, votes
+from curate.voting.booth import Booth
 
 
 def command(
@@ -57,19 +57,19 @@ def command(
     if not booth.comparisons:
         raise UsageError(f"{folder} has no two videos to compare yet; rushes ablate {run} goes on with it")
     if static is not None:
-        size_mib = vote_pack.pack(booth, static) / 2**20
+        size_mib = pack.pack(booth, static) / 2**20
         out.print(f"{static / 'index.html'}: {len(booth.comparisons)} comparisons, {size_mib:.1f} MiB", soft_wrap=True)
         out.print(f"what voters download comes in by:  {here} --import votes-THEIR-NAME.jsonl", soft_wrap=True)
         return
     for trouble in votes.read(folder / votes.FILE).troubles:
         warn(trouble)
-    listening = vote_server.listen(port)
-    address = vote_server.address(booth, listening)
+    listening = server.listen(port)
+    address = server.address(booth, listening)
     out.print(f"vote at {address}\n(this machine alone; Ctrl-C ends it)", highlight=False, soft_wrap=True)
     sys.stdout.flush()
     if not no_browser and _has_screen():
         threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
-    vote_server.serve_until_stopped(booth, listening)
+    server.serve_until_stopped(booth, listening)
     _sum_up(folder, run, out)
 
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from curate.elo import START, Difference, Game, differences, elo_of, expected, groups, ratings, votes_for, votes_needed
-from curate.games import Table, design_effect
-from curate.replays import Replays
-from tests.curate.votes import simulate, votes
+from curate.voting.games import Table, design_effect
+from curate.voting.replays import Replays
+from tests.curate.voting.simulated import simulate, votes
 
 LADDER = {"A": 1150.0, "B": 1050.0, "C": 950.0, "D": 850.0}
 EQUAL = dict.fromkeys("ABCD", 1000.0)
@@ -333,5 +333,5 @@ def test_the_base_install_rates_without_scikit_learn(monkeypatch: pytest.MonkeyP
 
 
 def test_nothing_heavy_is_imported() -> None:
-    code = "import sys, curate.elo, curate.voters; print({'sklearn', 'scipy', 'torch', 'pandas'} & {m.split('.')[0] for m in sys.modules})"
+    code = "import sys, curate.elo; from curate.voting import voters; print({'sklearn', 'scipy', 'torch', 'pandas'} & {m.split('.')[0] for m in sys.modules})"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"

@@ -19,10 +19,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from curate.blind import Blind, Item
-from curate.contest import Comparison
-from curate.contest import read as read_contest
 from curate.errors import UNPRINTABLE, RunError, UsageError
+from curate.voting.blind import Blind, Item
+from curate.voting.contest import Comparison
+from curate.voting.contest import read as read_contest
 
 Question = Literal["quality", "prompt"]
 Choice = Literal["left", "right", "tie", "undone"]

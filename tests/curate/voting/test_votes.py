@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from curate import contest, votes
-from curate.blind import KEY, Blind
-from curate.booth import Booth, Task
-from curate.contest import Comparison
 from curate.errors import RunError, UsageError
-from curate.votes import Choice, Vote, append, read, standing
-from tests.curate.contests import CONTESTANTS, PROMPTS, make_contest
+from curate.voting import contest, votes
+from curate.voting.blind import KEY, Blind
+from curate.voting.booth import Booth, Task
+from curate.voting.contest import Comparison
+from curate.voting.votes import Choice, Vote, append, read, standing
+from tests.curate.voting.contests import CONTESTANTS, PROMPTS, make_contest
 
 PAIR = Comparison("motion", 0, 0, "everything", "motion-25")
 NASTY = "‮<script>alert(1)</script>\"'‏ שלום 🎬"

@@ -11,13 +11,13 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from curate import contest, vote_pack, votes
-from curate.booth import Booth
-from curate.votes import Vote
-from tests.curate.contests import CONTESTANTS, make_contest, served
+from curate.voting import contest, pack, votes
+from curate.voting.booth import Booth
+from curate.voting.votes import Vote
 from tests.curate.page import chromium, file_server
 from tests.curate.test_report_page import CONTRAST, until
-from tests.curate.test_vote_server import process
+from tests.curate.voting.test_server import process
+from tests.curate.voting.contests import CONTESTANTS, make_contest, served
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
@@ -145,7 +145,7 @@ def test_undo_skip_pause_and_enough(browser: "Browser", tmp_path: Path) -> None:
 
 def test_a_name_that_is_none_is_asked_again(browser: "Browser", tmp_path: Path) -> None:
     folder = make_contest(tmp_path / "run", prompts=["a"])
-    vote_pack.pack(Booth(contest.read(folder)), tmp_path / "packed")
+    pack.pack(Booth(contest.read(folder)), tmp_path / "packed")
     context = browser.new_context()  # whose console tells of a refusal
     with served(folder) as url:
         for where in (url, (tmp_path / "packed" / "index.html").as_uri()):
@@ -189,7 +189,7 @@ def test_videos_play_in_step_and_again(browser: "Browser", tmp_path: Path) -> No
 
 
 def test_a_packed_folder_plays_from_a_server_of_files_too(browser: "Browser", tmp_path: Path) -> None:
-    vote_pack.pack(Booth(contest.read(make_contest(tmp_path / "run"))), tmp_path / "packed")
+    pack.pack(Booth(contest.read(make_contest(tmp_path / "run"))), tmp_path / "packed")
     with file_server(tmp_path / "packed") as url, window(browser) as context:
         page = begin(context, url, "Anna")
         press(page, "ArrowLeft", 1)
@@ -244,7 +244,7 @@ def test_a_killed_server_loses_nothing_shown_and_the_page_sends_the_rest(browser
 
 def test_a_packed_folder_gives_a_file_that_comes_in_once(browser: "Browser", tmp_path: Path) -> None:
     folder = make_contest(tmp_path / "run", prompts=["a red ball", *NASTY[:3]])
-    vote_pack.pack(Booth(contest.read(folder)), tmp_path / "packed")
+    pack.pack(Booth(contest.read(folder)), tmp_path / "packed")
     with window(browser) as context:
         page = begin(context, (tmp_path / "packed" / "index.html").as_uri(), "Anna/✓")
         for i in range(5):
@@ -272,7 +272,7 @@ def test_a_packed_folder_gives_a_file_that_comes_in_once(browser: "Browser", tmp
 def test_a_packed_folder_asks_everything_with_balanced_sides(browser: "Browser", tmp_path: Path) -> None:
     folder = make_contest(tmp_path / "run")
     booth = Booth(contest.read(folder))
-    vote_pack.pack(booth, tmp_path / "packed")
+    pack.pack(booth, tmp_path / "packed")
     with window(browser) as context:
         page = context.new_page()
         page.goto((tmp_path / "packed" / "index.html").as_uri())

@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from curate.bradley_terry import bradley_terry, strengths
-from curate.games import POINTS, START
-from tests.curate.votes import simulate, votes
+from curate.voting.bradley_terry import bradley_terry, strengths
+from curate.voting.games import POINTS, START
+from tests.curate.voting.simulated import simulate, votes
 
 BASEBALL = {
     "Milwaukee": (0, 7, 9, 7, 7, 9, 11),

@@ -1,7 +1,7 @@
 """The voting page and its videos in one folder, which opens from a disk or from any server of files; the browser keeps votes, to be downloaded.
 
 FOLDER/
-    index.html, *.js, style.css      the page (curate/vote_page/)
+    index.html, *.js, style.css      the page (curate/voting/page/)
     packed.js                        the comparisons: ids, prompts, names of videos
     videos/<digits>.mp4              each video once, under a name made with the contest's key
 
@@ -14,9 +14,9 @@ import shutil
 from pathlib import Path
 
 from curate import store
-from curate.booth import Booth
 from curate.errors import RunError, UsageError
-from curate.vote_server import PAGE, page_file
+from curate.voting.booth import Booth
+from curate.voting.server import PAGE, page_file
 
 PACKED = "packed.js"
 

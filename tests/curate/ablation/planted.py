@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from curate.ablation_plan import Axis, Grid, plan
-from curate.ablation_verdict import AxisAnswer, Judged, answer, judge
+from curate.ablation.plan import Axis, Grid, plan
+from curate.ablation.verdict import AxisAnswer, Judged, answer, judge
 from tests.train_hooks.worlds import COLOURS, clip_row, encode, write_shards
 from train_hooks.ablation import JUDGED, SUBSETS, AblationJob, make_base
 from train_hooks.recipe_files import load_recipe

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from curate.ablation_plan import Arm
+from curate.ablation.plan import Arm
 
 ALPHA = 0.05
 """The chance of naming any winner where there is none."""

@@ -1,8 +1,8 @@
 // The booth in a packed folder, without a server of ours: answers are kept by the browser (localStorage) and downloaded as a file.
-// `packed` is what curate/vote_pack.py wrote; a line of the file is what curate/votes.py takes in.
+// `packed` is what curate/voting/pack.py wrote; a line of the file is what curate/voting/votes.py takes in.
 "use strict";
 
-const MOST_NAME = 100;  // as in curate/votes.py
+const MOST_NAME = 100;  // as in curate/voting/votes.py
 const HIDDEN = /[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]/u;
 const QUESTION_ORDER = ["quality", "prompt"];
 

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from curate import ablation, store
-from curate.ablation import Ablation, training_name
+from curate import store
+from curate.ablation.results import Ablation, names_of, training_name
 from curate.errors import RushesError
 from curate.run import Run
 
@@ -17,7 +17,7 @@ def ablations(run: Run, folder: str) -> list[dict[str, Any]]:
     if not store.is_local(run.root):
         return []
     found: list[dict[str, Any]] = []
-    for name in ablation.names_of(run.root):
+    for name in names_of(run.root):
         try:
             opened = Ablation.open(run.root, name)
             told = {**opened.verdict(), "problem": None}

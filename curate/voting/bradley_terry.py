@@ -14,7 +14,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from curate.games import POINTS, START, Array, Game, Table, design_effect
+from curate.voting.games import POINTS, START, Array, Game, Table, design_effect
 
 SPREAD = 550.0
 """Elo points by which strengths scatter before any vote is seen (standard deviation; ours). It is the weak regularisation that keeps an unbeaten
@@ -45,7 +45,7 @@ def strengths(games: Sequence[Game], *, confidence: float = 0.95, spread: float 
 
     An interval is of the true strength, less the mean of its group. It is normal, by the information at the fit with the regularisation in it
     (Laplace's approximation), and so stays wide around an unbeaten contestant. A vote's variance is p(1-p), less a quarter for a tie, which lies
-    between the others. Widened by `curate.games.design_effect`.
+    between the others. Widened by `curate.voting.games.design_effect`.
     """
     table = Table.of(games)
     if not table.names:

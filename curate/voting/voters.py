@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from curate.games import Game
+from curate.voting.games import Game
 
 FLAG_P = 0.001
 """A lean to one side is told when chance makes one as strong less often than this (ours: it names one of 50 honest voters in one run of 20)."""

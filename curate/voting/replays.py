@@ -18,7 +18,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from curate.games import POINTS, START, Array, Table, design_effect
+from curate.voting.games import POINTS, START, Array, Table, design_effect
 
 K = 1.0
 """Elo points that a game moves a rating by, at most (SVD, arXiv 2311.15127, appendix E)."""

@@ -3,9 +3,9 @@
 RUN/ablate/NAME/
     plan.json            arms, judge's clips, prompts, and the claim: what must be the same for the ablation to go on
     subsets/ models/ samples/ judged/       one entry for each training (train_hooks/ablation.py)
-    contest.json         what people compare (curate/contest.py)
-    votes...             what they answered (curate/votes.py)
-    answer.json          what the held-out losses say (curate/ablation_verdict.py)
+    contest.json         what people compare (curate/voting/contest.py)
+    votes...             what they answered (curate/voting/votes.py)
+    answer.json          what the held-out losses say (curate/ablation/verdict.py)
 """
 
 import json
@@ -16,12 +16,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from curate import elo, store, voters, votes
-from curate.ablation_plan import Arm, Axis, Grid, digest_of
-from curate.ablation_verdict import AxisAnswer, answer, as_json, judge
+from curate import elo, store
+from curate.ablation.plan import Arm, Axis, Grid, digest_of
+from curate.ablation.verdict import AxisAnswer, answer, as_json, judge
 from curate.errors import UsageError, nearest
+from curate.voting import voters, votes
 
-QUESTIONS = {"quality": "visual quality", "prompt": "prompt following"}
+WORDS = {"quality": "visual quality", "prompt": "prompt following"}
 """What voters are asked, as in SVD (appendix E)."""
 PLAN, ANSWER, CONTEST = "plan.json", "answer.json", "contest.json"
 LIMITS = (
@@ -92,7 +93,13 @@ class Ablation:
         done = len(self.judged)
         seconds = sum(told["seconds"] for told in self.judged.values())
         cost = {"trainings": len(self.trainings), "done": done, "steps_s": seconds, "steps": self.plan["steps"]}
-        told = {"keep": rules_of(answers), "people": people, "limits": LIMITS, "cost": cost, "notes": self.plan["notes"]}
+        told = {
+            "keep": rules_of(answers),
+            "people": people,
+            "limits": LIMITS,
+            "cost": cost,
+            "notes": self.plan["notes"],
+        }
         return {"name": self.name, **made, **told}
 
     def people(self) -> list[dict[str, Any]]:
@@ -102,7 +109,7 @@ class Ablation:
         flags = voters.flags((vote.voter, vote.choice) for vote in standing)
         told = []
         for axis in self.plan["axes"]:
-            for question, words in QUESTIONS.items():
+            for question, words in WORDS.items():
                 own = [vote for vote in standing if (vote.group, vote.question) == (axis, question)]
                 if own:
                     seen = {vote.voter for vote in own}
@@ -130,12 +137,17 @@ def _opinion(own: Sequence[votes.Vote], troubles: Sequence[str]) -> dict[str, An
     said = f"{len(games)} votes of {len({game.voter for game in games})} voters: {said}."
     if agreed.alpha is not None:
         said += f" Where voters saw the same pair, {agreed.equal:.0%} of their answers agree (Krippendorff's alpha {agreed.alpha:.2f})."
-    return {"ratings": [asdict(one) for one in found], "apart": apart, "needed": needed, "said": " ".join([said, *troubles])}
+    return {
+        "ratings": [asdict(one) for one in found],
+        "apart": apart,
+        "needed": needed,
+        "said": " ".join([said, *troubles]),
+    }
 
 
 def _by_people(one: AxisAnswer, people: Sequence[Mapping[str, Any]], arms: Sequence[Arm]) -> AxisAnswer:
     """People's answer in the place of the losses', where their votes on visual quality tell the leader and `all` apart."""
-    told = next((t for t in people if (t["axis"], t["question"]) == (one.axis, QUESTIONS["quality"])), None)
+    told = next((t for t in people if (t["axis"], t["question"]) == (one.axis, WORDS["quality"])), None)
     if told is None:
         return one
     first = told["ratings"][0]["contestant"]

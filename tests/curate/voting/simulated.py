@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from curate.games import POINTS, Game
+from curate.voting.games import POINTS, Game
 
 
 def simulate(

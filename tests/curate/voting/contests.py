@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from curate import contest, vote_server
-from curate.booth import Booth
+from curate.voting import contest, server
+from curate.voting.booth import Booth
 from tests.curate.videos import write_video
 
 CONTESTANTS = ("everything", "motion-12.5", "motion-25")
@@ -58,12 +58,12 @@ def picture(k: int, n: int = 6) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8
 def served(folder: Path, port: int = 0) -> Iterator[str]:
     """The address of a server of this process."""
     booth = Booth(contest.read(folder))
-    listening = vote_server.listen(port)
+    listening = server.listen(port)
     loop, stop = asyncio.new_event_loop(), asyncio.Event()
-    thread = threading.Thread(target=lambda: loop.run_until_complete(vote_server.serve(booth, listening, stop)))
+    thread = threading.Thread(target=lambda: loop.run_until_complete(server.serve(booth, listening, stop)))
     thread.start()
     try:
-        yield vote_server.address(booth, listening)
+        yield server.address(booth, listening)
     finally:
         loop.call_soon_threadsafe(stop.set)
         thread.join(20)

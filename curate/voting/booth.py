@@ -8,11 +8,11 @@ from collections import Counter
 from collections.abc import Set
 from dataclasses import dataclass, field
 
-from curate import votes
-from curate.blind import Blind, Item
-from curate.contest import Comparison, Contest
 from curate.errors import UsageError
-from curate.votes import QUESTIONS, Choice, Question, Vote
+from curate.voting import votes
+from curate.voting.blind import Blind, Item
+from curate.voting.contest import Comparison, Contest
+from curate.voting.votes import QUESTIONS, Choice, Question, Vote
 
 
 @dataclass(frozen=True)

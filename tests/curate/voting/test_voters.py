@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from curate.games import Game
-from curate.voters import FLAG_P, Agreement, agreement, by_chance, flags, krippendorff, without
+from curate.voting.games import Game
+from curate.voting.voters import FLAG_P, Agreement, agreement, by_chance, flags, krippendorff, without
 
 # -- agreement
 

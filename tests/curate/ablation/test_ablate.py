@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import yaml
 
-from curate.ablation import Ablation
+from curate.ablation.results import Ablation
 from curate.run import Run
 from tests.curate.videos import write_video
 from tests.project import SMALLEST_RECIPE, Rushes, environment, moving

@@ -15,11 +15,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from curate import contest, vote_server, votes
-from curate.booth import Booth
 from curate.errors import UsageError
-from tests.curate.contests import CONTESTANTS, make_contest, served
+from curate.voting import contest, server, votes
+from curate.voting.booth import Booth
 from tests.curate.test_votes import sealed, write_lines
+from tests.curate.voting.contests import CONTESTANTS, make_contest, served
 from tests.project import Rushes, environment
 
 
@@ -281,11 +281,11 @@ def test_packing_spares_what_is_not_ours(rushes: Rushes, run: Path, tmp_path: Pa
 
 
 def test_a_port_that_is_taken_is_told_and_the_default_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    with vote_server.listen(0) as busy:
+    with server.listen(0) as busy:
         port = busy.getsockname()[1]
         with pytest.raises(UsageError, match=f"port {port} cannot be used .*; --port 0 takes a free one"):
-            vote_server.listen(port)
-        monkeypatch.setattr(vote_server, "PORT", port)
-        with vote_server.listen(None) as other:
+            server.listen(port)
+        monkeypatch.setattr(server, "PORT", port)
+        with server.listen(None) as other:
             assert other.getsockname()[0] == "127.0.0.1"
             assert other.getsockname()[1] != port

@@ -14,8 +14,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from curate.contest import Comparison, Contest
 from curate.errors import RunError
+from curate.voting.contest import Comparison, Contest
 
 KEY = "vote.key"
 KEY_BYTES = 32

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from curate.ablation_plan import Arm
-from curate.ablation_verdict import answer, as_json, judge
+from curate.ablation.plan import Arm
+from curate.ablation.verdict import answer, as_json, judge
 
 CLIPS, CELLS = 24, 8
 

@@ -1,7 +1,7 @@
 """The voting page's server: this machine alone (127.0.0.1), one process, one contest.
 
-GET  /TOKEN/                         the page (curate/vote_page/)
-GET  /TOKEN/video/ITEM/left          a video of an item; ids say nothing of contestants (curate/blind.py)
+GET  /TOKEN/                         the page (curate/voting/page/)
+GET  /TOKEN/video/ITEM/left          a video of an item; ids say nothing of contestants (curate/voting/blind.py)
 POST /TOKEN/start, /vote, /undo      JSON in, and out what the voter is asked next (`_state`)
 
 Whoever lacks the token gets nothing, and neither does a page of another origin, by whatever name it reaches this address: Host must be this
@@ -20,9 +20,9 @@ from typing import Any
 
 from aiohttp import web
 
-from curate import votes
-from curate.booth import Booth
 from curate.errors import RushesError, UsageError
+from curate.voting import votes
+from curate.voting.booth import Booth
 
 PORT = 8384
 """Asked for first, so that an open page finds the server again when it is started anew. Ours."""
@@ -34,7 +34,7 @@ PAGE = {
     **dict.fromkeys(("vote.js", "videos.js", "at_server.js", "at_home.js"), "text/javascript"),
 }
 NOT_PACKED = b'"use strict";\nconst packed = null;\n'
-"""`packed.js` where there is a server; a packed folder has its contest there (curate/vote_pack.py)."""
+"""`packed.js` where there is a server; a packed folder has its contest there (curate/voting/pack.py)."""
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; media-src 'self'; connect-src 'self'; img-src data:; "
     "form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
@@ -53,7 +53,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 def page_file(name: str) -> bytes:
     """A file of the page, as it lies in the package."""
-    return files("curate").joinpath("vote_page", name).read_bytes()
+    return files("curate.voting").joinpath("page", name).read_bytes()
 
 
 def token(booth: Booth) -> str:

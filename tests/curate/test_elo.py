@@ -4,7 +4,6 @@ import math
 import subprocess
 import sys
 import time
-from collections import Counter
 from statistics import NormalDist
 from typing import Any
 
@@ -14,10 +13,8 @@ import pytest
 from curate.elo import START, Difference, Game, differences, elo_of, expected, groups, ratings, votes_for, votes_needed
 from curate.voting.games import Table, design_effect
 from curate.voting.replays import Replays
-from tests.curate.voting.simulated import simulate, votes
+from tests.curate.voting.simulated import DESIGNS, EQUAL, LADDER, covered, expectation, simulate, votes
 
-LADDER = {"A": 1150.0, "B": 1050.0, "C": 950.0, "D": 850.0}
-EQUAL = dict.fromkeys("ABCD", 1000.0)
 SEEDS = 100
 FEW = 200
 """Orders where a hundred data sets are rated; which leaves an error of 5 % in the width of an interval."""
@@ -63,28 +60,13 @@ def test_a_thousand_orders_are_a_thousand_times_the_plain_formula() -> None:
 # -- what the intervals hold
 
 
-@pytest.mark.parametrize(
-    ("strengths", "how"),
-    [
-        pytest.param(LADDER, {"items": 15}, id="a ladder, 90 votes"),
-        pytest.param(LADDER, {"items": 5, "ties": 0.0}, id="a ladder, 30 votes"),
-        pytest.param(LADDER, {"items": 10, "ties": 0.5}, id="a ladder, many ties"),
-        pytest.param(EQUAL, {"items": 12, "voters": 3, "luck": 200.0}, id="equals, three voters before lucky samples"),
-        pytest.param({"A": 1060.0, "B": 940.0}, {"items": 30}, id="two"),
-    ],
-)
-def test_the_truth_lies_in_the_intervals(strengths: dict[str, float], how: dict[str, Any]) -> None:
-    truth = expectation(strengths, how)
-    elo, bradley_terry = Counter(), Counter()
-    for seed in range(SEEDS):
-        for r in ratings(simulate(strengths, seed, **how), orders=FEW, seed=seed):
-            name = r.contestant
-            elo[name] += r.low <= truth[name] <= r.high
-            bradley_terry[name] += (r.bradley_terry_low or 0) <= strengths[name] <= (r.bradley_terry_high or 0)
-    print(f"of {SEEDS} seeds: Elo {dict(sorted(elo.items()))}, Bradley-Terry {dict(sorted(bradley_terry.items()))}")
+@pytest.mark.parametrize("design", DESIGNS)
+def test_the_truth_lies_in_the_intervals(design: str) -> None:
+    elo, bradley_terry, _ = covered(design, SEEDS, FEW)
+    print(f"of {SEEDS} seeds: Elo {elo}, Bradley-Terry {bradley_terry}")
     for inside in (elo, bradley_terry):
-        assert sum(inside.values()) >= 93 * len(strengths)
-        assert min(inside.values()) >= 90
+        assert sum(inside) >= 93 * len(inside)
+        assert min(inside) >= 90
 
 
 def test_all_true_differences_lie_in_the_intervals_at_once() -> None:
@@ -98,14 +80,6 @@ def test_all_true_differences_lie_in_the_intervals_at_once() -> None:
     print(f"of {SEEDS} seeds: all six at once {together}, each by itself {alone / 6:.1f}")
     assert together >= 93
     assert alone >= 93 * 6
-
-
-def expectation(strengths: dict[str, float], how: dict[str, Any]) -> dict[str, float]:
-    """The truth of Elo: the mean rating after as many games, over the votes, items and orders of 600 other data sets (equals need none)."""
-    if len(set(strengths.values())) == 1:
-        return dict.fromkeys(strengths, START)
-    others = [elo_of(simulate(strengths, 10_000 + seed, **how)) for seed in range(600)]
-    return {name: float(np.mean([elo[name] for elo in others])) for name in strengths}
 
 
 def test_orders_alone_hold_no_sampling_error() -> None:
@@ -333,5 +307,6 @@ def test_the_base_install_rates_without_scikit_learn(monkeypatch: pytest.MonkeyP
 
 
 def test_nothing_heavy_is_imported() -> None:
-    code = "import sys, curate.elo; from curate.voting import voters; print({'sklearn', 'scipy', 'torch', 'pandas'} & {m.split('.')[0] for m in sys.modules})"
+    heavy = "{'sklearn', 'scipy', 'torch', 'pandas'}"
+    code = f"import sys, curate.elo, curate.voting.voters; print({heavy} & {{m.split('.')[0] for m in sys.modules}})"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"

@@ -2,11 +2,25 @@
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
+from curate.elo import ORDERS, START, elo_of, ratings
 from curate.voting.games import POINTS, Game
+
+LADDER = {"A": 1150.0, "B": 1050.0, "C": 950.0, "D": 850.0}
+EQUAL = dict.fromkeys("ABCD", 1000.0)
+DESIGNS: dict[str, tuple[dict[str, float], dict[str, Any]]] = {
+    "a ladder, 90 votes": (LADDER, {"items": 15}),
+    "a ladder, 30 votes": (LADDER, {"items": 5, "ties": 0.0}),
+    "a ladder, many ties": (LADDER, {"items": 10, "ties": 0.5}),
+    "equals, three voters before lucky samples": (EQUAL, {"items": 12, "voters": 3, "luck": 200.0}),
+    "two": ({"A": 1060.0, "B": 940.0}, {"items": 30}),
+}
+"""True strengths, and how often they are compared."""
 
 
 def simulate(
@@ -39,3 +53,26 @@ def simulate(
 def votes(text: str, a: str = "A", b: str = "B") -> list[Game]:
     """Games of `a` and `b` from letters: `w`on, `l`ost, `t`ied; each has an item and a voter of its own."""
     return [Game(a, b, {"w": 1.0, "l": 0.0, "t": 0.5}[x], f"voter {i}", f"{a}{b} {i}") for i, x in enumerate(text)]
+
+
+def expectation(strengths: Mapping[str, float], how: Mapping[str, Any]) -> dict[str, float]:
+    """The truth of Elo: the mean rating after as many games, over the votes, items and orders of 600 other data sets (equals need none)."""
+    if len(set(strengths.values())) == 1:
+        return dict.fromkeys(strengths, START)
+    others = [elo_of(simulate(strengths, 10_000 + seed, **how)) for seed in range(600)]
+    return {name: float(np.mean([elo[name] for elo in others])) for name in strengths}
+
+
+def covered(design: str, seeds: int, orders: int = ORDERS) -> tuple[list[int], list[int], int]:
+    """In how many of the seeds each contestant's truth lies in Elo's interval, and in Bradley-Terry's; and in how many the order is right."""
+    strengths, how = DESIGNS[design]
+    truth, elo, strength, ranked = expectation(strengths, how), Counter[str](), Counter[str](), 0
+    for seed in range(seeds):
+        found = ratings(simulate(strengths, seed, **how), orders=orders, seed=seed)
+        ranked += [r.contestant for r in found] == sorted(strengths, key=lambda name: -strengths[name])
+        for r in found:
+            elo[r.contestant] += r.low <= truth[r.contestant] <= r.high
+            strength[r.contestant] += (
+                (r.bradley_terry_low or 0) <= strengths[r.contestant] <= (r.bradley_terry_high or 0)
+            )
+    return [elo[name] for name in strengths], [strength[name] for name in strengths], ranked

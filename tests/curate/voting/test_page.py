@@ -16,8 +16,8 @@ from curate.voting.booth import Booth
 from curate.voting.votes import Vote
 from tests.curate.page import chromium, file_server
 from tests.curate.test_report_page import CONTRAST, until
-from tests.curate.voting.test_server import process
 from tests.curate.voting.contests import CONTESTANTS, make_contest, served
+from tests.curate.voting.test_server import process
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page

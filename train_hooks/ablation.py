@@ -12,7 +12,7 @@ A training that was killed goes on from its last checkpoint, and one that was ju
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +125,8 @@ def make_base(recipe: Recipe, shards: str, folder: Path, say: Callable[[str], No
 
 def cost_of(recipe: Recipe, shards: str) -> Cost:
     """Measures one step, without training. Raises what `train` raises before its first step."""
-    made = prepare(recipe, shards, None, "off" if not recipe.base else None, lambda line: None)
+    quick = replace(recipe, vae_fit_steps=0)
+    made = prepare(quick, shards, None, "off" if not recipe.base else None, lambda line: None)
     try:
         step_s = sample_s = memory = 0.0
         for stage, feed in zip(made.plan, made.feeds, strict=True):

@@ -178,7 +178,7 @@ def plan(
         heldout, elsewhere, at = list(judged[0]), list(judged[1]), judged[2]
     if at < cuts[-1] and wanted is None:
         notes.append(
-            f"too few clips pass {cuts[-1]:g} % on every axis at once to judge on: those that pass {at:g} % are judged on instead"
+            f"too few clips pass {cuts[-1]:g} % on every axis at once to judge on; those that pass {at:g} % are taken"
         )
     ids = clips["clip_id"].to_numpy()
     free = ~clips["clip_id"].isin({*heldout, *elsewhere}).to_numpy()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import pandas as pd
+import numpy as np
 import typer
 
 from curate import runner, store
@@ -72,6 +72,10 @@ def command(
             "--heldout-where", metavar="WHERE", help="Judges on clips that you want: \"motion > 1\". Default: those that no level drops."
         ),
     ] = None,
+    of: Annotated[
+        int | None,
+        typer.Option("--of", min=1, help="Takes so many of the clips, drawn by lots. Default: all."),
+    ] = None,
     workers: Annotated[
         int, typer.Option("--workers", min=1, help="Trainings at a time, on a Ray cluster where there is one.")
     ] = 1,
@@ -94,7 +98,7 @@ def command(
     if apply is not None:
         _apply(Ablation.open(run, name), apply, out)
         return
-    wish = _Wish(axes, levels, recipe, steps, seeds, settings_of(settings), prompts, heldout, heldout_where)
+    wish = _Wish(axes, levels, recipe, steps, seeds, settings_of(settings), prompts, heldout, heldout_where, of)
     with trainer():
         made = _plan(Run.open(run), name or Path(recipe).stem, wish)
         _tell_plan(made, workers, gpus, Prices.parse(gpu_hour, None))
@@ -126,6 +130,7 @@ class _Wish:
     prompts: Path | None
     heldout: int | None
     where: str | None
+    of: int | None
 
     @property
     def overrides(self) -> dict[str, str]:
@@ -179,13 +184,20 @@ def _plan(run: Run, name: str, wish: _Wish) -> _Made:
     before = ablation.read_plan(folder) if (folder / ablation.PLAN).exists() else None
     axes = _axes(run, wish.axes, before)
     frame = run.scored([axis.name for axis in axes])
-    frame = frame[frame["clip_id"].isin([clip.clip_id for clip in usable])].reset_index(drop=True)
+    frame = (
+        frame[frame["clip_id"].isin([clip.clip_id for clip in usable])].sort_values("clip_id").reset_index(drop=True)
+    )
+    if wish.of is not None and wish.of < len(frame):
+        drawn = np.random.default_rng(SAMPLE_SEED).choice(len(frame), wish.of, replace=False)
+        frame = frame.iloc[np.sort(drawn)].reset_index(drop=True)
     wanted = (
         None
         if wish.where is None
         else frame["clip_id"].isin(run.clips(columns=[], where=wish.where)["clip_id"]).to_numpy()
     )
-    claim = fingerprint(recipe, read_index(shards), []) | {"judge": [wish.heldout, wish.where]}
+    claim = fingerprint(recipe, read_index(shards), []) | {
+        "asked": {"heldout": wish.heldout, "heldout_where": wish.where, "of": wish.of}
+    }
     if before is not None and (told := "; ".join(differences(before["claim"], json.loads(json.dumps(claim))))):
         raise UsageError(
             f"{folder} holds another ablation ({told}); give another --name, or remove the folder to begin anew"
@@ -195,7 +207,7 @@ def _plan(run: Run, name: str, wish: _Wish) -> _Made:
     grid_ = plan(
         frame, axes, cuts, n_seeds, max(FEWEST, recipe.batch), wish.heldout,
         None if before is None else (before["heldout"], before["elsewhere"], before["heldout_level"]),
-        None if wanted is None else _in_order(frame, wanted), {} if before is None else {v: k for k, v in before["subsets"].items()},
+        wanted, {} if before is None else {v: k for k, v in before["subsets"].items()},
     )  # fmt: skip
     _check_same_subsets(folder, before, grid_)
     asked = _prompts(wish.prompts, usable, grid_.heldout)
@@ -204,11 +216,6 @@ def _plan(run: Run, name: str, wish: _Wish) -> _Made:
             raise UsageError(f"{folder} was begun with other prompts; give another --name")
         asked = before["prompts"]
     return _Made(folder, shards, wish, recipe, claim, axes, grid_, asked)
-
-
-def _in_order(frame: pd.DataFrame, wanted: Any) -> Any:
-    """As `plan` sorts its clips."""
-    return wanted[frame["clip_id"].argsort(kind="stable")]
 
 
 def _axes(run: Run, typed: str | None, before: Mapping[str, Any] | None) -> list[Axis]:
@@ -325,10 +332,13 @@ def _tell_plan(made: _Made, workers: int, gpus: float, prices: Prices) -> None:
         drops = f"{arm.level:g} %" if arm.axis else "" if arm.name == "all" else "at random"
         table.add_row(arm.name, drops, str(arm.clips), rule, arm.control or "")
     console().print(table)
-    judged = f"{len(made.grid.heldout)} clips that no level drops"
-    say(f"judged on {judged if made.wish.where is None else f'{len(made.grid.heldout)} clips with {made.wish.where}'}"
-        + (f", and on {len(made.grid.elsewhere)} of those that are dropped" if made.grid.elsewhere else "")
-        + f"; {len(made.prompts)} prompts")  # fmt: skip
+    which = (
+        f"with {made.wish.where}"
+        if made.wish.where is not None
+        else f"that pass {made.grid.heldout_level:g} % on every axis"
+    )
+    others = f", and on {len(made.grid.elsewhere)} of the others" if made.grid.elsewhere else ""
+    say(f"judged on {len(made.grid.heldout)} clips {which}{others}; {len(made.prompts)} prompts")
     for note in made.grid.notes:
         say(f"note: {note}")
     n, todo = len(made.grid.trainings), len(made.pending)
@@ -343,10 +353,11 @@ def _tell_plan(made: _Made, workers: int, gpus: float, prices: Prices) -> None:
         f"about {cost.step_s:.2g} s a step on {where}: {_time(each_s)} each with its samples, {_time(together_s)} for all, {workers} at a time; "
         f"{cost.memory_bytes / GIB:.2g} GiB of memory each, {cost.model_bytes * n / GIB:.2g} GiB on the disk for the models"
     )
-    if prices.gpu_hour:
-        say(
-            f"{each_s * todo * (gpus or 1.0) / 3600:.1f} GPU hours, {prices.of(each_s * todo * (gpus or 1.0), 0, 0):.2f} at that price"
-        )
+    if prices.gpu_hour and cost.on_gpu:
+        gpu_s = each_s * todo * (gpus or 1.0)
+        say(f"{gpu_s / 3600:.1f} GPU hours, {prices.of(gpu_s, 0, 0):.2f} at that price")
+    elif prices.gpu_hour:
+        say("no price: this machine has no GPU to time a step on")
 
 
 def _time(seconds: float) -> str:

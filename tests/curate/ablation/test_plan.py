@@ -122,7 +122,7 @@ def test_nulls_are_dropped_by_every_level_and_told() -> None:
 def test_a_judge_that_must_be_lenient_says_so() -> None:
     grid = plan(clips(80), axes("motion", "text_area", "idle"), (50,), 2)
     assert grid.heldout_level < 50
-    assert f"those that pass {grid.heldout_level:g} % are judged on instead" in grid.notes[-1]
+    assert f"those that pass {grid.heldout_level:g} % are taken" in grid.notes[-1]
 
 
 def test_the_judge_can_be_told_which_clips_are_wanted() -> None:

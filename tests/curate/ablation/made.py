@@ -1,0 +1,64 @@
+"""Ablations whose trainings are made up, so that what follows from them can be tested in moments."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from curate.ablation import results
+from curate.ablation.plan import Axis, plan
+from curate.ablation.results import Ablation
+from curate.voting import votes
+from curate.voting.contest import Comparison
+from tests.curate.videos import write_video
+
+PROMPTS = ["a red ball", "</script><img src=x onerror=alert(1)> \u05e9\u05dc\u05d5\u05dd 🎬"]
+
+
+def make(
+    run: Path,
+    name: str = "tiny",
+    seeds: int = 3,
+    better: str = "motion-25",
+    by: float = 0.8,
+    n: int = 60,
+    samples: bool = False,
+) -> Ablation:
+    """An ablation of motion and idle with losses of 1, but `by` for the arm that is `better`."""
+    rng = np.random.default_rng(0)
+    clips = pd.DataFrame({"clip_id": [f"c{i:03d}" for i in range(n)], "motion": rng.random(n), "idle": rng.random(n)})
+    axes = [Axis("motion", "above"), Axis("idle", "above")]
+    grid = plan(clips, axes, (0, 25, 50), seeds)
+    folder = results.folder_of(str(run), name)
+    prompts = [{"text": text, "seed": i, "clip_id": grid.heldout[i]} for i, text in enumerate(PROMPTS)]
+    results.write_plan(folder, {}, axes, grid, prompts=prompts, recipe="tiny", overrides={}, steps=80, shards="shards")
+    (folder / "judged").mkdir()
+    for subset, seed in grid.trainings:
+        level = by if subset == better else 1.0
+        draw = lambda ids, level=level: {clip: [level + 0.01 * rng.standard_normal()] * 8 for clip in ids}  # noqa: E731
+        told = {
+            "losses": {"heldout": draw(grid.heldout), "elsewhere": draw(grid.elsewhere)},
+            "scores": {"clipsim": 0.2},
+            "seconds": 3.0,
+        }
+        (folder / "judged" / f"{results.training_name(subset, seed)}.json").write_text(json.dumps(told))
+        if samples and seed == 0:
+            home = folder / "samples" / results.training_name(subset, seed)
+            home.mkdir(parents=True)
+            for i in range(len(PROMPTS)):
+                write_video(home / f"{i:02d}.mp4", rng.integers(0, 255, (4, 48, 80, 3)).astype(np.uint8), 4)
+    return Ablation.open(str(run), name)
+
+
+def vote(
+    opened: Ablation, voter: str, winner: str, loser: str, n: int, question: str = "quality", left: bool | None = None
+) -> None:
+    """`n` votes of `winner` over `loser`, on prompts and seeds in turn; `left`: on which side the winner always was, or on both in turn."""
+    group = winner.split("-")[0] if winner != "all" else loser.split("-")[0]
+    made = []
+    for i in range(n):
+        on_left = i % 2 == 0 if left is None else left
+        pair = Comparison(group, i % 2, i // 2, *((winner, loser) if on_left else (loser, winner)))
+        made.append(votes.new_vote(voter, pair, pair.a, question, "left" if on_left else "right"))
+    votes.append(opened.folder / votes.FILE, made)

@@ -1,0 +1,115 @@
+"""An ablation's folder: its answer from losses and votes, and what is said of what is broken."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from curate.ablation import results
+from curate.ablation.report import ablations
+from curate.ablation.results import Ablation, contest_of, names_of
+from curate.errors import UsageError
+from curate.run import Run
+from curate.voting import contest, votes
+from tests.curate.ablation.made import PROMPTS, make, vote
+
+
+def answers(opened: Ablation) -> dict[str, float]:
+    return {one["axis"]: one["level"] for one in opened.verdict()["answers"]}
+
+
+def test_the_losses_answer_and_their_rule_is_the_subsets_threshold(tmp_path: Path) -> None:
+    opened = make(tmp_path)
+    verdict = opened.verdict()
+    assert answers(opened) == {"motion": 25.0, "idle": 0.0}
+    rule = next(arm.rule for arm in opened.arms if arm.name == "motion-25")
+    assert verdict["keep"] == {"motion": {"above": pytest.approx(rule["above"], rel=1e-5)}}
+    assert json.loads(json.dumps(verdict)) == verdict
+    row = next(row for row in verdict["arms"] if row["arm"] == "motion-25")
+    assert row["scores"] == {"clipsim": pytest.approx(0.2)}
+    assert row["elsewhere"] == pytest.approx(-20, abs=2)
+    assert verdict["cost"] == {"trainings": 21, "done": 21, "steps_s": 63.0, "steps": 80}
+
+
+def test_people_who_can_tell_decide_and_people_who_cannot_do_not(tmp_path: Path) -> None:
+    opened = make(tmp_path)
+    vote(opened, "Anna", "motion-50", "all", 3)
+    assert answers(opened)["motion"] == 25.0
+    assert "nobody is told apart yet, motion-50 leads" in opened.people()[0]["said"]
+    for voter in ("Anna", "Ben", "Chloé"):
+        vote(opened, voter, "motion-50", "all", 40)
+    verdict = opened.verdict()
+    motion = verdict["answers"][0]
+    assert (motion["level"], motion["arm"]) == (50.0, "motion-50")
+    assert motion["why"].startswith(
+        "people preferred motion-50 to dropping nothing in visual quality; by held-out loss: dropping 25 %"
+    )
+    assert verdict["people"][0]["ratings"][0]["contestant"] == "motion-50"
+    assert answers(opened)["idle"] == 0.0
+
+
+def test_people_who_prefer_all_overrule_the_loss(tmp_path: Path) -> None:
+    opened = make(tmp_path)
+    for voter in ("Anna", "Ben", "Chloé"):
+        vote(opened, voter, "all", "motion-25", 40)
+    assert answers(opened)["motion"] == 0.0
+    assert opened.verdict()["keep"] == {}
+    assert (
+        "people preferred dropping nothing to motion-25, which the held-out loss would have chosen"
+        in opened.verdict()["answers"][0]["why"]
+    )
+
+
+def test_who_always_presses_left_and_a_torn_line_are_told(tmp_path: Path) -> None:
+    opened = make(tmp_path)
+    vote(opened, "Lefty", "motion-50", "all", 30, left=True)
+    with (opened.folder / votes.FILE).open("a") as file:
+        file.write('{"voter": "Ann')
+    (told,) = opened.people()
+    assert "Lefty: always left" in told["said"]
+    assert "votes.jsonl" in told["said"]
+    assert told["ratings"][0]["wins"] == 30
+
+
+def test_what_people_compare_is_a_contest_without_doubles(tmp_path: Path) -> None:
+    opened = make(tmp_path, samples=True)
+    read = contest.read(opened.folder)
+    assert [group.name for group in read.groups] == ["motion", "idle"]
+    assert read.groups[0].contestants == ("all", "motion-25", "motion-50")
+    assert read.prompts == tuple(PROMPTS)
+    assert len(list(read.comparisons())) == 2 * 3 * 2  # of the seed whose samples there are
+    arms = [*opened.arms, opened.arms[1].__class__(**{**vars(opened.arms[1]), "name": "motion-26", "level": 26.0})]
+    assert contest_of("x", arms, PROMPTS)["groups"][0]["contestants"] == ["all", "motion-25", "motion-50"]
+
+
+def test_the_newest_is_opened_and_names_are_checked(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="has no ablation yet;  rushes ablate"):
+        Ablation.open(str(tmp_path))
+    make(tmp_path, "one", n=24)
+    make(tmp_path, "two", n=24)
+    assert names_of(str(tmp_path)) == ["one", "two"]
+    assert Ablation.open(str(tmp_path)).name == "two"
+    with pytest.raises(UsageError, match="has no ablation 'on'; did you mean 'one'"):
+        Ablation.open(str(tmp_path), "on")
+    with pytest.raises(UsageError, match=r"--name \.\./x: letters"):
+        results.folder_of(str(tmp_path), "../x")
+    with pytest.raises(UsageError, match="is not on a disk"):
+        Ablation.open("s3://bucket/run")
+
+
+def test_the_report_is_told_everything_and_a_damaged_one_costs_itself(tmp_path: Path, finished: Path) -> None:
+    run = Run.open(finished)
+    run.root = str(tmp_path)
+    assert ablations(run, str(tmp_path / "copies")) == []
+    opened = make(tmp_path, samples=True)
+    vote(opened, "Anna", "motion-50", "all", 4)
+    broken = make(tmp_path, "broken", n=24)
+    (broken.folder / "plan.json").write_text('{"version": 1, "arms": [1]}')
+    told = {one["name"]: one for one in ablations(run, str(tmp_path / "copies"))}
+    assert told["broken"]["problem"].startswith("broken cannot be shown: ")
+    assert told["tiny"]["problem"] is None
+    files = told["tiny"]["samples"]["files"]
+    assert list(files)[:3] == ["all", "motion-25", "motion-50"]
+    copied = {path.name for path in (tmp_path / "copies").iterdir()}
+    assert copied == {file for own in files.values() for file in own if file}
+    assert json.loads(json.dumps(told)) == told

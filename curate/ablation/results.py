@@ -128,13 +128,17 @@ def _opinion(own: Sequence[votes.Vote], troubles: Sequence[str]) -> dict[str, An
     """Of the votes on one axis by one question."""
     games = [elo.Game(*game) for game in votes.games(own)]
     found, needed, agreed = elo.ratings(games), elo.votes_needed(games), voters.agreement(games)
-    apart = [asdict(one) for one in elo.differences(games) if one.apart]
+    strength = {one.contestant: one.bradley_terry for one in found}
+    pairs = [one for one in elo.differences(games) if one.apart]
+    apart = [asdict(one) for one in pairs if not _behind(strength[one.a], strength[one.b])]
     if apart:
         said = "; ".join(f"{one['a']} is preferred to {one['b']}" for one in apart)
     else:
         said = f"nobody is told apart yet, {found[0].contestant} leads"
         said += f"; about {needed} more votes between the two leaders would" if needed else ""
     said = f"{len(games)} votes of {len({game.voter for game in games})} voters: {said}."
+    if len(apart) < len(pairs):
+        said += " Elo and Bradley-Terry disagree on the rest: some pairs were compared much more often than others."
     if agreed.alpha is not None:
         said += f" Where voters saw the same pair, {agreed.equal:.0%} of their answers agree (Krippendorff's alpha {agreed.alpha:.2f})."
     return {
@@ -143,6 +147,11 @@ def _opinion(own: Sequence[votes.Vote], troubles: Sequence[str]) -> dict[str, An
         "needed": needed,
         "said": " ".join([said, *troubles]),
     }
+
+
+def _behind(one: float | None, other: float | None) -> bool:
+    """Whether Bradley-Terry, where it is known, puts the one behind the other."""
+    return one is not None and other is not None and one < other
 
 
 def _by_people(one: AxisAnswer, people: Sequence[Mapping[str, Any]], arms: Sequence[Arm]) -> AxisAnswer:

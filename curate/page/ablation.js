@@ -11,7 +11,7 @@ function open_ablations() {
     section.append(make("h3", {}, one.name));
     if (one.problem) { section.append(make("p", { class: "problem" }, one.problem)); continue; }
     const { done, trainings, steps_s } = one.cost;
-    section.append(make("p", { class: "note" }, `${one.recipe}, ${grouped(one.steps)} steps, ${counted(one.seeds, "training")} of each subset: ${done} of ${trainings} done, ${length(steps_s)} of steps. Judged on ${counted(one.heldout, "clip")} that no training had. Below 0 is better.`));
+    section.append(make("p", { class: "note" }, `${one.recipe}, ${grouped(one.steps)} steps, ${counted(one.seeds, "training")} of each subset: ${done} of ${trainings} done, ${length(steps_s)} of steps. Judged on ${counted(one.heldout, "clip")} that no training had. Green: what the loss changes by when the worst clips of an axis are dropped, within its interval; dashed: random subsets of the same sizes. Below 0 is better.`));
     if (!one.arms.length) { section.append(make("p", { class: "note" }, "Nothing can be compared yet.")); continue; }
     const axes = make("div", { class: "measures" });
     section.append(axes);
@@ -20,7 +20,7 @@ function open_ablations() {
       const yaml = `keep:\n${Object.entries(one.keep).map(([name, rule]) => `  ${name}: {${Object.entries(rule).map(([side, value]) => `${side}: ${value}`).join(", ")}}`).join("\n")}\n`;
       section.append(make("pre", { class: "answer" }, yaml), make("p", { class: "note" }, make("code", {}, `rushes ablate ${facts.run} --name ${one.name} --apply pipeline.yaml`)));
     }
-    section.append(make("p", { class: "note" }, [one.limits, ...one.notes].join(" ")));
+    for (const note of [one.limits, ...one.notes]) section.append(make("p", { class: "note" }, note));
     section.append(make("details", {}, make("summary", {}, "Every subset"), grid(["subset", "clips", "loss", "to all", "to a random subset", "on dropped clips", "", ...score_names(one)],
       one.arms.map((row) => [row.arm, row.clips, row.loss, row.arm === "all" ? "" : span(row.to_all), span(row.to_control), row.arm === "all" ? "" : percent(row.elsewhere), row.said, ...score_names(one).map((key) => row.scores[key] ?? "")]))));
     for (const told of one.people) section.append(people_card(told));

@@ -78,7 +78,7 @@ function levels_chart(place, levels, lines, height = 150) {
   const line = (label, of, more = {}) => ({ label, stroke: () => colour(of), width: 1.5, spanGaps: true, points: { show: true, size: 5 }, ...more });
   const edge = { stroke: "transparent", points: { show: false } };
   return chart(place, {
-    height, legend: { show: true, live: false, markers: { width: 2 } },
+    height,
     scales: { x: { time: false, range: [0, Math.max(...levels) * 1.04] } },
     axes: [axis({ size: 24, gap: 2, splits: () => levels, values: (_, splits) => splits.map((v) => `${shown(v)} %`) }), axis({ size: 52, values: (_, splits) => splits.map((v) => `${v > 0 ? "+" : ""}${shown(v)} %`) })],
     series: [{ label: "dropped" }, line("this axis", "kept"), line("", "kept", edge), line("", "kept", edge), line("random subset", "dropped-strong", { dash: [5, 4] })],

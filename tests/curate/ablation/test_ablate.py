@@ -224,13 +224,16 @@ def test_a_training_that_fails_costs_itself(made: Path, tmp_path: Path, rushes: 
     done = rushes("ablate", "run", *ASKED, "--plan", cwd=folder)
     assert done.code == 0, done.err
     home = folder / "run" / "ablate" / "small"
-    (home / "models").mkdir(parents=True)
-    (home / "models" / "all-s1").write_text("in the way")
+    other = home / "models" / "all-s1" / "train.json"
+    other.parent.mkdir(parents=True)
+    other.write_text('{"losses": {}, "fingerprint": {"recipe": "of somebody else"}}')
     done = rushes("ablate", "run", *ASKED, cwd=folder)
     assert done.code == 1
     assert "1 of 6 trainings failed, as told above; the same command tries them again" in done.err
     assert len(list((home / "judged").glob("*.json"))) == 5
-    (home / "models" / "all-s1").unlink()
+    assert "all-s1: " in done.err
+    assert "holds another training" in done.err
+    other.unlink()
     done = rushes("ablate", "run", *ASKED, cwd=folder)
     assert done.code == 0, done.err
     assert done.out.count("trained in") == 1

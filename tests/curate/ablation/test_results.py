@@ -60,6 +60,16 @@ def test_people_who_prefer_all_overrule_the_loss(tmp_path: Path) -> None:
     )
 
 
+def test_elo_alone_decides_nothing_where_bradley_terry_disagrees(tmp_path: Path) -> None:
+    opened = make(tmp_path)
+    vote(opened, "Anna", "motion-50", "all", 60)  # against the weak alone
+    vote(opened, "Anna", "motion-25", "motion-50", 6)
+    (told,) = opened.people()
+    assert told["ratings"][0]["contestant"] == "motion-50"
+    assert ("motion-50", "motion-25") not in {(pair["a"], pair["b"]) for pair in told["apart"]}
+    assert "Elo and Bradley-Terry disagree on the rest" in told["said"]
+
+
 def test_who_always_presses_left_and_a_torn_line_are_told(tmp_path: Path) -> None:
     opened = make(tmp_path)
     vote(opened, "Lefty", "motion-50", "all", 30, left=True)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from curate.ablation.results import Ablation
     from curate.view import Player, Sheet
 
 PIPELINE = "pipeline.json"
@@ -279,6 +280,12 @@ class Run:
         from curate.explore import duplicates
 
         return duplicates(self)
+
+    def ablation(self, name: str | None = None) -> "Ablation":
+        """What `rushes ablate` found out about thresholds: of the newest ablation, or the one called `name`. Raises UsageError without one."""
+        from curate.ablation.results import Ablation
+
+        return Ablation.open(self.root, name)
 
     def search(self, words: str | None = None, **how: Any) -> pd.DataFrame:
         """The kept clips nearest to some words, a clip or a picture, best first; arguments as `curate.index.search`."""

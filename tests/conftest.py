@@ -68,6 +68,7 @@ LONGEST_FIRST = (
     "train_hooks/test_train",
     "curate/test_awkward_run",
     "curate/test_windows",
+    "curate/ablation/test_ablate",
     "curate/voting/test_page",
 )
 """Files that take half a minute and more: begun last, one of them would keep a single worker busy after all others have ended."""

@@ -14,7 +14,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import pandas as pd
 
 from curate import elo, store
 from curate.ablation.plan import Arm, Axis, Grid, digest_of
@@ -22,9 +25,14 @@ from curate.ablation.verdict import AxisAnswer, answer, as_json, judge
 from curate.errors import UsageError, nearest
 from curate.voting import voters, votes
 
+if TYPE_CHECKING:
+    from curate.view import Sheet
+
 WORDS = {"quality": "visual quality", "prompt": "prompt following"}
 """What voters are asked, as in SVD (appendix E)."""
 PLAN, ANSWER, CONTEST = "plan.json", "answer.json", "contest.json"
+FRAMES_SHOWN = 6
+"""Of a sample, evenly spread. Ours."""
 LIMITS = (
     "The answer holds for this recipe, these steps and these clips: a larger model, a longer training or other footage may answer otherwise. "
     "Each axis was cut alone, not together with the others."
@@ -116,6 +124,50 @@ class Ablation:
                     flagged = [f"{voter}: {why}." for voter, why in flags.items() if voter in seen]
                     told.append({"axis": axis, "question": words, **_opinion(own, [*found.troubles, *flagged])})
         return told
+
+    def table(self) -> pd.DataFrame:
+        """A row for each subset: `change` is that of the loss against all clips in per cent, `low` and `high` its interval, `to_random` that
+        against its control, `elsewhere` that on clips that some axis drops; scores of the samples where there are any."""
+        rows = []
+        for row in self.verdict()["arms"]:
+            change, low, high = row["to_all"]
+            told = {key: row[key] for key in ("arm", "axis", "level", "clips", "loss")} | {
+                "change": change,
+                "low": low,
+                "high": high,
+            }
+            told |= {
+                "control": row["control"],
+                "to_random": (row["to_control"] or [None])[0],
+                "elsewhere": row["elsewhere"],
+            }
+            rows.append(told | row["scores"] | {"said": row["said"]})
+        return pd.DataFrame(rows)
+
+    def answers(self) -> pd.DataFrame:
+        """A row for each axis: how many per cent to drop (0: none), the rule for `keep:`, and why."""
+        return pd.DataFrame(self.verdict()["answers"], columns=["axis", "level", "rule", "arm", "why"])
+
+    def show(self, prompt: int = 0, arms: Sequence[str] | None = None) -> "Sheet":
+        """A contact sheet of the samples of one prompt, a row for each subset's first seed. Raises UsageError where there is none."""
+        from curate.contact import clip_sheet
+        from curate.video import open_video
+        from curate.view import Sheet
+
+        rows = []
+        for arm in self.arms:
+            path = self.folder / "samples" / training_name(arm.subsets[0], 0) / f"{prompt:02d}.mp4"
+            if path.is_file() and (arms is None or arm.name in arms):
+                with open_video(str(path)) as video:
+                    length_s = video.info.duration_s or 0.0
+                    frames_THWC = video.frames_at(
+                        [length_s * i / FRAMES_SHOWN for i in range(FRAMES_SHOWN)]
+                    ).frames_THWC
+                jpegs = [cv2.imencode(".jpg", frame[..., ::-1])[1].tobytes() for frame in frames_THWC]
+                rows.append((f"{arm.name}\n{self.plan['prompts'][prompt]['text']}", jpegs))
+        if not rows:
+            raise UsageError(f"{self.folder} has no sample of prompt {prompt}")
+        return Sheet(clip_sheet(rows))
 
     def _scores(self, name: str) -> dict[str, float]:
         """Means over the seeds of what was measured of an arm's samples."""

@@ -3,6 +3,8 @@
 
 const percent = (value) => (value === null || value === undefined ? "" : `${value > 0 ? "+" : ""}${value.toFixed(1)} %`);
 const span = (ends) => (ends ? `${percent(ends[0])}${ends[1] === null ? "" : ` (${percent(ends[1])} to ${percent(ends[2])})`}` : "");
+/** A cell that stays on one line. */
+const narrow = (text) => make("td", { class: "n" }, text);
 
 function open_ablations() {
   const section = byId("ablation");
@@ -22,7 +24,7 @@ function open_ablations() {
     }
     for (const note of [one.limits, ...one.notes]) section.append(make("p", { class: "note" }, note));
     section.append(make("details", {}, make("summary", {}, "Every subset"), grid(["subset", "clips", "loss", "to all", "to a random subset", "on dropped clips", "", ...score_names(one)],
-      one.arms.map((row) => [row.arm, row.clips, row.loss, row.arm === "all" ? "" : span(row.to_all), span(row.to_control), row.arm === "all" ? "" : percent(row.elsewhere), row.said, ...score_names(one).map((key) => row.scores[key] ?? "")]))));
+      one.arms.map((row) => [row.arm, row.clips, row.loss, narrow(row.arm === "all" ? "" : span(row.to_all)), narrow(span(row.to_control)), narrow(row.arm === "all" ? "" : percent(row.elsewhere)), narrow(row.said), ...score_names(one).map((key) => row.scores[key] ?? "")]))));
     for (const told of one.people) section.append(people_card(told));
     section.append(sample_grid(one));
   }
@@ -43,7 +45,7 @@ function axis_card(one, answer) {
 
 /** What people preferred on one axis, by one question. */
 function people_card(told) {
-  const rows = told.ratings.map((row) => [row.contestant, Math.round(row.elo * 10) / 10, `${row.low.toFixed(1)} to ${row.high.toFixed(1)}`, row.bradley_terry === null ? "" : Math.round(row.bradley_terry), row.games, row.wins, row.ties]);
+  const rows = told.ratings.map((row) => [row.contestant, Math.round(row.elo * 10) / 10, narrow(`${row.low.toFixed(1)} to ${row.high.toFixed(1)}`), row.bradley_terry === null ? "" : Math.round(row.bradley_terry), row.games, row.wins, row.ties]);
   return make("details", { open: true }, make("summary", {}, `${told.axis}: what people preferred by ${told.question}`),
     grid(["subset", "Elo", "95 % interval", "Bradley-Terry", "comparisons", "won", "ties"], rows), make("p", { class: "note" }, told.said));
 }

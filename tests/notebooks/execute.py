@@ -15,7 +15,7 @@ from tests.project import ROOT, environment
 
 RUN = Path("../runs/gallery")
 """As the notebooks name it, from their own folder."""
-SCRATCH = {"05": RUN / "train" / "notebook", "06": Path("../runs/my_filter")}
+SCRATCH = {"05": RUN / "train" / "notebook", "06": Path("../runs/my_filter"), "07": RUN / "ablate"}
 """What the notebooks make, taken away first so that they make it."""
 
 

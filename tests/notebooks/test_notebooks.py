@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from curate.run import Run
+from tests.curate.ablation.made import make_project
 from tests.curate.videos import write_video
 from tests.notebooks import books, gallery
 from tests.project import SMALLEST_RECIPE, Rushes, moving
@@ -38,6 +39,7 @@ PICTURES = {
     "04_search_and_duplicates": 5,
     "05_launch_a_finetune": 3,
     "06_write_your_own_filter": 2,
+    "07_choose_data_by_ablation": 2,
 }
 
 
@@ -62,6 +64,15 @@ def variables(tmp_path_factory: pytest.TempPathFactory, rushes: Rushes) -> dict[
     }
 
 
+@pytest.fixture(scope="module")
+def of_more_clips(
+    variables: dict[str, str], tmp_path_factory: pytest.TempPathFactory, rushes: Rushes
+) -> dict[str, str]:
+    """The same, with a run that has clips enough to be divided."""
+    folder = make_project(tmp_path_factory.mktemp("ablated"), rushes)
+    return {**variables, "RUSHES_RUN": str(folder / "run"), "RUSHES_AXES": "brightness"}
+
+
 def pictures(book: nbformat.NotebookNode) -> int:
     """How many outputs are pictures."""
     return sum(bool({"image/png", "image/jpeg"} & set(o.get("data", {}))) for o in books.outputs(book))
@@ -69,7 +80,8 @@ def pictures(book: nbformat.NotebookNode) -> int:
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
 @pytest.mark.parametrize("name", NAMES)
-def test_it_runs_from_top_to_bottom(name: str, variables: dict[str, str]) -> None:
+def test_it_runs_from_top_to_bottom(name: str, request: pytest.FixtureRequest) -> None:
+    variables: dict[str, str] = request.getfixturevalue("of_more_clips" if name.startswith("07") else "variables")
     book = books.execute(books.FOLDER / f"{name}.ipynb", variables)
     told = list(books.outputs(book))
     assert not [o for o in told if o.output_type == "error"]

@@ -1,4 +1,4 @@
-"""Ablations whose trainings are made up, so that what follows from them can be tested in moments."""
+"""A run to ablate for real, and ablations whose trainings are made up, so that what follows from them can be tested in moments."""
 
 import json
 from pathlib import Path
@@ -9,11 +9,44 @@ import pandas as pd
 from curate.ablation import results
 from curate.ablation.plan import Axis, plan
 from curate.ablation.results import Ablation
+from curate.run import Run
 from curate.voting import votes
 from curate.voting.contest import Comparison
 from tests.curate.videos import write_video
+from tests.project import SMALLEST_RECIPE, Rushes, moving
 
 PROMPTS = ["a red ball", "</script><img src=x onerror=alert(1)> \u05e9\u05dc\u05d5\u05dd 🎬"]
+
+
+PIPELINE = """\
+run: run
+sources: footage
+scan: {min_clip_s: 0.5, max_clip_s: 1.0, thumb_fps: 4, workers: 1}
+measure:
+  - {use: tests.curate.stages.Brightness, workers: 1}
+  - {use: filters.Motion, workers: 1}
+caption:
+  - {use: tests.curate.stages.Says, workers: 1}
+keep:                            # wide open
+  motion: {above: 0.0}           # ours
+shards: {short_side_px: 64, workers: 1}
+"""
+RECIPE = f"{SMALLEST_RECIPE}steps: 2\nbatch: 2\n"
+CLIPS = 24
+
+
+def make_project(folder: Path, rushes: Rushes) -> Path:
+    """A project with a finished run of 24 clips of a second, from dark to bright, and a recipe of two steps, `small.yaml`."""
+    (folder / "footage").mkdir()
+    shots = [moving(25, seed=i, level=20 + 8 * i) for i in range(CLIPS)]
+    for name, part in (("dark", shots[: CLIPS // 2]), ("bright", shots[CLIPS // 2 :])):
+        write_video(folder / "footage" / f"{name}.mp4", np.concatenate(part), 25, gop=25)
+    (folder / "pipeline.yaml").write_text(PIPELINE)
+    (folder / "small.yaml").write_text(RECIPE)
+    done = rushes("run", cwd=folder)
+    assert done.code == 0, done.err
+    assert len(Run.open(folder / "run").selection().clip_ids) >= 20
+    return folder
 
 
 def make(

@@ -9,47 +9,21 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
 
 from curate.ablation.results import Ablation
 from curate.run import Run
-from tests.curate.videos import write_video
-from tests.project import SMALLEST_RECIPE, Rushes, environment, moving
+from tests.curate.ablation.made import make_project
+from tests.project import Rushes, environment
 
-PIPELINE = """\
-run: run
-sources: footage
-scan: {min_clip_s: 0.5, max_clip_s: 1.0, thumb_fps: 4, workers: 1}
-measure:
-  - {use: tests.curate.stages.Brightness, workers: 1}
-  - {use: filters.Motion, workers: 1}
-caption:
-  - {use: tests.curate.stages.Says, workers: 1}
-keep:                            # wide open
-  motion: {above: 0.0}           # ours
-shards: {short_side_px: 64, workers: 1}
-"""
-RECIPE = f"{SMALLEST_RECIPE}steps: 2\nbatch: 2\n"
-CLIPS = 24
 ASKED = ("--recipe", "small.yaml", "--axes", "brightness", "--levels", "0,50", "--seeds", "2")
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory, rushes: Rushes) -> Path:
-    """A project with a finished run of 24 clips of a second, from dark to bright. Tests copy it."""
-    folder = tmp_path_factory.mktemp("ablated")
-    (folder / "footage").mkdir()
-    shots = [moving(25, seed=i, level=20 + 8 * i) for i in range(CLIPS)]
-    for name, part in (("dark", shots[: CLIPS // 2]), ("bright", shots[CLIPS // 2 :])):
-        write_video(folder / "footage" / f"{name}.mp4", np.concatenate(part), 25, gop=25)
-    (folder / "pipeline.yaml").write_text(PIPELINE)
-    (folder / "small.yaml").write_text(RECIPE)
-    done = rushes("run", cwd=folder)
-    assert done.code == 0, done.err
-    assert len(Run.open(folder / "run").selection().clip_ids) >= 20
-    return folder
+    """A project with a finished run of 24 clips. Tests copy it."""
+    return make_project(tmp_path_factory.mktemp("ablated"), rushes)
 
 
 @pytest.fixture(scope="module")

@@ -123,3 +123,21 @@ def test_the_report_is_told_everything_and_a_damaged_one_costs_itself(tmp_path: 
     copied = {path.name for path in (tmp_path / "copies").iterdir()}
     assert copied == {file for own in files.values() for file in own if file}
     assert json.loads(json.dumps(told)) == told
+
+
+def test_a_notebook_has_it_as_tables_and_pictures(tmp_path: Path, finished: Path) -> None:
+    run = Run.open(finished)
+    run.root = str(tmp_path)
+    with pytest.raises(UsageError, match="has no ablation yet"):
+        run.ablation()
+    make(tmp_path, samples=True)
+    opened = run.ablation("tiny")
+    table = opened.table().set_index("arm")
+    assert list(table.index) == [arm.name for arm in opened.arms]
+    assert table.loc["motion-25", "low"] < table.loc["motion-25", "change"] < table.loc["motion-25", "high"] < 0
+    assert table.loc["motion-25", "to_random"] == pytest.approx(-20, abs=2)
+    assert list(opened.answers()["level"]) == [25.0, 0.0]
+    whole, some = opened.show(0), opened.show(1, arms=["all", "motion-25"])
+    assert len(whole.png) > len(some.png) > 1000
+    with pytest.raises(UsageError, match="has no sample of prompt 7"):
+        opened.show(7)

@@ -55,6 +55,8 @@ RAY_CLUSTERS = (
 LONGEST_FIRST = (
     "train_hooks/test_recipes",
     "notebooks/test_notebooks",
+    "curate/ablation/test_ablate",
+    "curate/voting/test_page",
     "train_hooks/test_fast",
     "train_hooks/test_resume",
     "curate/test_pipeline",
@@ -68,8 +70,6 @@ LONGEST_FIRST = (
     "train_hooks/test_train",
     "curate/test_awkward_run",
     "curate/test_windows",
-    "curate/ablation/test_ablate",
-    "curate/voting/test_page",
 )
 """Files that take half a minute and more: begun last, one of them would keep a single worker busy after all others have ended."""
 

@@ -1,0 +1,43 @@
+"""Worlds whose answer is known: dropping the bad third is better than keeping it, and than dropping a random third."""
+
+from pathlib import Path
+
+import pytest
+
+from curate.ablation.verdict import Judged
+from tests.curate.ablation.planted import KINDS, TRAINED, ablate, shards_of
+
+STEPS = 30
+
+
+def losses(judged: list[Judged]) -> dict[str, float]:
+    return {"random" if one.arm.name.startswith("random") else one.arm.axis or "all": one.loss for one in judged}
+
+
+def test_dropping_the_noise_beats_keeping_it_and_a_random_subset(tmp_path: Path) -> None:
+    """One world, one seed of each training. Ten worlds of each kind: benchmarks/ablate.py."""
+    grid, judged, answers = ablate(tmp_path, "noise", 0, STEPS, seeds=1)
+    loss = losses(judged)
+    assert loss["mark"] < 0.95 * loss["all"]
+    assert loss["mark"] < 0.95 * loss["random"]
+    assert not any(answer.rule for answer in answers)  # one seed tells nothing
+    assert set(grid.subsets["mark-33.3333"]) == {f"clip{i:03d}" for i in range(TRAINED // 3, TRAINED)}
+
+
+@pytest.mark.slow  # three more worlds, with two seeds each
+@pytest.mark.parametrize(("kind", "world"), [("noise", 1), ("watermark", 1), ("watermark", 2)])
+def test_the_answer_drops_the_bad_third_and_leaves_an_idle_axis_alone(kind: str, world: int, tmp_path: Path) -> None:
+    _, judged, (mark, idle) = ablate(tmp_path, kind, world, STEPS + 10, seeds=2)
+    loss = losses(judged)
+    assert loss["mark"] < min(loss["all"], loss["random"])
+    assert mark.level > 0 or mark.why.startswith("no difference")  # two seeds are few
+    assert idle.level == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_world_marks_its_bad_third_and_nothing_else_knows_it(kind: str, tmp_path: Path) -> None:
+    _, measures, judges = shards_of(tmp_path, kind, 0)
+    bad = measures["clip_id"] < f"clip{TRAINED // 3:03d}"
+    assert (measures["mark"] < 1).tolist() == bad.tolist()
+    assert measures["idle"][bad].between(0, 1).all()
+    assert not set(judges) & set(measures["clip_id"])

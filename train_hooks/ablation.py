@@ -26,7 +26,7 @@ from train_hooks.plan import GIB, fixed_bytes, trials
 from train_hooks.prepare import prepare
 from train_hooks.recipe import Recipe
 from train_hooks.recipe_files import load_recipe
-from train_hooks.shard_index import ShardClip
+from train_hooks.shard_index import ShardClip, ShardIndex
 from train_hooks.stage_feed import build_tiny, feed_of
 from train_hooks.tiny_base import name_of_base
 from train_hooks.train import train
@@ -106,8 +106,8 @@ class AblationJob:
         return {"losses": losses, "scores": judge.scores(videos, self.prompts, real)}
 
 
-def clips_of(recipe: Recipe, shards: str) -> tuple[list[ShardClip], dict[str, str]]:
-    """The clips that an ablation may draw from, and why each of the others cannot be used. Raises TrainError where there is none."""
+def clips_of(recipe: Recipe, shards: str) -> tuple[list[ShardClip], dict[str, str], ShardIndex]:
+    """The clips that an ablation may draw from, why each of the others cannot be used, and the index of all. Raises TrainError without any."""
     return usable(recipe.shown(), shards)
 
 

@@ -116,10 +116,10 @@ def feed_recipe(recipe: Recipe) -> Recipe:
     return replace(recipe, seed=SEED, heldout_share=0.0, tagged_frames=False, images_per_video=0, image_folder="")
 
 
-def usable(recipe: Recipe, shards: str | Path) -> tuple[list[ShardClip], dict[str, str]]:
-    """The clips that are long enough for a recipe's own size, and why each of the others is not."""
+def usable(recipe: Recipe, shards: str | Path) -> tuple[list[ShardClip], dict[str, str], ShardIndex]:
+    """The clips that are long enough for a recipe's own size, why each of the others is not, and the index of all."""
     feed = feed_of(feed_recipe(recipe), shards)
-    return feed.train, feed.left_out
+    return feed.train, feed.left_out, feed.index
 
 
 def _feed(recipe: Recipe, shards: str | Path, index: ShardIndex, clip_ids: Sequence[str]) -> Feed:

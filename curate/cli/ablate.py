@@ -11,25 +11,28 @@ import typer
 
 from curate import runner, store
 from curate.ablation import results as ablation
-from curate.ablation.plan import FEWEST, Axis, Grid, digest_of, plan
+from curate.ablation.asked import (
+    PROMPTS,
+    SAMPLE_SEED,
+    SEEDS,
+    axes_of,
+    check_same_subsets,
+    levels_of,
+    prompts_of,
+    seeds_of,
+)
+from curate.ablation.plan import FEWEST, Axis, Grid, plan
 from curate.ablation.results import Ablation, training_name
+from curate.ablation.sample_scores import add_scores
 from curate.cli.common import Stopped, console, fail, grid, warn
 from curate.cli.train import say, settings_of, trainer
 from curate.cost import Prices
-from curate.errors import ConfigError, RunError, UsageError, nearest
+from curate.errors import ConfigError, RunError, UsageError
 from curate.keep_yaml import with_rules
 from curate.pool import Resources
 from curate.run import Run
 from curate.yaml_lines import parse
 
-USUAL_AXES = ("motion", "aesthetic", "text_area", "watermark")
-USUAL_LEVELS = (0.0, 12.5, 25.0, 50.0)
-SEEDS, PROMPTS, SAMPLE_SEED = (
-    3,
-    8,
-    1000,
-)  # trainings of each subset; prompts, where none are given; the seed of the first prompt. Ours
-LONGEST_PROMPT = 10_000
 GIB = 2**30
 
 
@@ -99,13 +102,16 @@ def command(
         _apply(Ablation.open(run, name), apply, out)
         return
     wish = _Wish(axes, levels, recipe, steps, seeds, settings_of(settings), prompts, heldout, heldout_where, of)
+    opened = Run.open(run)
     with trainer():
-        made = _plan(Run.open(run), name or Path(recipe).stem, wish)
+        made = _plan(opened, name or Path(recipe).stem, wish)
         _tell_plan(made, workers, gpus, Prices.parse(gpu_hour, None))
         if planned:
             return
         made.begin(say)
         failed = _train(made, workers, gpus)
+    if add_scores(opened, Ablation.open(run, made.folder.name)):
+        say("scored the samples by the run's aesthetic measure")
     found = Ablation.open(run, made.folder.name)
     verdict = found.verdict()
     store.put_json(str(found.folder / ablation.ANSWER), verdict)
@@ -172,17 +178,16 @@ def _plan(run: Run, name: str, wish: _Wish) -> _Made:
     from train_hooks.ablation import clips_of
     from train_hooks.fingerprint import differences, fingerprint
     from train_hooks.recipe_files import load_recipe
-    from train_hooks.shard_index import read_index
 
     folder = ablation.folder_of(run.root, name)
     shards = run.shards_root()
     recipe = load_recipe(wish.recipe, wish.overrides)
-    usable, left_out = clips_of(recipe, shards)
+    usable, left_out, index = clips_of(recipe, shards)
     if left_out:
         clip_id, why = next(iter(left_out.items()))
         say(f"{len(left_out)} of {len(left_out) + len(usable)} clips cannot be trained on, such as {clip_id}: {why}")
     before = ablation.read_plan(folder) if (folder / ablation.PLAN).exists() else None
-    axes = _axes(run, wish.axes, before)
+    axes = axes_of(run, wish.axes, before, lambda told: warn(f"warning: {told}"))
     frame = run.scored([axis.name for axis in axes])
     frame = (
         frame[frame["clip_id"].isin([clip.clip_id for clip in usable])].sort_values("clip_id").reset_index(drop=True)
@@ -195,96 +200,25 @@ def _plan(run: Run, name: str, wish: _Wish) -> _Made:
         if wish.where is None
         else frame["clip_id"].isin(run.clips(columns=[], where=wish.where)["clip_id"]).to_numpy()
     )
-    claim = fingerprint(recipe, read_index(shards), []) | {
+    claim = fingerprint(recipe, index, []) | {
         "asked": {"heldout": wish.heldout, "heldout_where": wish.where, "of": wish.of}
     }
     if before is not None and (told := "; ".join(differences(before["claim"], json.loads(json.dumps(claim))))):
         raise UsageError(
             f"{folder} holds another ablation ({told}); give another --name, or remove the folder to begin anew"
         )
-    cuts = sorted({*_levels(wish.levels, before), *_levels_of(before)})
-    n_seeds = max(wish.seeds or SEEDS, max((len(arm["subsets"]) for arm in before["arms"]), default=1) if before else 1)
     grid_ = plan(
-        frame, axes, cuts, n_seeds, max(FEWEST, recipe.batch), wish.heldout,
+        frame, axes, levels_of(wish.levels, before), seeds_of(wish.seeds, before), max(FEWEST, recipe.batch), wish.heldout,
         None if before is None else (before["heldout"], before["elsewhere"], before["heldout_level"]),
         wanted, {} if before is None else {v: k for k, v in before["subsets"].items()},
     )  # fmt: skip
-    _check_same_subsets(folder, before, grid_)
-    asked = _prompts(wish.prompts, usable, grid_.heldout)
+    check_same_subsets(folder, before, grid_)
+    asked = prompts_of(wish.prompts, usable, grid_.heldout)
     if before is not None:
         if wish.prompts is not None and [p["text"] for p in asked] != [p["text"] for p in before["prompts"]]:
             raise UsageError(f"{folder} was begun with other prompts; give another --name")
         asked = before["prompts"]
     return _Made(folder, shards, wish, recipe, claim, axes, grid_, asked)
-
-
-def _axes(run: Run, typed: str | None, before: Mapping[str, Any] | None) -> list[Axis]:
-    """Those of the plan that is there, and those that were typed; else the usual ones."""
-    keep = run.pipeline.config.keep
-    columns = {name for step in run.steps for name in step.columns} | {"duration_s", "fps", "width_px", "height_px"}
-    found = {name: Axis(name, side) for name, side in before["axes"].items()} if before else {}
-    for text in typed.split(",") if typed is not None else []:
-        axis = Axis.parse(text, keep)
-        if axis.name not in columns:
-            raise UsageError(f"--axes: there is no measure '{axis.name}'{nearest(axis.name, columns)}")
-        if found.setdefault(axis.name, axis) != axis:
-            raise UsageError(f"--axes {text}: this ablation cuts {axis.name} on the other side; give another --name")
-    found = found or {name: Axis.parse(name, keep) for name in USUAL_AXES if name in columns}
-    if not found:
-        raise UsageError(f"{run.root} has none of {', '.join(USUAL_AXES)}; name the measures with  --axes NAME,...")
-    for axis in found.values():
-        if axis.name in keep and before is None:
-            warn(
-                f"warning: keep: cuts {axis.name} already; levels are of the clips that it leaves, and a run without that rule has more"
-            )
-    return list(found.values())
-
-
-def _levels(typed: str | None, before: Mapping[str, Any] | None) -> list[float]:
-    if typed is None:
-        return [] if before else list(USUAL_LEVELS)
-    try:
-        return [float(text) for text in typed.split(",")]
-    except ValueError:
-        raise UsageError(
-            f"--levels {typed}: percentages, with commas between them, as in  --levels 0,12.5,25,50"
-        ) from None
-
-
-def _levels_of(before: Mapping[str, Any] | None) -> set[float]:
-    return {float(arm["level"]) for arm in before["arms"]} if before else set()
-
-
-def _check_same_subsets(folder: Path, before: Mapping[str, Any] | None, made: Grid) -> None:
-    if before is None:
-        return
-    for name, clip_ids in made.subsets.items():
-        if before["subsets"].get(name, digest := digest_of(clip_ids)) != digest:
-            raise UsageError(
-                f"{folder}: {name} held other clips when it was begun (measures were made anew); give another --name"
-            )
-
-
-def _prompts(path: Path | None, usable: Sequence[Any], heldout: Sequence[str]) -> list[dict[str, Any]]:
-    """The file's lines, or different captions of the judge's clips; with a clip whose first frame an image-to-video model is shown."""
-    by_id = {clip.clip_id: clip for clip in usable}
-    if path is None:
-        texts = list(dict.fromkeys(by_id[clip_id].caption for clip_id in heldout if clip_id in by_id))[:PROMPTS]
-    else:
-        try:
-            texts = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"--prompts {path}: {getattr(error, 'strerror', None) or 'not UTF-8 text'}") from None
-        if not texts:
-            raise UsageError(f"--prompts {path}: it holds no prompt")
-        if longest := next((text for text in texts if len(text) > LONGEST_PROMPT), None):
-            raise UsageError(f"--prompts {path}: a prompt of {len(longest)} characters; {LONGEST_PROMPT} are allowed")
-    ids = list(heldout)
-    first = {clip.caption: clip.clip_id for clip in usable if clip.clip_id in set(ids)}
-    return [
-        {"text": text, "seed": SAMPLE_SEED + i, "clip_id": first.get(text, ids[i % len(ids)])}
-        for i, text in enumerate(texts)
-    ]
 
 
 def _train(made: _Made, workers: int, gpus: float) -> int:

@@ -69,8 +69,8 @@ def test_image_to_video_is_shown_a_clips_first_frame(shards, tmp_path) -> None:
 
 def test_a_job_judges_what_it_trains_from_one_base_and_says_what_went_wrong(shards, tmp_path) -> None:
     recipe = load_recipe("tiny_modelscope", SETTINGS)
-    clips, left_out = clips_of(recipe, str(shards))
-    assert (len(clips), left_out) == (8, {})
+    clips, left_out, index = clips_of(recipe, str(shards))
+    assert (len(clips), left_out, len(index.clips)) == (8, {}, 8)
     make_base(recipe, str(shards), tmp_path, lambda line: None)
     (tmp_path / SUBSETS).mkdir()
     (tmp_path / SUBSETS / "some.txt").write_text("clip0\nclip1\nclip2\n")

@@ -8,6 +8,7 @@ import pytest
 from curate.ablation import results
 from curate.ablation.report import ablations
 from curate.ablation.results import Ablation, contest_of, names_of
+from curate.ablation.sample_scores import add_scores
 from curate.errors import UsageError
 from curate.run import Run
 from curate.voting import contest, votes
@@ -141,3 +142,17 @@ def test_a_notebook_has_it_as_tables_and_pictures(tmp_path: Path, finished: Path
     assert len(whole.png) > len(some.png) > 1000
     with pytest.raises(UsageError, match="has no sample of prompt 7"):
         opened.show(7)
+
+
+def test_samples_are_scored_by_the_runs_own_stages_once(tmp_path: Path, finished: Path) -> None:
+    run = Run.open(finished)
+    opened = make(tmp_path, samples=True)
+    assert add_scores(run, opened) == 0  # the run has no aesthetic measure
+    assert add_scores(run, opened, ["brightness", "nobody"]) == 21
+    again = Ablation.open(str(tmp_path))
+    told = again.judged["motion-25", 0]["scores"]
+    assert set(told) == {"clipsim", "brightness"}
+    assert told["brightness"] == pytest.approx(127, abs=8)  # noise
+    assert "brightness" not in again.judged["motion-25", 1]["scores"]  # it has no samples
+    table = again.table().set_index("arm")
+    assert table.loc["all", "clipsim"] == pytest.approx(0.2)

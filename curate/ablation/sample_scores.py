@@ -1,0 +1,92 @@
+"""The samples of an ablation, scored by the run's own measures: what the aesthetic head says of clips it says of samples, too."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from curate import stage, store
+from curate.ablation.results import Ablation, training_name
+from curate.clip import Clip
+from curate.run import Run
+from curate.steps import Step
+from curate.video import open_video
+
+SCORED = ("aesthetic",)
+"""Columns that samples are scored by, where the run has them. Ours."""
+JPEG_QUALITY = 95
+
+
+def add_scores(run: Run, ablation: Ablation, columns: Iterable[str] = SCORED) -> int:
+    """Scores the samples of every training that is judged and not scored yet, and adds the means to what is known of it.
+
+    Args:
+        run: whose stages score, with their weights.
+        ablation: whose samples.
+        columns: which of the run's columns; those that it has not are left out.
+
+    Returns how many trainings were scored. Raises what a stage's set-up raises, such as WeightsError.
+    """
+    wanted = [name for name in columns if any(name in step.columns for step in run.steps)]
+    todo = {
+        training_name(*key): told
+        for key, told in ablation.judged.items()
+        if any(name not in told["scores"] for name in wanted)
+    }
+    if not wanted or not todo:
+        return 0
+    chain = _chain(run.steps, wanted)
+    ready = [(step, stage.ready(step.spec)) for step in chain]
+    for name, told in todo.items():
+        videos = sorted((ablation.folder / "samples" / name).glob("*.mp4"))
+        clips = [_clip(path, run.pipeline.config.scan.thumb_fps) for path in videos]
+        rows = _measured(ready, clips)
+        scores = {column: [row[column] for row in rows if row.get(column) is not None] for column in wanted}
+        told["scores"] |= {column: float(np.mean(values)) for column, values in scores.items() if values}
+        store.put(str(ablation.folder / "judged" / f"{name}.json"), json.dumps(told).encode())
+    return len(todo)
+
+
+def _chain(steps: Sequence[Step], wanted: Sequence[str]) -> list[Step]:
+    """The steps that make these columns, and those that they read from, in the run's order."""
+    needed = {step.spec.name for step in steps if set(step.columns) & set(wanted)}
+    for step in reversed(steps):
+        if step.spec.name in needed:
+            needed |= {table for table, _ in step.reads.values()}
+    return [step for step in steps if step.spec.name in needed]
+
+
+def _measured(ready: Sequence[tuple[Step, Any]], clips: Sequence[Clip]) -> list[Mapping[str, Any]]:
+    """What the stages say of each clip, one after the other."""
+    values: list[dict[str, Any]] = [{} for _ in clips]
+    for step, built in ready:
+        read = [
+            _with(clip, {name: known.get(column) for name, (_, column) in step.reads.items()})
+            for clip, known in zip(clips, values, strict=True)
+        ]
+        by_id = {row["clip_id"]: row for row in stage.apply(built, read, step.names)}
+        for clip, known in zip(clips, values, strict=True):
+            known |= by_id[clip.clip_id]
+    return list(values)
+
+
+def _with(clip: Clip, columns: Mapping[str, Any]) -> Clip:
+    return Clip(**{**{name: getattr(clip, name) for name in Clip.__dataclass_fields__}, "columns": columns})
+
+
+def _clip(path: Path, thumb_fps: float) -> Clip:
+    """A sample as the stages see clips: thumbnails at the run's rate."""
+    with open_video(str(path)) as video:
+        info = video.info
+        length_s = info.duration_s or 1 / thumb_fps
+        times_s = tuple(i / thumb_fps for i in range(max(1, int(length_s * thumb_fps))))
+        frames_THWC = video.frames_at(times_s).frames_THWC
+    options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+    jpegs = tuple(cv2.imencode(".jpg", frame[..., ::-1], options)[1].tobytes() for frame in frames_THWC)
+    height_px, width_px = frames_THWC.shape[1:3]
+    fps = info.fps or thumb_fps
+    n_frames = round(length_s * fps)
+    return Clip(path.stem, path.stem, 0.0, length_s, fps, n_frames, width_px, height_px, jpegs, times_s)

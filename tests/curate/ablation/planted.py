@@ -65,10 +65,12 @@ def shards_of(folder: Path, kind: str, seed: int) -> tuple[Path, pd.DataFrame, l
     return write_shards(folder / "shards", rows), pd.DataFrame(measures), judges
 
 
-def ablate(folder: Path, kind: str, seed: int, steps: int, seeds: int) -> tuple[Grid, list[Judged], list[AxisAnswer]]:
+def ablate(
+    folder: Path, kind: str, seed: int, steps: int, seeds: int, axes: tuple[Axis, ...] = AXES
+) -> tuple[Grid, list[Judged], list[AxisAnswer]]:
     """The whole of an ablation but its folders' plan: the grid, every training, the verdict."""
     shards, measures, judges = shards_of(folder, kind, seed)
-    grid = plan(measures, AXES, LEVELS, seeds, judged=(judges, [], LEVELS[-1]))
+    grid = plan(measures, axes, LEVELS, seeds, judged=(judges, [], LEVELS[-1]))
     overrides = TINY | {"steps": str(steps)}
     make_base(load_recipe(RECIPE, overrides), str(shards), folder, lambda line: None)
     (folder / SUBSETS).mkdir()

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from curate.ablation.verdict import Judged
-from tests.curate.ablation.planted import KINDS, TRAINED, ablate, shards_of
+from tests.curate.ablation.planted import AXES, KINDS, TRAINED, ablate, shards_of
 
-STEPS = 30
+STEPS = 25
 
 
 def losses(judged: list[Judged]) -> dict[str, float]:
@@ -16,7 +16,7 @@ def losses(judged: list[Judged]) -> dict[str, float]:
 
 def test_dropping_the_noise_beats_keeping_it_and_a_random_subset(tmp_path: Path) -> None:
     """One world, one seed of each training. Ten worlds of each kind: benchmarks/ablate.py."""
-    grid, judged, answers = ablate(tmp_path, "noise", 0, STEPS, seeds=1)
+    grid, judged, answers = ablate(tmp_path, "noise", 0, STEPS, seeds=1, axes=AXES[:1])
     loss = losses(judged)
     assert loss["mark"] < 0.95 * loss["all"]
     assert loss["mark"] < 0.95 * loss["random"]
@@ -27,7 +27,7 @@ def test_dropping_the_noise_beats_keeping_it_and_a_random_subset(tmp_path: Path)
 @pytest.mark.slow  # three more worlds, with two seeds each
 @pytest.mark.parametrize(("kind", "world"), [("noise", 1), ("watermark", 1), ("watermark", 2)])
 def test_the_answer_drops_the_bad_third_and_leaves_an_idle_axis_alone(kind: str, world: int, tmp_path: Path) -> None:
-    _, judged, (mark, idle) = ablate(tmp_path, kind, world, STEPS + 10, seeds=2)
+    _, judged, (mark, idle) = ablate(tmp_path, kind, world, 40, seeds=2)
     loss = losses(judged)
     assert loss["mark"] < min(loss["all"], loss["random"])
     assert mark.level > 0 or mark.why.startswith("no difference")  # two seeds are few

@@ -18,8 +18,8 @@ import pytest
 from curate.errors import UsageError
 from curate.voting import contest, server, votes
 from curate.voting.booth import Booth
-from tests.curate.test_votes import sealed, write_lines
 from tests.curate.voting.contests import CONTESTANTS, make_contest, served
+from tests.curate.voting.test_votes import sealed, write_lines
 from tests.project import Rushes, environment
 
 

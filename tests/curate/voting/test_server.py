@@ -258,7 +258,7 @@ def test_files_of_votes_come_in_by_the_command(rushes: Rushes, tmp_path: Path) -
         "Anna.jsonl: 12 new votes",
         "Ben.jsonl: 11 new votes",
         f"{folder / votes.FILE}: 23 votes of 2 voters",
-        "what they say:  rushes report run",
+        "as a page:  rushes report run",
     ]
     assert done.err.startswith("rushes: Ben.jsonl, line 12 was not written to its end and is left out")
     done = rushes("vote", "run", *options[:2], cwd=tmp_path)

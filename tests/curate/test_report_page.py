@@ -103,7 +103,7 @@ def counts(run: Path, rushes: Rushes, keep: dict[str, Any] | None = None) -> dic
 
 def until(page: "Page", script: str, value: Any = None) -> None:
     """Waits until a script says true. (Playwright's own waiting evaluates a string in the page, which its policy forbids.)"""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 90
     while not page.evaluate(script, value):
         assert time.monotonic() < deadline, f"never true: {script}"
         page.wait_for_timeout(30)

@@ -36,7 +36,7 @@ def ablated(made: Path, tmp_path_factory: pytest.TempPathFactory, rushes: Rushes
     code = "from curate.cli import main; main()"
     child = subprocess.Popen([sys.executable, "-c", code, "ablate", "run", *ASKED], cwd=folder, env=environment(),
                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
-    deadline = time.monotonic() + 280
+    deadline = time.monotonic() + 900
     while not (len(list(judged.glob("*.json"))) == 2 and len(list(models.glob("*/checkpoints"))) == 3):
         assert child.poll() is None
         assert time.monotonic() < deadline
@@ -45,7 +45,7 @@ def ablated(made: Path, tmp_path_factory: pytest.TempPathFactory, rushes: Rushes
     child.wait()
     before = {path.name: path.stat().st_mtime_ns for path in judged.glob("*.json")}
     records = {path.parent.name: path.stat().st_mtime_ns for path in models.glob("*/train.json")}
-    done = rushes("ablate", "run", *ASKED, cwd=folder)
+    done = rushes("ablate", "run", *ASKED, cwd=folder, timeout_s=900)
     assert done.code == 0, done.err
     assert "6 trainings of 2 steps, 2 of them done" in done.out
     assert {name: (judged / name).stat().st_mtime_ns for name in before} == before
@@ -91,14 +91,16 @@ def test_finished_it_trains_nothing_and_added_to_only_what_is_new(
     shutil.copytree(ablated[0], folder)
     judged = folder / "run" / "ablate" / "small" / "judged"
     before = {path.name: path.stat().st_mtime_ns for path in judged.iterdir()}
-    done = rushes("ablate", "run", "--recipe", "small.yaml", "--seeds", "2", cwd=folder)
+    done = rushes("ablate", "run", "--recipe", "small.yaml", "--seeds", "2", cwd=folder, timeout_s=900)
     assert done.code == 0, done.err
     assert "6 trainings of 2 steps, 6 of them done" in done.out
     assert "trained in" not in done.out
     done = rushes("ablate", "run", "--recipe", "small.yaml", "--levels", "25", "--seeds", "2", "--plan", cwd=folder)
     assert "10 trainings of 2 steps, 6 of them done" in done.out
     assert "GiB of memory each" in done.out
-    done = rushes("ablate", "run", "--recipe", "small.yaml", "--levels", "25", "--seeds", "2", cwd=folder)
+    done = rushes(
+        "ablate", "run", "--recipe", "small.yaml", "--levels", "25", "--seeds", "2", cwd=folder, timeout_s=900
+    )
     assert done.code == 0, done.err
     assert done.out.count("trained in") == 4
     assert {name: (judged / name).stat().st_mtime_ns for name in before} == before
@@ -183,7 +185,7 @@ def test_another_recipe_other_prompts_and_other_measures_are_told_apart(
     told = json.loads(plan.read_text())
     told["subsets"]["brightness-50"] = "0" * 64
     plan.write_text(json.dumps(told))
-    done = rushes("ablate", "run", "--recipe", "small.yaml", "--seeds", "2", cwd=folder)
+    done = rushes("ablate", "run", "--recipe", "small.yaml", "--seeds", "2", cwd=folder, timeout_s=900)
     assert done.code == 2
     assert "brightness-50 held other clips when it was begun (measures were made anew); give another --name" in done.err
     plan.write_text("{")
@@ -202,13 +204,13 @@ def test_a_training_that_fails_costs_itself(ablated: tuple[Path, str], tmp_path:
     other = home / "models" / "all-s0" / "train.json"
     other.parent.mkdir()
     other.write_text('{"losses": {}, "fingerprint": {"recipe": "of somebody else"}}')
-    done = rushes("ablate", "run", *ASKED, cwd=folder)
+    done = rushes("ablate", "run", *ASKED, cwd=folder, timeout_s=900)
     assert done.code == 1
     assert "all-s0: " in done.err
     assert "holds another training" in done.err
     assert "1 of 6 trainings failed, as told above; the same command tries them again" in done.err
     assert done.out.count("trained in") == 1  # the one behind it
     other.unlink()
-    done = rushes("ablate", "run", *ASKED, cwd=folder)
+    done = rushes("ablate", "run", *ASKED, cwd=folder, timeout_s=900)
     assert done.code == 0, done.err
     assert done.out.count("trained in") == 1

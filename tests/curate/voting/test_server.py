@@ -46,7 +46,7 @@ def ask(
         sent |= {"Origin": f"http://{parts.netloc}", "Content-Type": "application/json"}
     sent |= {name.replace("_", "-"): value for name, value in headers.items()}
     data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
-    connection = HTTPConnection("127.0.0.1", parts.port or 0, timeout=20)
+    connection = HTTPConnection("127.0.0.1", parts.port or 0, timeout=120)
     where = path if path.startswith("/") else parts.path + path
     connection.putrequest(method or ("GET" if data is None else "POST"), where, skip_host=True)
     for name, value in sent.items():
@@ -227,7 +227,7 @@ def test_a_kill_loses_nothing_that_was_taken_and_ctrl_c_sums_up(tmp_path: Path) 
         assert say(url, "start")["task"] == task
         say(url, "vote", item=task["item"], question=task["question"], choice="left")
         child.send_signal(signal.SIGINT)
-        out, err = child.communicate(timeout=20)
+        out, err = child.communicate(timeout=120)
     assert (child.returncode, err) == (0, "")
     assert f"{folder / votes.FILE}: 6 votes of 1 voter" in out
     assert f"rushes report {tmp_path / 'run'}" in out

@@ -112,8 +112,8 @@ def _is_over(found: dict[str, Any]) -> bool:
 
 
 @contextlib.contextmanager
-def held(root: str) -> Iterator[Lease | None]:
-    """Holds a run directory. Raises UsageError when another run is at work in it, RunError when nothing can be written there."""
+def held(root: str, instead: str = "choose another --run") -> Iterator[Lease | None]:
+    """Holds a run directory, or a folder of one. `instead` is what the second comer is told to do. Raises UsageError when another run is at work in it, RunError when nothing can be written there."""
     if not store.is_local(root):
         lease = Lease(root)
         lease.take()
@@ -137,12 +137,12 @@ def held(root: str) -> Iterator[Lease | None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise UsageError(refusal(root)) from error
+            raise UsageError(refusal(root, instead)) from error
         yield None
     finally:
         os.close(handle)
 
 
-def refusal(root: str) -> str:
+def refusal(root: str, instead: str = "choose another --run") -> str:
     """What the second run is told."""
-    return f"another rushes run is at work in {root}; wait for it, or choose another --run"
+    return f"another rushes run is at work in {root}; wait for it, or {instead}"

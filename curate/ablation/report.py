@@ -21,7 +21,7 @@ def ablations(run: Run, folder: str) -> list[dict[str, Any]]:
         try:
             opened = Ablation.open(run.root, name)
             told = {**opened.verdict(), "problem": None}
-        except (RushesError, KeyError, TypeError, ValueError) as error:
+        except (RushesError, ImportError, KeyError, TypeError, ValueError) as error:
             found.append({"name": name, "problem": f"{name} cannot be shown: {' '.join(str(error).split())}"})
             continue
         plan = opened.plan

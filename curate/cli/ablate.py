@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from curate import runner, store
+from curate import lease, runner, store
 from curate.ablation import results as ablation
 from curate.ablation.asked import (
     PROMPTS,
@@ -108,8 +108,9 @@ def command(
         _tell_plan(made, workers, gpus, Prices.parse(gpu_hour, None))
         if planned:
             return
-        made.begin(say)
-        failed = _train(made, workers, gpus)
+        with lease.held(str(made.folder), "give another --name"):
+            made.begin(say)
+            failed = _train(made, workers, gpus)
     if add_scores(opened, Ablation.open(run, made.folder.name)):
         say("scored the samples by the run's aesthetic measure")
     found = Ablation.open(run, made.folder.name)

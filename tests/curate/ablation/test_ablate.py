@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from curate import lease
 from curate.ablation.results import Ablation
 from curate.run import Run
 from tests.curate.ablation.made import make_project
@@ -214,3 +215,12 @@ def test_a_training_that_fails_costs_itself(ablated: tuple[Path, str], tmp_path:
     done = rushes("ablate", "run", *ASKED, cwd=folder, timeout_s=900)
     assert done.code == 0, done.err
     assert done.out.count("trained in") == 1
+
+
+def test_two_at_once_are_told_apart(ablated: tuple[Path, str], rushes: Rushes) -> None:
+    folder = ablated[0]
+    with lease.held(str(folder / "run" / "ablate" / "small")):
+        done = rushes("ablate", "run", *ASKED, cwd=folder)
+    assert done.code == 2
+    assert "another rushes run is at work in" in done.err
+    assert "wait for it, or give another --name" in done.err

@@ -113,7 +113,10 @@ def _is_over(found: dict[str, Any]) -> bool:
 
 @contextlib.contextmanager
 def held(root: str, instead: str = "choose another --run") -> Iterator[Lease | None]:
-    """Holds a run directory, or a folder of one. `instead` is what the second comer is told to do. Raises UsageError when another run is at work in it, RunError when nothing can be written there."""
+    """Holds a run directory, or a folder of one. `instead` is what the second comer is told to do.
+
+    Raises UsageError when another run is at work in it, RunError when nothing can be written there.
+    """
     if not store.is_local(root):
         lease = Lease(root)
         lease.take()

@@ -3,9 +3,10 @@
 from typing import Any
 
 from curate import store
-from curate.ablation.results import Ablation, names_of, training_name
+from curate.ablation.results import Ablation, training_name
 from curate.errors import RushesError
 from curate.run import Run
+from curate.voting import contest
 
 PROMPTS = 4
 """Prompts whose samples are shown, of the first seed of every subset. Ours."""
@@ -17,7 +18,7 @@ def ablations(run: Run, folder: str) -> list[dict[str, Any]]:
     if not store.is_local(run.root):
         return []
     found: list[dict[str, Any]] = []
-    for name in names_of(run.root):
+    for name in contest.names(run.root):
         try:
             opened = Ablation.open(run.root, name)
             told = {**opened.verdict(), "problem": None}

@@ -22,15 +22,15 @@ import pandas as pd
 from curate import elo, store
 from curate.ablation.plan import Arm, Axis, Grid, digest_of
 from curate.ablation.verdict import AxisAnswer, answer, as_json, judge
-from curate.errors import UsageError, nearest
-from curate.voting import voters, votes
+from curate.errors import UsageError
+from curate.voting import contest, voters, votes
 
 if TYPE_CHECKING:
     from curate.view import Sheet
 
 WORDS = {"quality": "visual quality", "prompt": "prompt following"}
 """What voters are asked, as in SVD (appendix E)."""
-PLAN, ANSWER, CONTEST = "plan.json", "answer.json", "contest.json"
+PLAN, ANSWER = "plan.json", "answer.json"
 FRAMES_SHOWN = 6
 """Of a sample, evenly spread. Ours."""
 LIMITS = (
@@ -49,13 +49,8 @@ class Ablation:
 
     @classmethod
     def open(cls, run: str, name: str | None = None) -> "Ablation":
-        """Opens one of a run's ablations; without a name, the one whose plan is newest. Raises UsageError where there is none."""
-        names = names_of(run)
-        if not names:
-            raise UsageError(f"{run} has no ablation yet;  rushes ablate {run}  makes one")
-        if name is not None and name not in names:
-            raise UsageError(f"{run} has no ablation '{name}'{nearest(name, names)}")
-        folder = folder_of(run, name or names[-1])
+        """Opens one of a run's ablations; without a name, the newest. Raises UsageError where there is none."""
+        folder = contest.find(run, name)
         return cls(folder, read_plan(folder))
 
     @property
@@ -232,13 +227,6 @@ def folder_of(run: str, name: str) -> Path:
     return Path(store.local_path_of(run)).absolute() / "ablate" / name
 
 
-def names_of(run: str) -> list[str]:
-    """The names of a run's ablations, the newest last."""
-    home = folder_of(run, "any").parent
-    plans = [path for path in home.glob(f"*/{PLAN}") if NAME.fullmatch(path.parent.name)]
-    return [path.parent.name for path in sorted(plans, key=lambda path: (path.stat().st_mtime_ns, path))]
-
-
 def read_plan(folder: Path) -> dict[str, Any]:
     """Raises UsageError where it was not written by `rushes ablate`."""
     try:
@@ -267,7 +255,7 @@ def write_plan(folder: Path, claim: Mapping[str, Any], axes: Sequence[Axis], gri
     for name, ids in grid.subsets.items():
         store.put(str(folder / "subsets" / f"{name}.txt"), "".join(f"{clip_id}\n" for clip_id in ids).encode())
     store.put_json(str(folder / PLAN), plan)
-    store.put_json(str(folder / CONTEST), contest_of(folder.name, grid.arms, [p["text"] for p in more["prompts"]]))
+    store.put_json(str(folder / contest.FILE), contest_of(folder.name, grid.arms, [p["text"] for p in more["prompts"]]))
 
 
 def contest_of(name: str, arms: Sequence[Arm], prompts: Sequence[str]) -> dict[str, Any]:

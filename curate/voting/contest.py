@@ -91,14 +91,18 @@ def find(run: str, name: str | None = None) -> Path:
         raise UsageError(
             f"there is no folder '{run}'; `rushes run` makes a run directory, and `rushes ablate` an ablation of it"
         )
-    folders = {path.parent.name: path.parent for path in root.glob(f"*/{FILE}") if path.parent.name[0] != "."}
-    if not folders:
-        raise UsageError(f"{run} has no ablation yet; rushes ablate {run} makes one")
-    if name is None:
-        return max(folders.values(), key=lambda folder: ((folder / FILE).stat().st_mtime_ns, folder.name))
-    if name not in folders:
-        raise UsageError(f"{run} has no ablation '{name}'{nearest(name, folders)}")
-    return folders[name]
+    found = names(run)
+    if not found:
+        raise UsageError(f"{run} has no ablation yet;  rushes ablate {run}  makes one")
+    if name is not None and name not in found:
+        raise UsageError(f"{run} has no ablation '{name}'{nearest(name, found)}")
+    return root / (name or found[-1])
+
+
+def names(run: str) -> list[str]:
+    """The names of the ablations of a run on a disk, the one whose contest was written last at the end."""
+    found = [path for path in (store.local_path(run) / "ablate").glob(f"*/{FILE}") if path.parent.name[0] != "."]
+    return [path.parent.name for path in sorted(found, key=lambda path: (path.stat().st_mtime_ns, path.parent.name))]
 
 
 def read(folder: Path) -> Contest:

@@ -7,7 +7,7 @@ import pytest
 
 from curate.ablation import results
 from curate.ablation.report import ablations
-from curate.ablation.results import Ablation, contest_of, names_of
+from curate.ablation.results import Ablation, contest_of
 from curate.ablation.sample_scores import add_scores
 from curate.errors import UsageError
 from curate.run import Run
@@ -98,13 +98,13 @@ def test_the_newest_is_opened_and_names_are_checked(tmp_path: Path) -> None:
         Ablation.open(str(tmp_path))
     make(tmp_path, "one", n=24)
     make(tmp_path, "two", n=24)
-    assert names_of(str(tmp_path)) == ["one", "two"]
+    assert contest.names(str(tmp_path)) == ["one", "two"]
     assert Ablation.open(str(tmp_path)).name == "two"
     with pytest.raises(UsageError, match="has no ablation 'on'; did you mean 'one'"):
         Ablation.open(str(tmp_path), "on")
     with pytest.raises(UsageError, match=r"--name \.\./x: letters"):
         results.folder_of(str(tmp_path), "../x")
-    with pytest.raises(UsageError, match="is not on a disk"):
+    with pytest.raises(UsageError, match="is object storage"):
         Ablation.open("s3://bucket/run")
 
 

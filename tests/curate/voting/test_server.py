@@ -236,7 +236,7 @@ def test_a_kill_loses_nothing_that_was_taken_and_ctrl_c_sums_up(tmp_path: Path) 
 def test_a_run_that_cannot_be_voted_on_is_one_sentence(rushes: Rushes, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     done = rushes("vote", "run", cwd=tmp_path)
-    assert (done.code, done.err) == (2, "rushes: run has no ablation yet; rushes ablate run makes one\n")
+    assert (done.code, done.err) == (2, "rushes: run has no ablation yet;  rushes ablate run  makes one\n")
     folder = make_contest(tmp_path / "run", prompts=["a"])
     (folder / "samples" / "everything-s0" / "00.mp4").unlink()
     (folder / "samples" / "motion-25-s0" / "00.mp4").unlink()

@@ -320,7 +320,7 @@ def test_the_newest_ablation_is_found(tmp_path: Path) -> None:
     run.mkdir()
     with pytest.raises(UsageError) as none:
         contest.find(str(run))
-    assert str(none.value) == f"{run} has no ablation yet; rushes ablate {run} makes one"
+    assert str(none.value) == f"{run} has no ablation yet;  rushes ablate {run}  makes one"
     folders = [make_contest(run, name, prompts=PROMPTS[:1]) for name in ("second", "first")]
     os.utime(folders[0] / "contest.json", (1, 1))
     assert contest.find(str(run)) == folders[1]

@@ -77,6 +77,8 @@ class Axis:
     def threshold(self, values: NDArray[np.float64], level: float) -> float:
         """The value at which `level` per cent of the known values lie on the bad side (linear interpolation, as in `keep:`)."""
         known = values[~np.isnan(values)]
+        if not len(known):
+            return float("nan")
         return float(np.percentile(known, level if self.side == "above" else 100 - level))
 
     def passes(self, values: NDArray[np.float64], threshold: float) -> Bools:

@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -282,5 +283,10 @@ def contest_of(name: str, arms: Sequence[Arm], prompts: Sequence[str]) -> dict[s
 
 
 def rules_of(answers: Sequence[AxisAnswer]) -> dict[str, dict[str, float]]:
-    """The rules of `keep:` that follow, as numbers with six digits."""
-    return {one.axis: {side: float(f"{value:.6g}") for side, value in one.rule.items()} for one in answers if one.rule}
+    """The rules of `keep:` that follow, as numbers of six digits, rounded so that they drop no clip that was trained on."""
+    return {one.axis: {side: _rounded(value, side) for side, value in one.rule.items()} for one in answers if one.rule}
+
+
+def _rounded(value: float, side: str) -> float:
+    context = Context(prec=6, rounding=ROUND_FLOOR if side == "above" else ROUND_CEILING)
+    return float(context.create_decimal(Decimal(value)))

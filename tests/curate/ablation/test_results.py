@@ -9,6 +9,7 @@ from curate.ablation import results
 from curate.ablation.report import ablations
 from curate.ablation.results import Ablation, contest_of
 from curate.ablation.sample_scores import add_scores
+from curate.ablation.verdict import AxisAnswer
 from curate.errors import UsageError
 from curate.run import Run
 from curate.voting import contest, votes
@@ -156,3 +157,14 @@ def test_samples_are_scored_by_the_runs_own_stages_once(tmp_path: Path, finished
     assert "brightness" not in again.judged["motion-25", 1]["scores"]  # it has no samples
     table = again.table().set_index("arm")
     assert table.loc["all", "clipsim"] == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(
+    ("side", "value", "wanted"),
+    [("above", 0.1234567, 0.123456), ("below", 0.1234561, 0.123457), ("above", -2.0000009, -2.00001), ("below", 0.0, 0.0)],
+)  # fmt: skip
+def test_a_threshold_is_rounded_away_from_the_clips_that_were_trained_on(
+    side: str, value: float, wanted: float
+) -> None:
+    (rule,) = results.rules_of([AxisAnswer("motion", 25.0, {side: value}, "motion-25", "")]).values()
+    assert rule == {side: wanted}

@@ -224,3 +224,19 @@ def test_two_at_once_are_told_apart(ablated: tuple[Path, str], rushes: Rushes) -
     assert done.code == 2
     assert "another rushes run is at work in" in done.err
     assert "wait for it, or give another --name" in done.err
+
+
+@pytest.mark.slow  # Ray's workers do what this process does in the other tests
+def test_trainings_side_by_side_on_ray_answer_as_one_after_the_other(
+    ablated: tuple[Path, str], tmp_path: Path, rushes: Rushes
+) -> None:
+    folder = tmp_path / "project"
+    shutil.copytree(ablated[0], folder)
+    home = folder / "run" / "ablate" / "small"
+    before = Ablation.open(str(folder / "run")).judged
+    for part in ("judged", "models", "samples"):
+        shutil.rmtree(home / part)
+    done = rushes("ablate", "run", *ASKED, "--workers", "2", cwd=folder, timeout_s=900)
+    assert done.code == 0, done.err
+    after = Ablation.open(str(folder / "run")).judged
+    assert {key: told["losses"] for key, told in after.items()} == {key: told["losses"] for key, told in before.items()}

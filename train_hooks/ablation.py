@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from train_hooks.base import hush
 from train_hooks.checkpoint import FOLDER
 from train_hooks.errors import StoppedBySignal, TrainError
 from train_hooks.export import RECORD
@@ -117,6 +118,7 @@ def make_base(recipe: Recipe, shards: str, folder: Path, say: Callable[[str], No
     if recipe.base or (made / "model_index.json").is_file():
         return
     torch.set_num_threads(recipe.shown().threads)
+    hush()
     part = folder / f".{BASE}.part"
     shutil.rmtree(part, ignore_errors=True)
     build_tiny(recipe.shown(), feed_of(feed_recipe(recipe.shown()), shards), part, say)

@@ -182,9 +182,11 @@ def _opinion(own: Sequence[votes.Vote], troubles: Sequence[str]) -> dict[str, An
     if apart:
         said = "; ".join(f"{one['a']} is preferred to {one['b']}" for one in apart)
     else:
-        said = f"nobody is told apart yet, {found[0].contestant} leads"
+        leads = found[0].elo - found[1].elo > 0.005  # less is of the random orders alone
+        said = "nobody is told apart yet" + (f", {found[0].contestant} leads" if leads else "")
         said += f"; about {needed} more votes between the two leaders would" if needed else ""
-    said = f"{len(games)} votes of {len({game.voter for game in games})} voters: {said}."
+    n_voters = len({game.voter for game in games})
+    said = f"{len(games)} votes of {n_voters} voter{'s' if n_voters > 1 else ''}: {said}."
     if len(apart) < len(pairs):
         said += " Elo and Bradley-Terry disagree on the rest: some pairs were compared much more often than others."
     if agreed.alpha is not None:

@@ -55,8 +55,8 @@ RAY_CLUSTERS = (
 LONGEST_FIRST = (
     "train_hooks/test_recipes",
     "notebooks/test_notebooks",
-    "curate/ablation/test_ablate",
-    "curate/voting/test_page",
+    "ablation/test_ablate",
+    "voting/test_page",
     "train_hooks/test_fast",
     "train_hooks/test_resume",
     "curate/test_pipeline",

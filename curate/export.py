@@ -125,7 +125,7 @@ def _items(
 ) -> Iterator[Item]:
     """The clips in the order of the shards. Rows that do not fit are left out before their mp4 is read."""
     for shard in index["shards"]:
-        with store.open_read(store.join(root, plain_name(shard["file"]))) as handle:
+        with store.open_arrow(store.join(root, plain_name(shard["file"]))) as handle:
             file = pq.ParquetFile(handle)
             columns = [name for name in file.schema_arrow.names if name != "mp4"]
             chosen = parse(where, {field.name: field.type for field in file.schema_arrow}) if where else None

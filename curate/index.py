@@ -261,7 +261,7 @@ def _caption_columns(run: Run, there: Iterable[str]) -> list[str]:
 
 def _rows_of(run: Run, file: str, vectors: Mapping[str, tuple[pa.Array, pa.Array]]) -> pa.Table:
     """The rows of one shard: its columns, where they lie, a small picture, and vectors."""
-    with store.open_read(store.join(run.shards_root(), file)) as handle:
+    with store.open_arrow(store.join(run.shards_root(), file)) as handle:
         parquet = pq.ParquetFile(handle)
         rows = parquet.read([name for name in parquet.schema_arrow.names if name != "mp4" and name not in vectors])
     ids = rows.column("clip_id").combine_chunks()

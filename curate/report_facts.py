@@ -1,7 +1,6 @@
 """What the report's page is told besides the clips' columns: the run, its account of seconds, rules, errors, costs of stages, trainings."""
 
 import inspect
-import io
 import math
 import re
 from collections.abc import Iterable
@@ -119,7 +118,7 @@ def trainings(run: Run, folder: str) -> list[dict[str, Any]]:
         if not store.exists(metrics):
             continue
         try:
-            table = pq.read_table(io.BytesIO(store.get(metrics)))
+            table = pq.ParquetFile(pa.BufferReader(store.get(metrics))).read()
         except pa.ArrowInvalid:  # a training that can be looked at no more costs itself
             damaged = f"{metrics} is damaged and cannot be read"
             found.append({"name": name, "curves": {"step": []}, "sheets": [], "video": None, "problem": damaged})

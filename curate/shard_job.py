@@ -136,7 +136,7 @@ def taken_over(written: Mapping[str, Sequence[Any]]) -> dict[str, dict[str, Any]
         by_file.setdefault(path, {})[row] = clip_id
     names = [*STORED, *(field.name for field in ADDED if field.name != "bucket")]
     for path, wanted in by_file.items():
-        with store.open_read(path) as file:
+        with store.open_arrow(path) as file:
             parquet = pq.ParquetFile(file)
             first = 0
             for group in range(parquet.num_row_groups):

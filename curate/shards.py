@@ -116,8 +116,8 @@ def _written(run: Run, plan: Plan, wanted: Set[str]) -> dict[str, tuple[str, int
     found = {}
     for shard in (store.get_json(store.join(root, "index.json")) or {"shards": []})["shards"]:
         path = store.join(root, plain_name(shard["file"]))
-        with store.open_read(path) as file:
-            ids = pq.read_table(file, columns=["clip_id"]).column("clip_id").to_pylist()
+        with store.open_arrow(path) as file:
+            ids = pq.ParquetFile(file).read(columns=["clip_id"]).column("clip_id").to_pylist()
         found.update({clip_id: (path, row) for row, clip_id in enumerate(ids) if clip_id in wanted})
     return found
 

@@ -8,7 +8,7 @@ neither on the order of discovery nor on which file was probed first.
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -130,7 +130,7 @@ def _uri(fs: Any, path: str) -> str:
 
 def _manifest(given: str, where: str, rules: Rules) -> dict[str, str | None]:
     try:
-        with store.open_read(where) as file:
+        with store.open_arrow(where) as file:
             table = _parquet(given, file) if where.lower().endswith(".parquet") else pyarrow.csv.read_csv(file)
         columns, listed = table.column_names, table.to_pylist()  # names and texts that are no UTF-8 are found here
     except (OSError, ValueError, OverflowError, pa.ArrowException) as error:
@@ -155,7 +155,7 @@ def _manifest(given: str, where: str, rules: Rules) -> dict[str, str | None]:
     return rows
 
 
-def _parquet(given: str, file: BinaryIO) -> pa.Table:
+def _parquet(given: str, file: pa.NativeFile) -> pa.Table:
     manifest = pq.ParquetFile(file)
     if manifest.metadata.num_rows > MANIFEST_ROWS:  # a few bytes can stand for more rows than there is memory
         raise UsageError(

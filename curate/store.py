@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import fsspec
+import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
 from curate.errors import RunError, RushesError, UsageError
@@ -152,6 +153,17 @@ def open_read(uri: str) -> BinaryIO:
     fs, path = filesystem(uri)
     with _told(uri, "read"):
         return cast(BinaryIO, fs.open(path, "rb"))
+
+
+def open_arrow(uri: str) -> pa.NativeFile:
+    """A file for Arrow's readers.
+
+    They read ahead on threads of their own. One that still holds a Python object when the interpreter goes down ends the process by SIGABRT
+    (`terminate called without an active exception`, Arrow 26: 8 of 100 processes that end behind `read_table` of a Python file), so a file on
+    a disk is Arrow's own. On object storage there is none but Python's.
+    """
+    with _told(uri, "read"):
+        return pa.OSFile(str(local_path(uri))) if is_local(uri) else pa.PythonFile(open_read(uri), mode="r")
 
 
 def link(source: str, target: str) -> None:

@@ -183,7 +183,7 @@ class Table:
 
     def open_part(self, name: str) -> pq.ParquetFile:
         """One part, for reading batch by batch."""
-        return pq.ParquetFile(store.open_read(store.join(self.root, name)))
+        return pq.ParquetFile(store.open_arrow(store.join(self.root, name)))
 
     def media(self) -> set[str]:
         """Its columns that hold pictures or video."""
@@ -200,7 +200,7 @@ class Table:
         return self._read_file(name, columns)
 
     def _read_file(self, name: str, columns: list[str] | None) -> pa.Table:
-        with store.open_read(store.join(self.root, name)) as file, pq.ParquetFile(file, pre_buffer=True) as part:
+        with store.open_arrow(store.join(self.root, name)) as file, pq.ParquetFile(file, pre_buffer=True) as part:
             rows = part.read(columns=columns, use_threads=False)
         return rows if columns is None else rows.select(columns)
 

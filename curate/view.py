@@ -81,7 +81,7 @@ def play(run: Run, clip_id: str) -> Player:
     """See `Run.play`."""
     index = run.index()
     for shard in (index or {"shards": []})["shards"]:
-        with store.open_read(store.join(run.shards_root(), plain_name(shard["file"]))) as handle:
+        with store.open_arrow(store.join(run.shards_root(), plain_name(shard["file"]))) as handle:
             file = pq.ParquetFile(handle)
             first = 0
             ids = file.read(["clip_id"]).column("clip_id").to_pylist()

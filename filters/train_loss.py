@@ -52,7 +52,7 @@ class TrainLoss:
     def setup(self) -> None:
         """Reads the losses. Raises ValueError when the file holds none."""
         try:
-            table = pq.read_table(self.weights)
+            table = pq.ParquetFile(self.weights).read()
         except (pa.ArrowException, OSError) as error:
             raise ValueError(f"{self.weights} cannot be read: {str(error).splitlines()[0]}") from None
         lacking = [

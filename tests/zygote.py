@@ -4,16 +4,15 @@ A process that has imported the command line, and has started no thread, forks f
 the given arguments, directory and environment, as `python -c "from curate.cli import main; main()"` would run it.
 """
 
-import atexit
 import importlib
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import Any, TextIO
 
 COMMON = ("curate.cli", "lance_namespace")
 """Imported before anything is forked. (lance_namespace is most of what lancedb imports; lancedb itself starts a thread.)"""
@@ -71,28 +70,8 @@ def serve(imported: Sequence[str]) -> None:
             answers.flush()
         else:
             become(asked, answers)
-            leave(code_of(curate.cli.main))
-
-
-def code_of(main: Callable[[], None]) -> int:
-    """The exit code that a command asks for."""
-    try:
-        main()
-    except SystemExit as ended:
-        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
-    return 0
-
-
-def leave(code: int) -> NoReturn:
-    """Ends as Python does, but for the destructors of native libraries.
-
-    About once in ten thousand commands one of theirs aborts the process when everything is said and done (`terminate called without an active
-    exception`: a thread of theirs is still there). What a command does is tested here, not that.
-    """
-    atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+            curate.cli.main()
+            return
 
 
 def become(asked: dict[str, Any], answers: TextIO) -> None:

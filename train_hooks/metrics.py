@@ -74,7 +74,7 @@ class Metrics:
 
     def restore(self, table: bytes) -> None:
         """Goes on from the rows of a checkpoint."""
-        for row in pq.read_table(io.BytesIO(table)).to_pylist():
+        for row in pq.ParquetFile(pa.BufferReader(table)).read().to_pylist():
             self.losses.append(row["loss"])
             self._stages.append(row["stage"])
             self._more[row["step"]] = {k: row[k] for k in COLUMNS if row[k] is not None}
@@ -130,7 +130,7 @@ class ClipLosses:
 
     def restore(self, state: bytes) -> None:
         """Goes on from a checkpoint."""
-        for row in pq.read_table(io.BytesIO(state)).to_pylist():
+        for row in pq.ParquetFile(pa.BufferReader(state)).read().to_pylist():
             self._sums[row["clip_id"]] = row["sums"]
 
 

@@ -8,12 +8,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Page
 
 FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
@@ -44,6 +44,27 @@ def chromium() -> Iterator["Browser"]:
             yield browser
         finally:
             browser.close()
+
+
+@contextmanager
+def opened_report(browser: "Browser", run: Path, **options: Any) -> Iterator["Page"]:
+    """The report of a run, opened from the disk. Afterwards: no message on the console, no dialog, nothing asked for outside its folder."""
+    told: list[str] = []
+    asked: list[str] = []
+    context = browser.new_context(**({"viewport": {"width": 1280, "height": 900}} | options))
+    page = context.new_page()
+    page.on("console", lambda message: told.append(message.text))
+    page.on("pageerror", lambda error: told.append(str(error)))
+    page.on("dialog", lambda dialog: told.append(dialog.message))
+    page.on("request", lambda request: asked.append(request.url))
+    folder = (run / "report").as_uri()
+    page.goto(f"{folder}/index.html")
+    page.wait_for_selector("html[data-ready]")
+    yield page
+    context.close()
+    assert not told
+    assert [url for url in asked if not url.startswith((folder, "data:"))] == []
+    assert len(asked) > 10
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):

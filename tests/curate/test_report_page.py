@@ -16,7 +16,7 @@ from curate import report
 from curate.config import Rule
 from curate.run import Run
 from curate.select import select
-from tests.curate.page import chromium, file_server
+from tests.curate.page import chromium, file_server, opened_report
 from tests.curate.stages import NASTY
 from tests.project import Rushes
 
@@ -73,23 +73,8 @@ def browser() -> Iterator["Browser"]:
 
 @pytest.fixture
 def page(run: Path, browser: "Browser") -> Iterator["Page"]:
-    """The report, opened from the disk. Afterwards: no message on the console, no dialog, nothing asked for outside its folder."""
-    told: list[str] = []
-    asked: list[str] = []
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    opened = context.new_page()
-    opened.on("console", lambda message: told.append(message.text))
-    opened.on("pageerror", lambda error: told.append(str(error)))
-    opened.on("dialog", lambda dialog: told.append(dialog.message))
-    opened.on("request", lambda request: asked.append(request.url))
-    folder = (run / "report").as_uri()
-    opened.goto(f"{folder}/index.html")
-    opened.wait_for_selector("html[data-ready]")
-    yield opened
-    context.close()
-    assert not told
-    assert [url for url in asked if not url.startswith((folder, "data:"))] == []
-    assert len(asked) > 10
+    with opened_report(browser, run) as opened:
+        yield opened
 
 
 def counts(run: Path, rushes: Rushes, keep: dict[str, Any] | None = None) -> dict[str, Any]:

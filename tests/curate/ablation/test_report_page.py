@@ -10,7 +10,7 @@ import pytest
 from curate import report
 from curate.run import Run
 from tests.curate.ablation.made import PROMPTS, make, vote
-from tests.curate.page import chromium
+from tests.curate.page import chromium, opened_report
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -45,41 +45,29 @@ def browser() -> Iterator["Browser"]:
 def test_the_section_tells_answers_votes_and_samples(
     ablated: Path, browser: "Browser", width: int, scheme: str, tmp_path: Path
 ) -> None:
-    told: list[str] = []
-    asked: list[str] = []
-    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
-    page = context.new_page()
-    page.on("console", lambda message: told.append(message.text))
-    page.on("pageerror", lambda error: told.append(str(error)))
-    page.on("dialog", lambda dialog: told.append(dialog.message))
-    page.on("request", lambda request: asked.append(request.url))
-    folder = (ablated / "report").as_uri()
-    page.goto(f"{folder}/index.html")
-    page.wait_for_selector("html[data-ready]")
-    section = page.locator(SECTION)
-    section.scroll_into_view_if_needed()
-    cards = section.locator(".measure h3").all_inner_texts()
-    assert cards == ["motion: drop 50 %", "idle: keep all"]
-    text = section.inner_text()
-    assert "people preferred motion-50 to dropping nothing in visual quality" in text
-    assert "no difference" in text
-    assert "keep:\n  motion: {above: 0." in text
-    assert "motion: what people preferred by visual quality" in text
-    assert "72 votes of 2 voters" in text
-    assert "Nothing can be compared yet." in text
-    assert "damaged cannot be shown: " in text
-    ranks = section.locator("details[open] table tbody tr td:first-child").all_inner_texts()
-    assert set(ranks) == {"motion-50", "motion-25", "all"}
-    assert section.locator(".measure canvas").count() == 2
-    while (closed := section.locator("details:not([open]) > summary")).count():
-        closed.first.click()
-    assert PROMPTS[1] in section.locator("td .said").all_inner_texts()
-    video = section.locator("td video").first
-    video.scroll_into_view_if_needed()
-    video.hover()
-    page.wait_for_function("video => !video.paused && video.currentTime > 0", arg=video.element_handle())
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    section.screenshot(path=tmp_path / f"{width}.png")
-    context.close()
-    assert not told
-    assert [url for url in asked if not url.startswith((folder, "data:"))] == []
+    with opened_report(browser, ablated, viewport={"width": width, "height": 900}, color_scheme=scheme) as page:
+        section = page.locator(SECTION)
+        section.scroll_into_view_if_needed()
+        # textContent: the innerText of a card that the browser has not drawn yet (content-visibility) is empty
+        cards = section.locator(".measure h3").all_text_contents()
+        assert cards == ["motion: drop 50 %", "idle: keep all"]
+        text = section.text_content() or ""
+        assert "people preferred motion-50 to dropping nothing in visual quality" in text
+        assert "no difference" in text
+        assert "keep:\n  motion: {above: 0." in text
+        assert "motion: what people preferred by visual quality" in text
+        assert "72 votes of 2 voters" in text
+        assert "Nothing can be compared yet." in text
+        assert "damaged cannot be shown: " in text
+        ranks = section.locator("details[open] table tbody tr td:first-child").all_text_contents()
+        assert set(ranks) == {"motion-50", "motion-25", "all"}
+        assert section.locator(".measure canvas").count() == 2
+        while (closed := section.locator("details:not([open]) > summary")).count():
+            closed.first.click()
+        assert PROMPTS[1] in section.locator("td .said").all_text_contents()
+        video = section.locator("td video").first
+        video.scroll_into_view_if_needed()
+        video.hover()
+        page.wait_for_function("video => !video.paused && video.currentTime > 0", arg=video.element_handle())
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        section.screenshot(path=tmp_path / f"{width}.png")

@@ -1,12 +1,13 @@
-"""The same network with the same weights and keys, laid out for speed. Results are those of the plain network within rounding.
+"""The same network with the same weights and keys, laid out for a compiler. Results are those of the plain network within rounding.
 
 - 2D convolutions in channels_last.
 - Temporal convolutions, 3 x 1 x 1 in three dimensions, as one matrix product for each of the three frames that they see (`gemm`) or as
-  one-dimensional convolutions over the frames of every place (`conv1d`). cuDNN's 3D kernels know little of such shapes.
+  one-dimensional convolutions over the frames of every place (`conv1d`).
 - Attention over few keys without flash kernels, whose tiles are larger than a clip has frames: two batched products and a softmax.
 - `compile_blocks`: torch.compile block by block.
 
-What each is worth on a GPU is what `benchmarks/train_gpu.py` measures. It has no figures yet (benchmarks/results/training.md).
+What each is worth on a GPU is what `benchmarks/train_gpu.py` measures. Without the compiler nothing of it helps: on an H200 the steps were
+.81 times as fast, for the copies that change the layout (benchmarks/results/training.md). With it nothing is known yet.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,16 +27,19 @@ FEW_KEYS = 32  # attention over no more keys is written out; ours
 KINDS_OF_BLOCKS = 256
 """How often torch.compile may compile one `forward`, 8 by itself, then blocks stay as they are: Stable Diffusion's UNet has residual blocks
 of 12 pairs of widths, for every size of clips that a training sees. Ours."""
-TemporalConv = Literal["gemm", "conv1d"]
+TemporalConv = Literal["gemm", "conv1d", "conv3d"]
 
 
-def speed_up(unet: Any, temporal_conv: TemporalConv = "gemm", short_attention: bool = True) -> int:
-    """Changes a UNet in place; returns how many temporal convolutions were found."""
+def speed_up(
+    unet: Any, temporal_conv: TemporalConv = "gemm", short_attention: bool = True, channels_last: bool = True
+) -> int:
+    """Changes a UNet in place; returns how many temporal convolutions were found. `conv3d` leaves them as they are."""
     n = 0
-    over_frames = {"gemm": GemmOverFrames, "conv1d": Conv1dOverFrames}[temporal_conv]
+    over_frames = {"gemm": GemmOverFrames, "conv1d": Conv1dOverFrames, "conv3d": nn.Conv3d}[temporal_conv]
     for module in unet.modules():
         if isinstance(module, nn.Conv2d):
-            module.to(memory_format=torch.channels_last)
+            if channels_last:
+                module.to(memory_format=torch.channels_last)
         elif isinstance(module, nn.Conv3d) and module.kernel_size == (3, 1, 1):
             # A class of its own, not a `forward` of each module's own, for every one of which torch 2.11 compiles the block anew.
             module.__class__ = over_frames

@@ -40,6 +40,7 @@ def answers(kind, change):
     [
         pytest.param("unet3d", {}, id="unet3d"),
         pytest.param("unet3d", {"temporal_conv": "conv1d", "short_attention": False}, id="unet3d, conv1d"),
+        pytest.param("unet3d", {"temporal_conv": "conv3d", "channels_last": False}, id="unet3d, short attention alone"),
         pytest.param("svd", {}, id="svd"),
         pytest.param("videocrafter", {}, id="videocrafter"),
         pytest.param("lavie", {}, id="lavie"),

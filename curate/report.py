@@ -4,6 +4,7 @@ report/
     index.html               names the newest data
     page/                    the page's own scripts and styles (curate/page/), with uPlot for the charts
     pictures/<name>.jpg      thumbnails of sixteen clips each (curate/report_pictures.py)
+    trainings/ ablations/    their samples
     data/<digest>/           run.js, a piece for each column, pieces of text, sample sheets of trainings
 """
 

@@ -2,7 +2,7 @@
 
     FOLDER/base/                    where the recipe has no base: one small random one for all, fitted to all clips' frames
     FOLDER/subsets/<name>.txt       the ids of a training's clips
-    FOLDER/models/<name>/           the training (`train_hooks/train.py`)
+    FOLDER/models/<name>/           the training (`train_hooks/train.py`); its checkpoints go when it is judged
     FOLDER/samples/<name>/00.mp4    of every prompt
     FOLDER/judged/<name>.json       losses and scores; where it is, the training is done
 
@@ -96,6 +96,7 @@ class AblationJob:
         except TrainError as error:
             return {**unit, "error": str(error)}
         _put(folder / JUDGED / f"{name}.json", told)
+        shutil.rmtree(out / FOLDER, ignore_errors=True)  # nobody goes on from there any more
         return {**unit, "seconds": told["seconds"]}
 
     def _judge(self, out: Path, samples: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from train_hooks.errors import RecipeError, TrainError
 from train_hooks.export import check_out, clear
-from train_hooks.recipe_files import load_recipe
+from train_hooks.recipe_files import load_recipe, whole_name
 from train_hooks.train import TrainResult, result_of, train
 
 ENDING_S = 60.0  # for the workers to end after one of them told what is wrong; ours
@@ -62,7 +62,7 @@ def train_on_ray(
     config = {
         "ear": ear,
         "call": {
-            "recipe": str(Path(recipe).absolute()) if recipe.endswith((".yaml", ".yml")) else recipe,
+            "recipe": whole_name(recipe),
             "shards": str(local.absolute()) if local.exists() else str(shards),
             "out": str(out), "overrides": dict(overrides), **options, "clips": _absolute(options.get("clips")),
         },

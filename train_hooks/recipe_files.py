@@ -69,6 +69,11 @@ def check_value(key: str, value: Any) -> None:
     _parse("recipe", key, value)
 
 
+def whole_name(recipe: str) -> str:
+    """The recipe's name, or where its file lies, whatever directory another process works in."""
+    return str(Path(recipe).absolute()) if recipe.endswith((".yaml", ".yml")) else recipe
+
+
 def explain(name: str) -> list[Explained]:
     """Every value of a recipe with its source: the comment beside it. Raises RecipeError as `load_recipe` does."""
     load_recipe(name)

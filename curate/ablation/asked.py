@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from curate.ablation.plan import Axis, Grid, digest_of
+from curate.ablation.axis import Axis
+from curate.ablation.plan import Grid, digest_of
 from curate.errors import UsageError, nearest
 from curate.run import Run
 

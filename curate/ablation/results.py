@@ -20,17 +20,17 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import pandas as pd
 
-from curate import elo, store
-from curate.ablation.plan import Arm, Axis, Grid, digest_of
+from curate import store
+from curate.ablation.axis import Axis
+from curate.ablation.plan import Arm, Grid, digest_of
 from curate.ablation.verdict import AxisAnswer, answer, as_json, judge
 from curate.errors import UsageError
-from curate.voting import contest, voters, votes
+from curate.voting import contest
+from curate.voting.opinion import WORDS, opinions
 
 if TYPE_CHECKING:
     from curate.view import Sheet
 
-WORDS = {"quality": "visual quality", "prompt": "prompt following"}
-"""What voters are asked, as in SVD (appendix E)."""
 PLAN, ANSWER = "plan.json", "answer.json"
 FRAMES_SHOWN = 6
 """Of a sample, evenly spread. Ours."""
@@ -107,19 +107,8 @@ class Ablation:
         return {"name": self.name, **made, **told}
 
     def people(self) -> list[dict[str, Any]]:
-        """What voters preferred, by axis and question, as plain values: ratings, who is told apart, votes still needed, how far voters agree."""
-        found = votes.read(self.folder / votes.FILE)
-        standing = votes.standing(found.votes)
-        flags = voters.flags((vote.voter, vote.choice) for vote in standing)
-        told = []
-        for axis in self.plan["axes"]:
-            for question, words in WORDS.items():
-                own = [vote for vote in standing if (vote.group, vote.question) == (axis, question)]
-                if own:
-                    seen = {vote.voter for vote in own}
-                    flagged = [f"{voter}: {why}." for voter, why in flags.items() if voter in seen]
-                    told.append({"axis": axis, "question": words, **_opinion(own, [*found.troubles, *flagged])})
-        return told
+        """What voters preferred, by axis and question (curate/voting/opinion.py)."""
+        return opinions(self.folder, list(self.plan["axes"]))
 
     def table(self) -> pd.DataFrame:
         """A row for each subset: `change` is that of the loss against all clips in per cent, `low` and `high` its interval, `to_random` that
@@ -172,41 +161,9 @@ class Ablation:
         return {key: sum(one[key] for one in told) / len(told) for key in told[0] if all(key in one for one in told)}
 
 
-def _opinion(own: Sequence[votes.Vote], troubles: Sequence[str]) -> dict[str, Any]:
-    """Of the votes on one axis by one question."""
-    games = [elo.Game(*game) for game in votes.games(own)]
-    found, needed, agreed = elo.ratings(games), elo.votes_needed(games), voters.agreement(games)
-    strength = {one.contestant: one.bradley_terry for one in found}
-    pairs = [one for one in elo.differences(games) if one.apart]
-    apart = [asdict(one) for one in pairs if not _behind(strength[one.a], strength[one.b])]
-    if apart:
-        said = "; ".join(f"{one['a']} is preferred to {one['b']}" for one in apart)
-    else:
-        leads = found[0].elo - found[1].elo > 0.005  # less is of the random orders alone
-        said = "nobody is told apart yet" + (f", {found[0].contestant} leads" if leads else "")
-        said += f"; about {needed} more votes between the two leaders would" if needed else ""
-    n_voters = len({game.voter for game in games})
-    said = f"{len(games)} votes of {n_voters} voter{'s' if n_voters > 1 else ''}: {said}."
-    if len(apart) < len(pairs):
-        said += " Elo and Bradley-Terry disagree on the rest: some pairs were compared much more often than others."
-    if agreed.alpha is not None:
-        said += f" Where voters saw the same pair, {agreed.equal:.0%} of their answers agree (Krippendorff's alpha {agreed.alpha:.2f})."
-    return {
-        "ratings": [asdict(one) for one in found],
-        "apart": apart,
-        "needed": needed,
-        "said": " ".join([said, *troubles]),
-    }
-
-
-def _behind(one: float | None, other: float | None) -> bool:
-    """Whether Bradley-Terry, where it is known, puts the one behind the other."""
-    return one is not None and other is not None and one < other
-
-
 def _by_people(one: AxisAnswer, people: Sequence[Mapping[str, Any]], arms: Sequence[Arm]) -> AxisAnswer:
     """People's answer in the place of the losses', where their votes on visual quality tell the leader and `all` apart."""
-    told = next((t for t in people if (t["axis"], t["question"]) == (one.axis, WORDS["quality"])), None)
+    told = next((t for t in people if (t["group"], t["question"]) == (one.axis, WORDS["quality"])), None)
     if told is None:
         return one
     first = told["ratings"][0]["contestant"]
@@ -251,7 +208,7 @@ def training_name(subset: str, seed: int) -> str:
 def write_plan(folder: Path, claim: Mapping[str, Any], axes: Sequence[Axis], grid: Grid, **more: Any) -> None:
     """Writes the plan, the clips of each subset and what people compare. `more` are plain values of the plan: prompts, steps."""
     plan = {
-        "version": 1, "claim": claim, "axes": {axis.name: axis.side for axis in axes}, "arms": grid.arms_as_json(),
+        "version": 1, "claim": claim, "axes": {axis.name: axis.side for axis in axes}, "arms": [asdict(arm) for arm in grid.arms],
         "subsets": {name: digest_of(ids) for name, ids in grid.subsets.items()},
         "heldout": grid.heldout, "elsewhere": grid.elsewhere, "heldout_level": grid.heldout_level, "notes": grid.notes, **more,
     }  # fmt: skip

@@ -21,9 +21,11 @@ from curate.ablation.asked import (
     prompts_of,
     seeds_of,
 )
-from curate.ablation.plan import FEWEST, Axis, Grid, plan
+from curate.ablation.axis import Axis
+from curate.ablation.plan import FEWEST, Grid, plan
 from curate.ablation.results import Ablation, training_name
 from curate.ablation.sample_scores import add_scores
+from curate.board import duration
 from curate.cli.common import Stopped, console, fail, grid, warn
 from curate.cli.train import say, settings_of, trainer
 from curate.cost import Prices
@@ -225,9 +227,10 @@ def _plan(run: Run, name: str, wish: _Wish) -> _Made:
 def _train(made: _Made, workers: int, gpus: float) -> int:
     """All trainings that are not done; how many failed."""
     from train_hooks.ablation import AblationJob, Prompt
+    from train_hooks.recipe_files import whole_name
 
     job = AblationJob(
-        _found(made.wish.recipe), made.shards, str(made.folder), made.wish.overrides,
+        whole_name(made.wish.recipe), made.shards, str(made.folder), made.wish.overrides,
         {"heldout": made.grid.heldout, "elsewhere": made.grid.elsewhere}, [Prompt(**p) for p in made.prompts],
     )  # fmt: skip
     units = [{"name": training_name(*key), "subset": key[0], "seed": key[1]} for key in made.pending]
@@ -249,10 +252,6 @@ def _train(made: _Made, workers: int, gpus: float) -> int:
     finally:
         runner.stop()
     return failed
-
-
-def _found(recipe: str) -> str:
-    return str(Path(recipe).absolute()) if recipe.endswith((".yaml", ".yml")) else recipe
 
 
 def _tell_plan(made: _Made, workers: int, gpus: float, prices: Prices) -> None:
@@ -283,9 +282,11 @@ def _tell_plan(made: _Made, workers: int, gpus: float, prices: Prices) -> None:
     cost = cost_of(made.recipe, made.shards)
     each_s = cost.training_s + cost.sample_s * (len(made.prompts) + 1)
     where = "this GPU" if cost.on_gpu else "this CPU"
-    together_s = each_s * todo / workers
+    all_s = duration(each_s * todo / workers)
     say(
-        f"about {cost.step_s:.2g} s a step on {where}: {_time(each_s)} each with its samples, {_time(together_s)} for all, {workers} at a time; "
+        f"about {cost.step_s:.2g} s a step on {where}: {duration(each_s)} each with its samples, {all_s} for all, {workers} at a time"
+    )
+    say(
         f"{cost.memory_bytes / GIB:.2g} GiB of memory each, {cost.model_bytes * n / GIB:.2g} GiB on the disk for the models"
     )
     if prices.gpu_hour and cost.on_gpu:
@@ -293,16 +294,6 @@ def _tell_plan(made: _Made, workers: int, gpus: float, prices: Prices) -> None:
         say(f"{gpu_s / 3600:.1f} GPU hours, {prices.of(gpu_s, 0, 0):.2f} at that price")
     elif prices.gpu_hour:
         say("no price: this machine has no GPU to time a step on")
-
-
-def _time(seconds: float) -> str:
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 120
-        else f"{seconds / 60:.0f} min"
-        if seconds < 7200
-        else f"{seconds / 3600:.1f} h"
-    )
 
 
 def _tell_verdict(verdict: Mapping[str, Any], run: str) -> None:
@@ -340,6 +331,10 @@ def _apply(found: Ablation, pipeline: Path, out: Path | None) -> None:
         raise UsageError(
             f"{found.folder} is not finished: {verdict['cost']['done']} of {verdict['cost']['trainings']} trainings are judged"
         )
+    if verdict["cost"]["done"] < verdict["cost"]["trainings"]:
+        warn(
+            f"warning: {verdict['cost']['done']} of {verdict['cost']['trainings']} trainings are judged; the answer is of what is there"
+        )
     if not verdict["keep"]:
         raise UsageError(f"{found.name} found no cut that helps, so there is nothing to apply")
     made = out or pipeline.with_name(f"{pipeline.stem}.{found.name}.yaml")
@@ -352,6 +347,8 @@ def _apply(found: Ablation, pipeline: Path, out: Path | None) -> None:
     parse(text, pipeline.name)
     notes = {one["axis"]: f"rushes ablate, {found.name}: {one['why']}" for one in verdict["answers"]}
     text = with_rules(text, verdict["keep"], notes, pipeline.name)
-    made.write_text(text, encoding="utf-8")
+    if made.exists() and made.read_bytes() != text.encode():
+        raise UsageError(f"{made} is there already and holds something else; --out names another file")
+    store.put(str(made), text.encode())
     say(f"{made}: {', '.join(verdict['keep'])} of keep: are the answer's")
     say(verdict["limits"])

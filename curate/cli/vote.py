@@ -11,11 +11,11 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from curate.ablation.results import PLAN, Ablation, read_plan
 from curate.cli.common import RunArgument, console, warn
 from curate.errors import UsageError
 from curate.voting import contest, pack, server, votes
 from curate.voting.booth import Booth
+from curate.voting.opinion import opinions
 
 
 def command(
@@ -80,9 +80,9 @@ def _sum_up(folder: Path, run: str, out: Console) -> None:
     n_voters = len({vote.voter for vote in found})
     by = f" of {n_voters} voter{'s' if n_voters > 1 else ''}" if found else ""
     out.print(f"{folder / votes.FILE}: {len(found)} {_noun(len(found))}{by}", highlight=False, soft_wrap=True)
-    if found and (folder / PLAN).exists():
-        for told in Ablation(folder, read_plan(folder)).people():
-            out.print(f"{told['axis']}, {told['question']}: {told['said']}", highlight=False, soft_wrap=True)
+    if found:
+        for told in opinions(folder, [group.name for group in contest.read(folder).groups]):
+            out.print(f"{told['group']}, {told['question']}: {told['said']}", highlight=False, soft_wrap=True)
     if found:
         out.print(f"as a page:  {shlex.join(['rushes', 'report', run])}", highlight=False, soft_wrap=True)
 

@@ -46,7 +46,7 @@ function axis_card(one, answer) {
 /** What people preferred on one axis, by one question. */
 function people_card(told) {
   const rows = told.ratings.map((row) => [row.contestant, Math.round(row.elo * 10) / 10, narrow(`${row.low.toFixed(1)} to ${row.high.toFixed(1)}`), row.bradley_terry === null ? "" : Math.round(row.bradley_terry), row.games, row.wins, row.ties]);
-  return make("details", { open: true }, make("summary", {}, `${told.axis}: what people preferred by ${told.question}`),
+  return make("details", { open: true }, make("summary", {}, `${told.group}: what people preferred by ${told.question}`),
     grid(["subset", "Elo", "95 % interval", "Bradley-Terry", "comparisons", "won", "ties"], rows), make("p", { class: "note" }, told.said));
 }
 

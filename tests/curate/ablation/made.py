@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 
 from curate.ablation import results
-from curate.ablation.plan import Axis, plan
+from curate.ablation.axis import Axis
+from curate.ablation.plan import plan
 from curate.ablation.results import Ablation
 from curate.run import Run
 from curate.voting import votes

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from curate.ablation.plan import Axis, Grid, plan
+from curate.ablation.axis import Axis
+from curate.ablation.plan import Grid, plan
 from curate.ablation.verdict import AxisAnswer, Judged, answer, judge
 from tests.train_hooks.worlds import COLOURS, clip_row, encode, write_shards
 from train_hooks.ablation import JUDGED, SUBSETS, AblationJob, make_base

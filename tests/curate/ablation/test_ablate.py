@@ -38,7 +38,7 @@ def ablated(made: Path, tmp_path_factory: pytest.TempPathFactory, rushes: Rushes
     child = subprocess.Popen([sys.executable, "-c", code, "ablate", "run", *ASKED], cwd=folder, env=environment(),
                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
     deadline = time.monotonic() + 900
-    while not (len(list(judged.glob("*.json"))) == 2 and len(list(models.glob("*/checkpoints"))) == 3):
+    while not (len(list(judged.glob("*.json"))) == 2 and len(list(models.glob("*"))) == 3):
         assert child.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -113,11 +113,7 @@ def test_the_answer_goes_into_a_copy_of_the_pipeline_that_keeps_what_was_trained
     folder = tmp_path / "project"
     shutil.copytree(ablated[0], folder)
     opened = Ablation.open(str(folder / "run"))
-    for path in (opened.folder / "judged").glob("*.json"):  # as if dropping the dark half had helped
-        told = json.loads(path.read_text())
-        level = 0.5 if path.name.startswith("brightness") else 1.0
-        told["losses"]["heldout"] = {clip: [level] * 8 for clip in told["losses"]["heldout"]}
-        path.write_text(json.dumps(told))
+    judge_alike(opened.folder, dark_half=0.5)
     done = rushes("ablate", "run", "--apply", "pipeline.yaml", cwd=folder)
     assert done.code == 0, done.err
     text = (folder / "pipeline.small.yaml").read_text()
@@ -129,15 +125,43 @@ def test_the_answer_goes_into_a_copy_of_the_pipeline_that_keeps_what_was_trained
     trained = set((opened.folder / "subsets" / "brightness-50.txt").read_text().split())
     assert trained <= kept <= trained | {*opened.plan["heldout"], *opened.plan["elsewhere"]}
     assert rushes("check", "pipeline.small.yaml", cwd=folder).code == 0
+    (folder / "pipeline.small.yaml").write_text("mine\n")
+    done = rushes("ablate", "run", "--apply", "pipeline.yaml", cwd=folder)
+    assert done.code == 2
+    assert "pipeline.small.yaml is there already and holds something else; --out names another file" in done.err
+    assert (folder / "pipeline.small.yaml").read_text() == "mine\n"
+
+
+def judge_alike(folder: Path, dark_half: float) -> None:
+    """Puts other losses down: 1 for all trainings, but for those without the dark half."""
+    for path in (folder / "judged").glob("*.json"):
+        told = json.loads(path.read_text())
+        level = dark_half if path.name.startswith("brightness") else 1.0
+        told["losses"]["heldout"] = {clip: [level] * 8 for clip in told["losses"]["heldout"]}
+        path.write_text(json.dumps(told))
 
 
 def test_without_a_cut_that_helps_nothing_is_applied(ablated: tuple[Path, str], tmp_path: Path, rushes: Rushes) -> None:
-    if Ablation.open(str(ablated[0] / "run")).verdict()["keep"]:
-        pytest.skip("two steps of training found something after all")
-    done = rushes("ablate", "run", "--apply", "pipeline.yaml", cwd=ablated[0])
+    folder = tmp_path / "project"
+    shutil.copytree(ablated[0], folder)
+    judge_alike(folder / "run" / "ablate" / "small", dark_half=1.0)
+    done = rushes("ablate", "run", "--apply", "pipeline.yaml", cwd=folder)
     assert done.code == 2
     assert "small found no cut that helps, so there is nothing to apply" in done.err
-    assert not (ablated[0] / "pipeline.small.yaml").exists()
+    assert not (folder / "pipeline.small.yaml").exists()
+
+
+def test_the_judges_clips_and_how_many_of_all_can_be_said(made: Path, rushes: Rushes) -> None:
+    middle = Run.open(made / "run").clips()["brightness"].median()
+    where = f"brightness > {middle:.2f}"
+    asked = (*ASKED, "--plan", "--name", "other", "--heldout", "5", "--heldout-where", where, "--of", "22")
+    done = rushes("ablate", "run", *asked, "--gpu-hour", "2.5", cwd=made, timeout_s=900)
+    assert done.code == 0, done.err
+    assert f"judged on 5 clips with {where}, and on 2 of the others; " in done.out
+    assert "no price: this machine has no GPU to time a step on" in done.out or "GPU hours, " in done.out
+    kept = int(next(line.split()[1] for line in done.out.splitlines() if line.startswith("all ")))
+    assert kept == 22 - 5 - 2
+    assert not (made / "run" / "ablate").exists()
 
 
 @pytest.mark.parametrize(

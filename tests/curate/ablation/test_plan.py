@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from curate.ablation.plan import Axis, Grid, digest_of, plan
+from curate.ablation.axis import Axis
+from curate.ablation.plan import Grid, digest_of, plan
 from curate.config import Rule
 from curate.errors import UsageError
 

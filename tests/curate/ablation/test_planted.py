@@ -24,14 +24,13 @@ def test_dropping_the_noise_beats_keeping_it_and_a_random_subset(tmp_path: Path)
     assert set(grid.subsets["mark-33.3333"]) == {f"clip{i:03d}" for i in range(TRAINED // 3, TRAINED)}
 
 
-@pytest.mark.slow  # three more worlds, with two seeds each
-@pytest.mark.parametrize(("kind", "world"), [("noise", 1), ("watermark", 1), ("watermark", 2)])
-def test_the_answer_drops_the_bad_third_and_leaves_an_idle_axis_alone(kind: str, world: int, tmp_path: Path) -> None:
-    _, judged, (mark, idle) = ablate(tmp_path, kind, world, 40, seeds=2)
+@pytest.mark.slow  # two worlds of twelve trainings; ten of each kind: benchmarks/ablate.py
+@pytest.mark.parametrize("kind", ["noise", "watermark"])
+def test_the_answer_drops_the_bad_third_and_leaves_an_idle_axis_alone(kind: str, tmp_path: Path) -> None:
+    _, judged, (mark, idle) = ablate(tmp_path, kind, 0, 40, seeds=3)
     loss = losses(judged)
     assert loss["mark"] < min(loss["all"], loss["random"])
-    assert mark.level > 0 or mark.why.startswith("no difference")  # two seeds are few
-    assert idle.level == 0
+    assert (mark.level > 0, idle.level) == (True, 0)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,13 +1,16 @@
 """What a finished training is worth: the same cells for every training, samples that can be had again, and clips that cannot be decoded."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests.train_hooks.evaluators import write_features, write_tiny_clip
 from tests.train_hooks.trainings import SMALL
 from tests.train_hooks.worlds import write_shards
 from train_hooks.ablation import JUDGED, MODELS, SAMPLES, SUBSETS, AblationJob, Prompt, clips_of, cost_of, make_base
 from train_hooks.errors import TrainError
+from train_hooks.evaluate import ClipSim
 from train_hooks.heldout import GRID_LEVELS
 from train_hooks.judge import DRAWS, Judge
 from train_hooks.recipe_files import load_recipe
@@ -50,6 +53,21 @@ def test_samples_of_the_same_prompt_and_seed_are_the_same(trained, shards, tmp_p
     assert not one[0].equal(one[1])
     assert [path.name for path in sorted((tmp_path / "one").iterdir())] == ["00.mp4", "01.mp4"]
     assert judge.scores(one, prompts, HELD) == {}  # the recipe names no weights
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
+def test_samples_are_scored_where_the_recipe_names_weights(trained, shards, tmp_path) -> None:
+    write_tiny_clip(tmp_path / "clip")
+    write_features(tmp_path / "i3d.pt")
+    judge = Judge(trained, shards)
+    judge.recipe = replace(judge.recipe, clip_weights=str(tmp_path / "clip"), fvd_weights=str(tmp_path / "i3d.pt"))
+    prompts = [Prompt("a red square", seed) for seed in range(4)]
+    videos = judge.sample(prompts, tmp_path / "samples")
+    scores = judge.scores(videos, prompts, HELD)
+    assert scores.keys() == {"clipsim", "fvd"}
+    assert scores["clipsim"] == ClipSim(str(tmp_path / "clip"))(videos, ["a red square"] * 4)
+    darker = judge.scores([video * 0 for video in videos], prompts, HELD)
+    assert 0 < scores["fvd"] < darker["fvd"]  # nothing is farther from coloured squares than black
 
 
 def test_image_to_video_is_shown_a_clips_first_frame(shards, tmp_path) -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from tests.train_hooks.evaluators import write_features, write_tiny_clip
 from tests.train_hooks.trainings import SMALL, run
 from tests.train_hooks.unets import ALL, stirred, told, video_unet
 from tests.train_hooks.worlds import write_shards
@@ -166,11 +167,7 @@ def test_frechet_distance_of_known_distributions():
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
 def test_fvd_on_a_torchscript_and_clipsim_on_a_folder(tmp_path):
-    class Features(torch.nn.Module):
-        def forward(self, x, rescale: bool = False, resize: bool = False, return_features: bool = False):
-            return x.mean(dim=(2, 3, 4)) / 255
-
-    torch.jit.script(Features()).save(str(tmp_path / "i3d.pt"))
+    write_features(tmp_path / "i3d.pt")
     fvd = Fvd(str(tmp_path / "i3d.pt"))
     videos = [torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(i)) for i in range(6)]
     assert abs(fvd(videos, videos)) < 1e-6
@@ -186,16 +183,7 @@ def test_fvd_on_a_torchscript_and_clipsim_on_a_folder(tmp_path):
 
 
 def test_clipsim_is_the_cosine_of_clip(tmp_path):
-    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor
-
-    from train_hooks.tiny_base import clip_tokenizer
-
-    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    torch.manual_seed(0)
-    config = CLIPConfig(text_config=small, vision_config={**small, "image_size": 16, "patch_size": 8}, projection_dim=8)
-    CLIPModel(config).save_pretrained(tmp_path)
-    size = {"height": 16, "width": 16}
-    CLIPProcessor(CLIPImageProcessor(size=size, crop_size=size), clip_tokenizer()).save_pretrained(tmp_path)
+    write_tiny_clip(tmp_path)
     measure = ClipSim(str(tmp_path))
     videos = [torch.rand(3, 3, 16, 16), torch.rand(3, 3, 16, 16)]
     both = measure(videos, ["a cat", "a dog"])

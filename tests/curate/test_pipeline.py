@@ -15,7 +15,7 @@ import pytest
 
 from curate.run import Run
 from curate.status import counts
-from tests.project import ROOT, Rushes, environment
+from tests.project import ROOT, SMALLEST_RECIPE, Rushes, environment
 from train_hooks.shard_index import read_index
 
 
@@ -171,7 +171,9 @@ def test_another_mix_of_captions_rewrites_the_index_alone(copy: Path, project: P
         assert clip.caption == said.loc[clip.clip_id, "caption_says"] + dark
 
 
-def test_a_keep_that_keeps_nothing_warns_and_shows_the_funnel(copy: Path, project: Path, rushes: Rushes) -> None:
+def test_a_keep_that_keeps_nothing_warns_and_shows_the_funnel(
+    copy: Path, project: Path, rushes: Rushes, tmp_path: Path
+) -> None:
     done = rushes("run", "--run", copy, "--set", "keep.brightness.above=1000", cwd=project)
     assert done.code == 0
     assert "nothing was kept" in done.err
@@ -180,7 +182,8 @@ def test_a_keep_that_keeps_nothing_warns_and_shows_the_funnel(copy: Path, projec
     trained = rushes("train", "--shards", copy, "--out", copy / "train")
     assert trained.code == 1
     assert len(trained.err.strip().splitlines()) == 1
-    quick = ("--set", "vae_fit_steps=0", "--set", "threads=1", "--set", "batch=1")
+    (tmp_path / "smallest.yaml").write_text(SMALLEST_RECIPE)
+    quick = ("--recipe", tmp_path / "smallest.yaml", "--set", "batch=1")
     trained = rushes("train", "--shards", copy / "shards", "--plan", *quick)
     assert trained.code == 0
     assert trained.err == f"rushes: warning: {copy / 'shards' / 'v2'} is a newer version of these shards\n"

@@ -57,6 +57,7 @@ def dies_once(config: dict[str, Any]) -> None:
     WORKER(config)
 
 
+@pytest.mark.slow  # five processes import all of training, on two cores; without a kill: tests/curate/test_train_step.py
 @pytest.mark.ray_cluster
 @pytest.mark.filterwarnings("ignore")  # Ray's own, while it starts
 def test_a_killed_worker_costs_no_step_beyond_the_last_checkpoint(ray, square_rows, tmp_path, monkeypatch):

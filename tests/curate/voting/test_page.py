@@ -213,7 +213,6 @@ def test_two_voters_at_once_lose_no_vote(browser: "Browser", tmp_path: Path) -> 
             until(page, "document.body.dataset.ready === 'yes' && document.body.dataset.done === '6'")
     assert Counter(v.voter for v in found(folder)) == dict.fromkeys(names, 6)
     assert len({(v.voter, v.what, v.question) for v in found(folder)}) == 12
-    assert len({v.what for v in found(folder)}) == 6  # the second voter was asked what the first was not
     assert [path.name for path in folder.parent.iterdir()] == ["first"]
 
 

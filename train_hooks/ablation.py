@@ -22,7 +22,8 @@ from train_hooks.base import hush
 from train_hooks.checkpoint import FOLDER
 from train_hooks.errors import StoppedBySignal, TrainError
 from train_hooks.export import RECORD
-from train_hooks.judge import Judge, Prompt, feed_recipe, usable
+from train_hooks.heldout import GRID_LEVELS
+from train_hooks.judge import DRAWS, Judge, Prompt, feed_recipe, usable
 from train_hooks.plan import GIB, fixed_bytes, trials
 from train_hooks.prepare import prepare
 from train_hooks.recipe import Recipe
@@ -40,11 +41,15 @@ BACKWARD = 2.0  # a backward pass takes twice a forward one; what is taken for s
 
 @dataclass(frozen=True)
 class Cost:
-    """What one training takes on this machine, measured on one step of its largest bucket, and on one pass of the net for the samples."""
+    """What one training takes on this machine, measured on one step of its largest bucket: samples and the judge are passes of the net.
+
+    `sample_s` is one sample's, `judge_clip_s` that of all losses of one clip.
+    """
 
     step_s: float
     steps: int
     sample_s: float
+    judge_clip_s: float
     memory_bytes: float
     model_bytes: int
     on_gpu: bool
@@ -131,15 +136,18 @@ def cost_of(recipe: Recipe, shards: str) -> Cost:
     quick = replace(recipe, vae_fit_steps=0)
     made = prepare(quick, shards, None, "off" if not recipe.base else None, lambda line: None)
     try:
-        step_s = sample_s = memory = 0.0
+        step_s = sample_s = judge_clip_s = memory = 0.0
         for stage, feed in zip(made.plan, made.feeds, strict=True):
             trial = trials(made, stage, feed)[0]
             step_s += trial.seconds * -(-stage.batch // trial.piece) * stage.steps / recipe.steps
             memory = max(memory, fixed_bytes(made, stage) + trial.activations_bytes)
-            sample_s = trial.seconds / trial.piece / (1 + BACKWARD) * 2 * stage.sample_steps  # 2: guidance
+            pass_s = trial.seconds / trial.piece / (1 + BACKWARD)
+            sample_s = pass_s * 2 * stage.sample_steps  # 2: guidance
+            judge_clip_s = pass_s * len(GRID_LEVELS) * DRAWS
         parts = (made.net.unet, made.base.vae, made.base.text_encoder)
         size = sum(p.numel() * 4 for part in parts if part is not None for p in part.parameters())
-        return Cost(step_s, recipe.steps, sample_s, memory, size, made.machine.device.type == "cuda")
+        on_gpu = made.machine.device.type == "cuda"
+        return Cost(step_s, recipe.steps, sample_s, judge_clip_s, memory, size, on_gpu)
     finally:
         made.machine.close()
 

@@ -198,11 +198,12 @@ def _plan(run: Run, name: str, wish: _Wish) -> _Made:
     if wish.of is not None and wish.of < len(frame):
         drawn = np.random.default_rng(SAMPLE_SEED).choice(len(frame), wish.of, replace=False)
         frame = frame.iloc[np.sort(drawn)].reset_index(drop=True)
-    wanted = (
-        None
-        if wish.where is None
-        else frame["clip_id"].isin(run.clips(columns=[], where=wish.where)["clip_id"]).to_numpy()
-    )
+    wanted = None
+    if wish.where is not None:
+        try:
+            wanted = frame["clip_id"].isin(run.clips(columns=[], where=wish.where)["clip_id"]).to_numpy()
+        except UsageError as error:
+            raise UsageError(str(error).replace("--where", "--heldout-where", 1)) from error
     claim = fingerprint(recipe, index, []) | {
         "asked": {"heldout": wish.heldout, "heldout_where": wish.where, "of": wish.of}
     }
@@ -280,11 +281,13 @@ def _tell_plan(made: _Made, workers: int, gpus: float, prices: Prices) -> None:
     if not todo:
         return
     cost = cost_of(made.recipe, made.shards)
-    each_s = cost.training_s + cost.sample_s * (len(made.prompts) + 1)
+    judged_s = cost.judge_clip_s * len([*made.grid.heldout, *made.grid.elsewhere])
+    each_s = cost.training_s + cost.sample_s * (len(made.prompts) + 1) + judged_s
     where = "this GPU" if cost.on_gpu else "this CPU"
     all_s = duration(each_s * todo / workers)
     say(
-        f"about {cost.step_s:.2g} s a step on {where}: {duration(each_s)} each with its samples, {all_s} for all, {workers} at a time"
+        f"about {cost.step_s:.2g} s a step on {where}: {duration(each_s)} each with its samples and judge, {all_s} for all,"
+        f" {workers} at a time; reading the model and the clips comes on top"
     )
     say(
         f"{cost.memory_bytes / GIB:.2g} GiB of memory each, {cost.model_bytes * n / GIB:.2g} GiB on the disk for the models"

@@ -124,5 +124,6 @@ def test_the_cost_of_a_training_is_measured_without_one(shards) -> None:
     assert cost.training_s == pytest.approx(1000 * cost.step_s)
     assert 0 < cost.step_s < 30
     assert cost.sample_s > 0
+    assert cost.judge_clip_s == pytest.approx(cost.sample_s / 2 * len(GRID_LEVELS) * DRAWS)  # of a sample of one step
     assert 1e5 < cost.model_bytes < 1e8
     assert not cost.on_gpu

@@ -38,18 +38,11 @@ class Axis:
             )
         if not name:
             raise UsageError("--axes: a name is missing, as in  --axes motion,text_area:below")
+        rule = keep.get(name)
+        if not side and rule is not None:
+            side = "above" if rule.above is not None else "below" if rule.below is not None else ""
         if not side:
-            rule = keep.get(name)
-            ruled = (
-                None
-                if rule is None
-                else "above"
-                if rule.above is not None
-                else "below"
-                if rule.below is not None
-                else None
-            )
-            side = ruled or ("below" if name in LESS_IS_MORE else "above")
+            side = "below" if name in LESS_IS_MORE else "above"
         return cls(name, side)
 
     def threshold(self, values: NDArray[np.float64], level: float) -> float:

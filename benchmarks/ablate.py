@@ -1,6 +1,6 @@
 """Does an ablation find a harm that was planted, and nothing where nothing is? Worlds in which a third of the clips is bad.
 
-    python -m benchmarks.ablate [--kinds noise,watermark,frozen] [--worlds 10] [--steps 40] [--seeds 2] [--processes 2] [--json FILE]
+    python -m benchmarks.ablate [--kinds noise,watermark,frozen] [--worlds 10] [--steps 40] [--seeds 3] [--processes 2] [--json FILE]
 
 In every world the same small model is trained on 48 clips of moving squares, on those that are left when the third is dropped that a measure
 marks (`mark`: exactly the bad clips; `idle`: a third drawn by lots), and on random subsets of that size; each with `--seeds` seeds. All are
@@ -81,7 +81,7 @@ def main() -> None:
     parser.add_argument("--kinds", default="noise,watermark,frozen")
     parser.add_argument("--worlds", type=int, default=10)
     parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--votes", action="store_true")

@@ -14,7 +14,7 @@ TRAIN ?= $(RUN)/train/tiny
 # uv takes a third of pip's time, but knows nothing of pip's settings: where those name an index of one's own, or uv fails, it is pip.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 WHAT := --constraint constraints.txt --editable '.[all,dev]'
-BY_UV = ! $(BIN)/python -m pip config list | grep '\.index-url=' >/dev/null && $(PIP) uv && \
+BY_UV = ! $(BIN)/python -m pip config list | grep '\.index-url=' >/dev/null && $(PIP) --constraint constraints.txt uv && \
   $(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode $(WHAT)
 
 .PHONY: venv demo test test-all lint types arrows docs clean

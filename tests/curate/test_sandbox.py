@@ -75,12 +75,11 @@ def test_what_the_child_started_goes_with_it(then: str) -> None:
             number = box.call(naughty.leave_a_child_behind, then, wall_s=30)
             assert naughty.alive(number)
         else:
+            assert box.call(naughty.double, 4, wall_s=60) == 8  # the child is there: its start is not what is timed
             began = time.monotonic()
             with pytest.raises(SandboxError, match=r"killed by signal 11|longer than 2 s") as error:
                 box.call(naughty.leave_a_child_behind, then, wall_s=2)
-            assert time.monotonic() - began < 120, (
-                "the grandchild holds the pipe open for 600 s, which must not be waited for"
-            )
+            assert time.monotonic() - began < 10, "the grandchild holds the pipe open, which must not be waited for"
             number = int(str(error.value).split("it last said: ")[1].split()[0])
     deadline = time.monotonic() + 5
     while naughty.alive(number):

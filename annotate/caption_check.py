@@ -49,7 +49,7 @@ def ring(clip_ids: list[str], seed: int) -> list[int]:
     return sorted(range(len(clip_ids)), key=lambda i: hashlib.sha256(f"{seed}:{clip_ids[i]}".encode()).digest())
 
 
-def ranks(texts_ND: NDArray[np.float32], frames_ND: NDArray[np.float32], others: int) -> NDArray[np.float32]:  # noqa: N803
+def ranks(texts_ND: NDArray[np.float32], frames_ND: NDArray[np.float32], others: int) -> NDArray[np.float32]:
     """Share of the next `others` rows whose frames fit a text better than its own row's, ties counted half.
 
     Args:

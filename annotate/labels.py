@@ -55,7 +55,7 @@ CAMERA_WORDS = {
 }
 
 
-def network_input(frame_HWC: NDArray[np.uint8]) -> NDArray[np.float32]:  # noqa: N803
+def network_input(frame_HWC: NDArray[np.uint8]) -> NDArray[np.float32]:
     """The frame cut to 4:3 at most, squeezed to 224 x 224 and scaled as in training, shape (3, 224, 224)."""
     height_px, width_px = frame_HWC.shape[:2]
     keep_px = round(WIDEST * min(height_px, width_px))

@@ -23,7 +23,7 @@ MAX_TOKENS = 256
 BATCH = 64
 
 
-def mean_over_tokens(tokens_NLD: NDArray[np.float32], mask_NL: NDArray[np.int64]) -> NDArray[np.float32]:  # noqa: N803
+def mean_over_tokens(tokens_NLD: NDArray[np.float32], mask_NL: NDArray[np.int64]) -> NDArray[np.float32]:
     """Unit-norm mean of the token vectors where the mask is 1, shape (N, D)."""
     weights_NL1 = mask_NL[:, :, None].astype(np.float32)
     mean_ND = (tokens_NLD * weights_NL1).sum(axis=1) / weights_NL1.sum(axis=1)

@@ -55,7 +55,7 @@ def table(rows: list[dict[str, Any]], kinds: list[str]) -> None:
 
 def votes(n: int = 100) -> None:
     """How often the truth lies in the intervals of Elo and Bradley-Terry."""
-    from curate.elo import elo_of
+    from curate.voting.elo import elo_of
     from curate.voting.games import Table
     from curate.voting.replays import Replays
     from tests.curate.voting.simulated import DESIGNS, LADDER, covered, simulate

@@ -38,8 +38,8 @@ import annotate
 from annotate.coca import LEAST_TOKENS, beam_search
 from annotate.generate import write
 from annotate.vlm_inputs import processed
-from curate import stage
 from curate.clip import Clip
+from curate.stages import stage
 from tests.annotate import tiny_models
 from tests.annotate.chat_server import ChatServer, busy_share, drawn
 

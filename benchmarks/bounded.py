@@ -28,7 +28,7 @@ from pathlib import Path
 import matplotlib
 import psutil
 
-from tests.curate.videos import numbered_frames, write_video
+from tests.videos import numbered_frames, write_video
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -42,7 +42,7 @@ run: run
 sources: footage
 scan: {{min_clip_s: 0.4, thumb_fps: 4, workers: 2}}
 measure:
-  - {{use: tests.curate.stages.Brightness, workers: 2}}
+  - {{use: tests.stages.Brightness, workers: 2}}
 keep:
   brightness: {{above: {above}}}
 shards: {{short_side_px: 64}}
@@ -81,7 +81,7 @@ def kind_of(process: psutil.Process, driver: int) -> str:
     if process.pid == driver:
         return "driver"
     words = " ".join(process.cmdline())
-    if "curate.sandbox" in words:
+    if "curate.sandbox.sandbox" in words:
         return "sandbox"
     return "worker" if words.startswith("ray::") and "MapWorker" in words else "ray"
 

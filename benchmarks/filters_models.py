@@ -34,8 +34,8 @@ import numpy as np
 
 import filters
 from annotate import MiniLM
-from curate import weights
 from curate.clip import Clip
+from curate.stages import weights
 from filters.open_clip import unit
 from filters.screen_content import screen_score
 from tests.filters import copies, tiny_openclip

@@ -31,9 +31,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curate.clip import Clip
-from curate.config import ScanConfig
-from curate.scan import scan_window
-from curate.stage import StageSpec
+from curate.config.config import ScanConfig
+from curate.scan.scan import scan_window
+from curate.stages.stage import StageSpec
 from filters import CameraMotion, Motion, Static
 from filters.flow import DIS, FARNEBACK, Flow
 from filters.motion import motion_score
@@ -95,7 +95,7 @@ def photographs() -> list[Frames]:
     return [np.ascontiguousarray(cv2.imread(str(path))[..., ::-1]) for path in paths]
 
 
-def filmed(photo: Frames, poses_T4: NDArray[np.float64], size_px: tuple[int, int]) -> list[Frames]:  # noqa: N803
+def filmed(photo: Frames, poses_T4: NDArray[np.float64], size_px: tuple[int, int]) -> list[Frames]:
     """A photograph through a camera. A pose is (right, down) in short sides of the picture, log zoom, roll in radians.
 
     As much of the photograph is used as the whole move needs.

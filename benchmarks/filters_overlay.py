@@ -30,12 +30,12 @@ import av
 import cv2
 import numpy as np
 
-from curate import weights
 from curate.clip import Clip
-from curate.config import ScanConfig
+from curate.config.config import ScanConfig
 from curate.errors import WeightsError
-from curate.scan import scan_window
-from curate.stage import StageSpec
+from curate.scan.scan import scan_window
+from curate.stages import weights
+from curate.stages.stage import StageSpec
 from filters import Quality, SourceWatermark, TextArea, Watermark
 from filters.brisque import Brisque
 from filters.motion import motion_score

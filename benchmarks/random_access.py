@@ -2,8 +2,8 @@
 
     python benchmarks/random_access.py [VIDEO]
 
-Bare decord is asked for all pictures of the awkward files of tests/curate/awkward.py, backwards and seven at a time, and compared with PyAV's by
-the number written into each. Then 20 pictures of VIDEO (the project's reel_a.mp4 by default) are asked from `curate.video`: CPU seconds
+Bare decord is asked for all pictures of the awkward files of tests/awkward.py, backwards and seven at a time, and compared with PyAV's by
+the number written into each. Then 20 pictures of VIDEO (the project's reel_a.mp4 by default) are asked from `curate.video.open`: CPU seconds
 (`resource.getrusage`) of decord over PyAV's, the median of pairs.
 """
 
@@ -18,10 +18,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from curate.sandbox import Sandbox, SandboxError
-from curate.video import Decoder, Reader, VideoError, open_video
-from tests.curate.awkward import AWKWARD, make_all
-from tests.curate.videos import read_number
+from curate.sandbox.sandbox import Sandbox, SandboxError
+from curate.video.open import Decoder, Reader, VideoError, open_video
+from tests.awkward import AWKWARD, make_all
+from tests.videos import read_number
 
 PAIRS = 7
 

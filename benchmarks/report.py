@@ -17,10 +17,13 @@ import cv2
 import numpy as np
 import pyarrow as pa
 
-from curate import config, report, scan, sources, store
-from curate.run import Run
-from curate.select import select
-from tests.curate.page import chromium
+from curate.config import config
+from curate.dataset.run import Run
+from curate.report import write as report
+from curate.run.select import select
+from curate.scan import scan, sources
+from curate.tables import store
+from tests.page import chromium
 
 PIPELINE = """\
 run: run
@@ -32,7 +35,7 @@ measure:
   - use: filters.Quality
   - use: filters.TextArea
 caption:
-  - {use: tests.curate.stages.Repeats, text: people}
+  - {use: tests.stages.Repeats, text: people}
 keep:
   motion: {above: p25}
   text_area: {below: 0.07}

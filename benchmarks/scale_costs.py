@@ -19,9 +19,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from curate import config, index, pipeline, report, shards, sources
-from curate.progress import Progress
-from curate.run import Run
+from curate.config import config
+from curate.dataset.run import Run
+from curate.pipeline import execute as pipeline
+from curate.progress.progress import Progress
+from curate.report import write as report
+from curate.scan import sources
+from curate.search import index
+from curate.shards import write as shards
 from tests.servers import s3_server
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,7 +36,7 @@ run: s3://costs/run
 sources: {sources}
 scan: {{workers: 1}}
 measure:
-  - {{use: tests.curate.stages.Brightness, workers: 1}}
+  - {{use: tests.stages.Brightness, workers: 1}}
 shards: {{workers: 1, short_side_px: 64}}
 """
 

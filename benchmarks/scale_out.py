@@ -3,7 +3,7 @@
     python -m benchmarks.scale_out [--workers 1 2 4 8 16 32 64] [--unit-s 2] [--per-worker 12]
 
 Nodes are raylets of `ray.cluster_utils.Cluster` with up to 32 CPUs each, which the machine need not have: a sleeping worker takes none. All else
-is real: `curate.runner.run_units`, a `StageJob`, a clips table whose parts are read, thumbnails that are decoded, rows that are written. All
+is real: `run_units`, a `StageJob`, a clips table whose parts are read, thumbnails that are decoded, rows that are written. All
 workers wait for each other before the first unit, so that starting processes does not count. Efficiency is the time that the stage sleeps over
 the time from there to the last receipt; what is missing is Ray, our reading and writing, and workers that have run out of units. The job is the
 same for 1 to 8 workers (strong scaling); beyond, there are as many units for each worker (weak scaling).
@@ -29,12 +29,14 @@ import numpy as np
 import psutil
 import pyarrow as pa
 
-from curate import runner, scan, stage
 from curate.clip import Clip
-from curate.jobs import StageJob, StageTask
-from curate.pool import Resources
-from curate.stage import StageSpec
-from curate.table import Table
+from curate.cluster import runner
+from curate.cluster.pool import Resources
+from curate.pipeline.jobs import StageJob, StageTask
+from curate.scan import scan
+from curate.stages import stage
+from curate.stages.stage import StageSpec
+from curate.tables.table import Table
 
 CLIPS_PER_UNIT, PER_NODE = 4, 32
 

@@ -31,13 +31,14 @@ import cv2
 import numpy as np
 from scenedetect import AdaptiveDetector, ContentDetector, SceneManager, open_video
 
-from curate import boundary, weights
-from curate.boundary import Boundary, Score
-from curate.config import ScanConfig
+from curate.config.config import ScanConfig
+from curate.cuts import boundary
+from curate.cuts.boundary import Boundary, Score
+from curate.cuts.transnet import WEIGHTS, TransNetV2
 from curate.errors import WeightsError
-from curate.scan import find_cuts, scan_window
-from curate.stage import StageSpec
-from curate.transnet import WEIGHTS, TransNetV2
+from curate.scan.scan import find_cuts, scan_window
+from curate.stages import weights
+from curate.stages.stage import StageSpec
 
 RUNS = 7
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -171,8 +172,8 @@ def peak_mb(width: int, height: int, n_frames: int) -> float:
                 container.mux(stream.encode(frame))
             container.mux(stream.encode(None))
         code = (
-            "import sys; from curate.scan import scan_window; from curate.config import ScanConfig; "
-            "from curate.stage import StageSpec; "
+            "import sys; from curate.scan.scan import scan_window; from curate.config.config import ScanConfig; "
+            "from curate.stages.stage import StageSpec; "
             "scan_window(sys.argv[1], 's', 0, 0, ScanConfig(), StageSpec('curate.cuts.Cascade', 'cuts')); "
             # not ru_maxrss, which begins with what the parent held
             "print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))"

@@ -35,13 +35,13 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate import clips_exact
-from curate.clips import ClipOptions, Cut, Span, cut
-from curate.config import ScanConfig
-from curate.scan import scan_window
-from curate.shard_job import span_of
-from curate.stage import StageSpec
-from curate.table import encode
+from curate.clips import exact as clips_exact
+from curate.clips.write import ClipOptions, Cut, Span, cut
+from curate.config.config import ScanConfig
+from curate.scan.scan import scan_window
+from curate.shards.job import span_of
+from curate.stages.stage import StageSpec
+from curate.tables.table import encode
 
 FOOTAGE = ROOT.parent / "shared" / "footage"
 PAIRS = 5
@@ -192,7 +192,7 @@ def cutting() -> None:
                     "-reset_timestamps", "1", f"{folder}/%04d.mp4",
                 ]  # fmt: skip
                 theirs.append(spent(lambda: subprocess.run(command, check=True), resource.RUSAGE_CHILDREN))  # noqa: B023
-            from curate.clips_copy import copy
+            from curate.clips.copy import copy
 
             plain.append(spent(lambda: list(copy(str(path), spans, options, None))))  # noqa: B023
         ratio = statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
@@ -385,8 +385,9 @@ def wide() -> None:
 
 def _wide() -> None:
     """Prints seconds and GiB."""
-    from curate import config, scan
-    from curate.run import Run
+    from curate.config import config
+    from curate.dataset.run import Run
+    from curate.scan import scan
 
     n, stages, columns = 1_000_000, 5, 9
     with tempfile.TemporaryDirectory() as name:

@@ -23,10 +23,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from benchmarks.report import filled
-from curate import config, pipeline, scan, sources, status, store
-from curate.compact import compact
-from curate.run import Run
-from curate.table import encoding, light_of
+from curate.config import config
+from curate.dataset.run import Run
+from curate.run.windows import pending_windows
+from curate.pipeline import execute as pipeline
+from curate.progress import status
+from curate.scan import scan, sources
+from curate.tables import store
+from curate.tables.compact import compact
+from curate.tables.table import encoding, light_of
 
 PIPELINE = """\
 run: run
@@ -120,7 +125,7 @@ def all_units(run: Run) -> str:
 WORK: dict[str, Callable[[Run], str]] = {
     "open a measure": lambda run: f"{len(run.steps[0].table.read_unordered(['motion'])):,} rows",
     "open clips": lambda run: f"{len(run.clips_table.read(['source_id', 'start_s', 'end_s'])):,} rows",
-    "pending windows": lambda run: f"{len(run.pending_windows()):,}",
+    "pending windows": lambda run: f"{len(pending_windows(run)):,}",
     "pending clips": pending,
     "units, a twentieth": units,
     "units, all": all_units,

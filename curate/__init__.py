@@ -7,14 +7,14 @@ stay light.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from curate.run import Run
+    from curate.dataset.run import Run
 
 __all__ = ["Run"]
 
 
 def __getattr__(name: str) -> Any:
     if name == "Run":
-        from curate.run import Run
+        from curate.dataset.run import Run
 
         return Run
     raise AttributeError(f"module 'curate' has no attribute '{name}'")

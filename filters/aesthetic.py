@@ -102,7 +102,7 @@ class Aesthetic:
         """Load the head; nothing is fetched."""
         self._vector, self._number = as_one_layer(read_state(Path(self.weights)))
 
-    def score(self, vector_D: NDArray[np.floating]) -> float:  # noqa: N803
+    def score(self, vector_D: NDArray[np.floating]) -> float:
         """Score of one CLIP vector of length 1, shape (D,).
 
         Raises:

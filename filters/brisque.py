@@ -36,7 +36,7 @@ def _shape(ratio: float) -> tuple[float, int]:
     return float(SHAPES[index]), index
 
 
-def normalised(luma_HW: NDArray[np.float64]) -> NDArray[np.float64]:  # noqa: N803
+def normalised(luma_HW: NDArray[np.float64]) -> NDArray[np.float64]:
     """Mean subtracted, contrast normalised (MSCN): luma 0..255 minus its local mean, over its local deviation plus 1."""
     mean = cv2.GaussianBlur(luma_HW, (7, 7), 7 / 6)
     deviation = np.sqrt(np.abs(cv2.GaussianBlur(luma_HW**2, (7, 7), 7 / 6) - mean**2))
@@ -55,7 +55,7 @@ def asymmetric_fit(values: NDArray[np.float64]) -> list[float]:
     return [shape, float(mean), left**2, right**2]
 
 
-def features(luma_HW: NDArray[np.generic]) -> NDArray[np.float64] | None:  # noqa: N803
+def features(luma_HW: NDArray[np.generic]) -> NDArray[np.float64] | None:
     """The 36 numbers of one picture (luma 0..255, at least 16 px a side), or None when it is of one colour."""
     luma: NDArray[np.float64] = np.asarray(luma_HW, dtype=np.float64)
     numbers: list[float] = []
@@ -106,7 +106,7 @@ class Brisque:
         weights = np.array([float(row[0]) for row in rows])
         return cls(vectors, weights, float(settings["gamma"]), float(settings["rho"]), low, high)
 
-    def score(self, luma_HW: NDArray[np.generic]) -> float | None:  # noqa: N803
+    def score(self, luma_HW: NDArray[np.generic]) -> float | None:
         """The score of one picture, or None when it is of one colour."""
         found = features(luma_HW)
         if found is None:

@@ -65,7 +65,7 @@ def displacement(move: Similarity, height_px: int, width_px: int) -> tuple[NDArr
     return parts * unit, float(np.linalg.norm(field, axis=1).mean() * unit)
 
 
-def describe(parts_S4: NDArray[np.float64], speeds_S: NDArray[np.float64]) -> tuple[str, float, float]:  # noqa: N803
+def describe(parts_S4: NDArray[np.float64], speeds_S: NDArray[np.float64]) -> tuple[str, float, float]:
     """The word for a camera, its speed and its shake, from the moves of a clip's steps.
 
     Args:
@@ -88,7 +88,7 @@ def describe(parts_S4: NDArray[np.float64], speeds_S: NDArray[np.float64]) -> tu
     return WORDS[main][0 if mean[main] > 0 else 1], speed, shake
 
 
-def subject_step(before_HWC: NDArray[np.uint8], after_HWC: NDArray[np.uint8], move: Similarity) -> float:  # noqa: N803
+def subject_step(before_HWC: NDArray[np.uint8], after_HWC: NDArray[np.uint8], move: Similarity) -> float:
     """Mean flow magnitude between two frames after the camera's move, px at a 16 px short side, where both see the scene.
 
     `move` is in pixels at a 240 px short side. While the camera moves, what stands still like an overlay is left out.
@@ -114,7 +114,7 @@ def subject_step(before_HWC: NDArray[np.uint8], after_HWC: NDArray[np.uint8], mo
     return float((weight_hw * length_hw).sum() / max(float(weight_hw.sum()), 1e-6))
 
 
-def camera_motion(frames_THWC: NDArray[np.uint8]) -> dict[str, Any]:  # noqa: N803
+def camera_motion(frames_THWC: NDArray[np.uint8]) -> dict[str, Any]:
     """All four columns, from frames RGB 0..255, one per step, shape (T, H, W, 3), T >= 2. Raises ValueError for fewer."""
     if len(frames_THWC) < 2:
         raise ValueError(f"camera motion needs at least two frames, got {len(frames_THWC)}")

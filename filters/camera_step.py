@@ -51,7 +51,7 @@ Similarity = NDArray[np.float64]
 STANDS: Similarity = np.eye(2, 3)
 
 
-def evened(frame_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:  # noqa: N803
+def evened(frame_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The frame in grey at a 240 px short side, its light evened out: exposure may change, faint texture counts too."""
     light_HW = grey(frame_HWC, TRACK_SIDE_PX).astype(np.float32)
     height_px, width_px = light_HW.shape
@@ -66,7 +66,7 @@ def evened(frame_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:  # noqa: N803
     return evened_HW
 
 
-def corners(grey_HW: NDArray[np.uint8]) -> NDArray[np.float32]:  # noqa: N803
+def corners(grey_HW: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Corners spread over the picture, (P, 2): the strongest four of each cell of the grid."""
     found = cv2.goodFeaturesToTrack(grey_HW, 600, 0.003, 5)
     if found is None:
@@ -80,9 +80,9 @@ def corners(grey_HW: NDArray[np.uint8]) -> NDArray[np.float32]:  # noqa: N803
 
 
 def follow(
-    before_HW: NDArray[np.uint8],  # noqa: N803
-    after_HW: NDArray[np.uint8],  # noqa: N803
-    points_P2: NDArray[np.float32],  # noqa: N803
+    before_HW: NDArray[np.uint8],
+    after_HW: NDArray[np.uint8],
+    points_P2: NDArray[np.float32],
     guess: Similarity = STANDS,
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Where points went, (P, 2), and which were found again on the way back, (P,)."""
@@ -94,13 +94,13 @@ def follow(
     return there, good
 
 
-def _moved(points_P2: NDArray[np.float32], move: Similarity) -> NDArray[np.float32]:  # noqa: N803
+def _moved(points_P2: NDArray[np.float32], move: Similarity) -> NDArray[np.float32]:
     return np.asarray(points_P2 @ move[:, :2].T + move[:, 2], dtype=np.float32)
 
 
 def fit(
-    from_P2: NDArray[np.float32],  # noqa: N803
-    to_P2: NDArray[np.float32],  # noqa: N803
+    from_P2: NDArray[np.float32],
+    to_P2: NDArray[np.float32],
     good: NDArray[np.bool_],
 ) -> tuple[Similarity | None, NDArray[np.bool_]]:
     """The similarity that most of the good points agree with, and which do, (P,)."""
@@ -116,12 +116,12 @@ def fit(
     return move, agree
 
 
-def _spread(points_P2: NDArray[np.float32]) -> float:  # noqa: N803
+def _spread(points_P2: NDArray[np.float32]) -> float:
     """How much of the picture points cover: the product of their standard deviations, px^2."""
     return float(points_P2.std(axis=0).prod())
 
 
-def camera_step(before_HW: NDArray[np.uint8], after_HW: NDArray[np.uint8]) -> Similarity:  # noqa: N803
+def camera_step(before_HW: NDArray[np.uint8], after_HW: NDArray[np.uint8]) -> Similarity:
     """The camera's move between two grey frames at a 240 px short side."""
     if np.array_equal(before_HW, after_HW):
         return STANDS
@@ -144,9 +144,9 @@ def camera_step(before_HW: NDArray[np.uint8], after_HW: NDArray[np.uint8]) -> Si
 
 
 def _matched(
-    before_HW: NDArray[np.uint8],  # noqa: N803
-    after_HW: NDArray[np.uint8],  # noqa: N803
-    points_P2: NDArray[np.float32],  # noqa: N803
+    before_HW: NDArray[np.uint8],
+    after_HW: NDArray[np.uint8],
+    points_P2: NDArray[np.float32],
 ) -> Similarity | None:
     """The move that matched SIFT features agree on, made exact by following the corners, if the picture as a whole bears it out."""
     sift = cv2.SIFT.create(nfeatures=400)
@@ -168,7 +168,7 @@ def _matched(
     return move if _left(before_HW, after_HW, move) < BORNE_OUT else None
 
 
-def _left(before_HW: NDArray[np.uint8], after_HW: NDArray[np.uint8], move: Similarity) -> float:  # noqa: N803
+def _left(before_HW: NDArray[np.uint8], after_HW: NDArray[np.uint8], move: Similarity) -> float:
     """Share of the difference between two frames that a move leaves; infinite when it leaves too little of the picture in sight."""
     size_px = before_HW.shape[::-1]
     seen_HW = cv2.warpAffine(np.ones(before_HW.shape, np.uint8), move, size_px) > 0
@@ -179,7 +179,7 @@ def _left(before_HW: NDArray[np.uint8], after_HW: NDArray[np.uint8], move: Simil
     return moves / max(stands, 1e-6)
 
 
-def _of_flow(before_HW: NDArray[np.uint8], after_HW: NDArray[np.uint8]) -> Similarity:  # noqa: N803
+def _of_flow(before_HW: NDArray[np.uint8], after_HW: NDArray[np.uint8]) -> Similarity:
     """The similarity nearest to the flow of the picture, by least absolute distance (reweighted least squares)."""
     before_hw, after_hw = short_side(before_HW, DIS_SIDE_PX), short_side(after_HW, DIS_SIDE_PX)
     flow = flow_map(before_hw, after_hw, DIS)

@@ -26,7 +26,7 @@ GPU_TEXTS = 64
 SUFFIXES = ("_first", "_middle", "_last", "")
 
 
-def cosines(text_D: NDArray[np.float32], frames_3D: NDArray[np.float32]) -> list[float]:  # noqa: N803
+def cosines(text_D: NDArray[np.float32], frames_3D: NDArray[np.float32]) -> list[float]:
     """Cosine of one vector with each of three, all of length 1, kept inside [-1, 1]."""
     return [float(np.clip(np.dot(frame_D, text_D), -1.0, 1.0)) for frame_D in frames_3D]
 

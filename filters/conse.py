@@ -34,8 +34,8 @@ DIM = 384
 
 
 def conse(
-    probabilities_K: NDArray[np.float32],  # noqa: N803
-    names_KD: NDArray[np.float32],  # noqa: N803
+    probabilities_K: NDArray[np.float32],
+    names_KD: NDArray[np.float32],
     classes: int,
 ) -> NDArray[np.float32]:
     """The mean of the names' vectors of the likeliest `classes`, weighted by their probabilities, of length 1, shape (D,)."""

@@ -51,7 +51,7 @@ SHOTS = 50_000
 EMBEDDINGS = ("openclip", "conse")
 
 
-def nearest_pairs(vectors_ND: NDArray[np.float32], most: int) -> NDArray[np.int64]:  # noqa: N803
+def nearest_pairs(vectors_ND: NDArray[np.float32], most: int) -> NDArray[np.int64]:
     """Pairs (i, j), i < j, of which one is among the `most` nearest of the other; shape (pairs, 2), ascending."""
     count = len(vectors_ND)
     if count <= most + 1:

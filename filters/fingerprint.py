@@ -54,7 +54,7 @@ MAX_THUMBS = 32
 Floats = NDArray[np.float32]
 
 
-def grid_of(frames_THWC: NDArray[np.uint8]) -> NDArray[np.uint8]:  # noqa: N803
+def grid_of(frames_THWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Luma of each frame on a grid of 8 x 8, shape (T, 64)."""
     greys = (cv2.cvtColor(frame_HWC, cv2.COLOR_RGB2GRAY) for frame_HWC in frames_THWC)
     small = [cv2.resize(grey, (GRID, GRID), interpolation=cv2.INTER_AREA) for grey in greys]
@@ -69,7 +69,7 @@ class Shot:
         step_s: Seconds from one thumbnail to the next.
     """
 
-    def __init__(self, grid_TP: NDArray[np.uint8], step_s: float) -> None:  # noqa: N803
+    def __init__(self, grid_TP: NDArray[np.uint8], step_s: float) -> None:
         every = -(-len(grid_TP) // MAX_THUMBS)  # of long clips every second, third ... thumbnail
         self.step_s = max(step_s, 1e-3) * every
         looks_TP = grid_TP[::every].astype(np.float32)
@@ -154,9 +154,9 @@ def similarity(a: Shot, b: Shot) -> float:
 
 
 def _correlations(
-    a_TP: Floats,  # noqa: N803
-    b_TP: Floats,  # noqa: N803
-    gram_AA: Floats,  # noqa: N803
+    a_TP: Floats,
+    b_TP: Floats,
+    gram_AA: Floats,
     laid: tuple[NDArray[np.intp], Floats, Floats],
     noise: float,
     floor: float,
@@ -179,7 +179,7 @@ def _correlations(
     return np.asarray((cross_H / size_H + floor) / both_H, dtype=np.float32)
 
 
-def _place_correlation(a_TP: Floats, b_TP: Floats, quiet: float) -> float:  # noqa: N803
+def _place_correlation(a_TP: Floats, b_TP: Floats, quiet: float) -> float:
     """Correlation of the sizes of the residuals over the cells; with nothing but noise in both it is `quiet`."""
     a_P, b_P = (np.sqrt(np.square(x).mean(axis=0)) for x in (a_TP, b_TP))
     a_P, b_P = a_P - a_P.mean(), b_P - b_P.mean()

@@ -35,12 +35,12 @@ class Flow(NamedTuple):
     """Two such pictures to flow in their pixels, (H, W, 2): dx, dy."""
 
 
-def farneback(before_HW: NDArray[np.uint8], after_HW: NDArray[np.uint8]) -> NDArray[np.float32]:  # noqa: N803
+def farneback(before_HW: NDArray[np.uint8], after_HW: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Farneback's flow with the parameters of OpenCV's example."""
     return np.asarray(cv2.calcOpticalFlowFarneback(before_HW, after_HW, None, 0.5, 3, 15, 3, 5, 1.2, 0), np.float32)
 
 
-def dis(before_HW: NDArray[np.uint8], after_HW: NDArray[np.uint8]) -> NDArray[np.float32]:  # noqa: N803
+def dis(before_HW: NDArray[np.uint8], after_HW: NDArray[np.uint8]) -> NDArray[np.float32]:
     """DIS flow, preset medium; a new object each time, so that nothing is carried over from the pair before."""
     return np.asarray(cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(before_HW, after_HW, None))
 
@@ -81,7 +81,7 @@ def raft(path: Path) -> Flow:
     network.load_state_dict(state)
     network.eval().to(device)
 
-    def between(before_HWC: NDArray[np.uint8], after_HWC: NDArray[np.uint8]) -> NDArray[np.float32]:  # noqa: N803
+    def between(before_HWC: NDArray[np.uint8], after_HWC: NDArray[np.uint8]) -> NDArray[np.float32]:
         height_px, width_px = before_HWC.shape[:2]
         below, right = -height_px % 8, -width_px % 8  # RAFT wants multiples of 8
         pictures = [cv2.copyMakeBorder(p, 0, below, 0, right, cv2.BORDER_REPLICATE) for p in (before_HWC, after_HWC)]

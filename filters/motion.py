@@ -59,8 +59,8 @@ def flow_lengths(before: NDArray[np.uint8], after: NDArray[np.uint8], flow: Flow
 
 
 def around_overlay(
-    before_HWC: NDArray[np.uint8],  # noqa: N803
-    after_HWC: NDArray[np.uint8],  # noqa: N803
+    before_HWC: NDArray[np.uint8],
+    after_HWC: NDArray[np.uint8],
     mask_hw: NDArray[np.uint8],
     flow: Flow,
 ) -> float | None:
@@ -74,7 +74,7 @@ def around_overlay(
     return float((weight_hw * length_hw).sum() / total)
 
 
-def motion_score(frames_THWC: NDArray[np.uint8], flow: Flow = FARNEBACK) -> float:  # noqa: N803
+def motion_score(frames_THWC: NDArray[np.uint8], flow: Flow = FARNEBACK) -> float:
     """Mean flow magnitude between consecutive frames, over time and space.
 
     Args:

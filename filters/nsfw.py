@@ -40,7 +40,7 @@ EXPOSED = (
 )
 
 
-def network_input(frame_HWC: NDArray[np.uint8]) -> NDArray[np.float32]:  # noqa: N803
+def network_input(frame_HWC: NDArray[np.uint8]) -> NDArray[np.float32]:
     """The frame at a long side of 320 px, black at its right or lower side, in [0, 1], shape (1, 3, 320, 320)."""
     height_px, width_px = frame_HWC.shape[:2]
     scale = SIDE_PX / max(height_px, width_px)
@@ -59,7 +59,7 @@ class Detector:
     session: Any
     names: tuple[str, ...]
 
-    def places(self, frame_HWC: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:  # noqa: N803
+    def places(self, frame_HWC: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Boxes (P, 4): centre x, y, width and height in pixels of the frame; scores (P, K), [0, 1]. Nothing is merged."""
         (answer,) = self.session.run(None, {self.session.get_inputs()[0].name: network_input(frame_HWC)})
         answer_PK = np.asarray(answer[0].T, dtype=np.float32)
@@ -110,7 +110,7 @@ def load_classifier(folder: str, labels: Sequence[str]) -> Callable[[NDArray[np.
         has = ", ".join(map(str, model.config.id2label.values()))
         raise ValueError(f"the classifier in {folder} has none of the labels {', '.join(labels)}; it has {has}")
 
-    def score(frame_HWC: NDArray[np.uint8]) -> float:  # noqa: N803
+    def score(frame_HWC: NDArray[np.uint8]) -> float:
         with torch.inference_mode():
             logits = model(**prepare(images=frame_HWC, return_tensors="pt")).logits[0]
         return float(torch.softmax(logits.float(), dim=0)[columns].sum().clamp(0, 1))

@@ -66,7 +66,7 @@ def vector_type(model: str) -> pa.DataType:
     return pa.list_(pa.float32(), int(config_of(model)["embed_dim"]))
 
 
-def unit(vectors_ND: NDArray[np.generic]) -> NDArray[np.float32]:  # noqa: N803
+def unit(vectors_ND: NDArray[np.generic]) -> NDArray[np.float32]:
     """The vectors scaled to length 1, float32, shape (N, D). Raises ValueError where there is none, or no number."""
     vectors: NDArray[np.float32] = np.asarray(vectors_ND, dtype=np.float32)
     norms_N1 = np.linalg.norm(vectors, axis=-1, keepdims=True)
@@ -76,7 +76,7 @@ def unit(vectors_ND: NDArray[np.generic]) -> NDArray[np.float32]:  # noqa: N803
 
 
 def model_picture(
-    frame_HWC: NDArray[np.uint8],  # noqa: N803
+    frame_HWC: NDArray[np.uint8],
     size_px: int,
     *,
     interpolation: str = "bicubic",
@@ -121,11 +121,11 @@ class Encoder:
         """Whether the model runs on the CPU."""
         return str(self.device).startswith("cpu")
 
-    def picture(self, frame_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:  # noqa: N803
+    def picture(self, frame_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The frame as this model sees it before scaling."""
         return model_picture(frame_HWC, self.size_px, interpolation=self.interpolation, mode=self.mode)
 
-    def pixels(self, pictures_NHWC: NDArray[np.uint8]) -> Any:  # noqa: N803
+    def pixels(self, pictures_NHWC: NDArray[np.uint8]) -> Any:
         """Pictures of the model's own size as it takes them, on its device, shape (N, 3, H, W)."""
         import torch
 
@@ -133,7 +133,7 @@ class Encoder:
         mean, std = (torch.tensor(v, device=self.device).view(1, 3, 1, 1) for v in (self.mean, self.std))
         return ((pixels_NCHW / 255.0 - mean) / std).to(self.dtype, memory_format=torch.contiguous_format)
 
-    def encode_images(self, pictures_NHWC: NDArray[np.uint8]) -> Any:  # noqa: N803
+    def encode_images(self, pictures_NHWC: NDArray[np.uint8]) -> Any:
         """Model's answer for pictures of its own size, still on its device, shape (N, D), not scaled to length 1."""
         import torch
 
@@ -277,7 +277,7 @@ def distinct_frames(clip: Clip) -> list[NDArray[np.uint8]]:
     )
 
 
-def _row(clip: Clip, vectors_ND: NDArray[np.float32]) -> dict[str, Any]:  # noqa: N803
+def _row(clip: Clip, vectors_ND: NDArray[np.float32]) -> dict[str, Any]:
     """The row from the vectors of a clip's distinct frames."""
     try:
         units_ND = unit(vectors_ND)

@@ -40,14 +40,14 @@ Kind = Literal["overlay", "scene", "still"]
 Field = NDArray[np.float32]
 
 
-def gradients(grey_HW: NDArray[np.generic], blur_px: float = 1.0) -> Field:  # noqa: N803
+def gradients(grey_HW: NDArray[np.generic], blur_px: float = 1.0) -> Field:
     """Gradient of a slightly blurred grey frame, central differences."""
     smooth = cv2.GaussianBlur(np.asarray(grey_HW, dtype=np.float32), (0, 0), blur_px)
     both = [cv2.Sobel(smooth, cv2.CV_32F, dx, 1 - dx, ksize=1, scale=0.5) for dx in (1, 0)]
     return np.asarray(np.stack(both), dtype=np.float32)
 
 
-def coherence(one: Field, other: Field, mask_HW: NDArray[np.bool_] | None = None) -> float:  # noqa: N803
+def coherence(one: Field, other: Field, mask_HW: NDArray[np.bool_] | None = None) -> float:
     """How far two gradient fields agree, [-1, 1]; 1 where neither has an edge (nothing moved that could be seen)."""
     if mask_HW is not None:
         one, other = one[:, mask_HW], other[:, mask_HW]
@@ -105,7 +105,7 @@ def moves_with(one: Field, other: Field, rows: slice, columns: slice, dx_px: int
 class Sight:
     """The grey thumbnails of one clip, and their gradient fields, each computed once and only when asked for."""
 
-    def __init__(self, greys_THW: NDArray[np.uint8], lit: tuple[slice, slice]) -> None:  # noqa: N803
+    def __init__(self, greys_THW: NDArray[np.uint8], lit: tuple[slice, slice]) -> None:
         """Grey frames, and the rows and columns inside of black bars."""
         self.greys_THW = greys_THW
         self.inside_HW = np.zeros(greys_THW.shape[1:], dtype=bool)
@@ -119,7 +119,7 @@ class Sight:
             self._fields[index] = gradients(self.greys_THW[index])
         return self._fields[index]
 
-    def kinds(self, index: int, boxes_N42: NDArray[np.float32]) -> list[Kind]:  # noqa: N803
+    def kinds(self, index: int, boxes_N42: NDArray[np.float32]) -> list[Kind]:
         """What each box of text in frame `index` is."""
         if not len(boxes_N42):
             return []
@@ -141,7 +141,7 @@ class Sight:
         low, high = np.floor(box_42.min(axis=0)).astype(int) - 2, np.ceil(box_42.max(axis=0)).astype(int) + 3
         return slice(max(0, low[1]), min(height_px, high[1])), slice(max(0, low[0]), min(width_px, high[0]))
 
-    def _moved(self, index: int, side: int, rest_HW: NDArray[np.bool_]) -> int | None:  # noqa: N803
+    def _moved(self, index: int, side: int, rest_HW: NDArray[np.bool_]) -> int | None:
         """The nearest frame on one side at which the rest of the picture has moved."""
         last = -1 if side < 0 else len(self.greys_THW)
         for other in range(index + side, last, side):

@@ -3,7 +3,7 @@
 Plain functions for filters that measure motion, text and quality; no stage of its own.
 
 - A bar is a run of rows or columns at the edge that is black (no colour above 24 of 255) in every frame of the clip: the
-  rule of `curate/letterbox.py`. White bars, blurred ones and bars with a subtitle in them are picture to it. `lit_area`
+  rule of `curate/video/letterbox.py`. White bars, blurred ones and bars with a subtitle in them are picture to it. `lit_area`
   lets 1 % of a line be brighter (JPEG rings beside a bar), for filters that look at edges.
 - An overlay is an edge pattern that stays to the pixel from one frame to the next while almost all around it moves: a
   logo, a subtitle, a caption bar. A still background is none, as most of the picture is still then. What is still
@@ -46,12 +46,12 @@ def short_side(frame: NDArray[np.uint8], side_px: int) -> NDArray[np.uint8]:
     return np.asarray(cv2.resize(frame, size_px, interpolation=how), dtype=np.uint8)
 
 
-def grey(frame_HWC: NDArray[np.uint8], side_px: int) -> NDArray[np.uint8]:  # noqa: N803
+def grey(frame_HWC: NDArray[np.uint8], side_px: int) -> NDArray[np.uint8]:
     """The frame in grey with a given short side."""
     return short_side(np.asarray(cv2.cvtColor(frame_HWC, cv2.COLOR_RGB2GRAY), dtype=np.uint8), side_px)
 
 
-def without_bars(frames_THWC: NDArray[np.uint8]) -> NDArray[np.uint8]:  # noqa: N803
+def without_bars(frames_THWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """A view of the frames without their black bars; all of them when there are none, or little else than black."""
     sides = (frames_THWC[:, 0], frames_THWC[:, -1], frames_THWC[:, :, 0], frames_THWC[:, :, -1])
     if all(side.max() > BLACK for side in sides):
@@ -66,7 +66,7 @@ def without_bars(frames_THWC: NDArray[np.uint8]) -> NDArray[np.uint8]:  # noqa: 
     return frames_THWC[:, top:bottom, left:right]
 
 
-def lit_area(lumas_THW: NDArray[np.generic]) -> tuple[slice, slice]:  # noqa: N803
+def lit_area(lumas_THW: NDArray[np.generic]) -> tuple[slice, slice]:
     """Rows and columns inside of black bars; the whole picture when all of it is dark."""
     brightest_HW = np.asarray(lumas_THW).max(axis=0)
     spans = []
@@ -92,7 +92,7 @@ class Edges(NamedTuple):
     strength_hw: NDArray[np.float32]
 
 
-def edges(frame_HWC: NDArray[np.uint8]) -> Edges:  # noqa: N803
+def edges(frame_HWC: NDArray[np.uint8]) -> Edges:
     """The edges of one frame."""
     grey_hw = grey(frame_HWC, OVERLAY_SIDE_PX)
     x_hw, y_hw = cv2.Sobel(grey_hw, cv2.CV_32F, 1, 0), cv2.Sobel(grey_hw, cv2.CV_32F, 0, 1)
@@ -130,7 +130,7 @@ def still_pattern(before: Edges, after: Edges) -> NDArray[np.uint8] | None:
     return np.ascontiguousarray(mask[wide:-wide, wide:-wide])
 
 
-def filled(frame_HWC: NDArray[np.uint8], mask_hw: NDArray[np.uint8]) -> NDArray[np.uint8]:  # noqa: N803
+def filled(frame_HWC: NDArray[np.uint8], mask_hw: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The frame with the masked part replaced by a blur of what surrounds it, which moves as the surroundings do."""
     height_px, width_px = frame_HWC.shape[:2]
     small_hwC = cv2.resize(frame_HWC, mask_hw.shape[::-1], interpolation=cv2.INTER_AREA).astype(np.float32)

@@ -40,24 +40,24 @@ FRAMES = 5
 Luma = NDArray[np.float32]
 
 
-def sharpness(luma_HW: Luma) -> float:  # noqa: N803
+def sharpness(luma_HW: Luma) -> float:
     """Variance of the Laplacian (four neighbours)."""
     return float(cv2.Laplacian(luma_HW, cv2.CV_32F).var(dtype=np.float64))
 
 
-def contrast(luma_HW: Luma) -> float:  # noqa: N803
+def contrast(luma_HW: Luma) -> float:
     """Standard deviation of luma over 255."""
     return float(luma_HW.std(dtype=np.float64) / 255)
 
 
-def noise(luma_HW: Luma) -> float:  # noqa: N803
+def noise(luma_HW: Luma) -> float:
     """Immerkaer's sigma: the difference of two Laplacians, blind to straight edges; its mean magnitude as a Gaussian's sigma."""
     mask = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], dtype=np.float32)
     answer = cv2.filter2D(luma_HW, cv2.CV_32F, mask)[1:-1, 1:-1]
     return float(np.sqrt(np.pi / 2) * np.abs(answer).mean(dtype=np.float64) / 6) if answer.size else 0.0
 
 
-def blockiness(luma_HW: Luma, scale: float = 1.0, origin_px: tuple[int, int] = (0, 0)) -> float | None:  # noqa: N803
+def blockiness(luma_HW: Luma, scale: float = 1.0, origin_px: tuple[int, int] = (0, 0)) -> float | None:
     """Mean step across the borders of the source's 8 px blocks over the mean step elsewhere, minus 1.
 
     Args:
@@ -80,7 +80,7 @@ def blockiness(luma_HW: Luma, scale: float = 1.0, origin_px: tuple[int, int] = (
     return float(max(ratios))
 
 
-def flicker(means_T: NDArray[np.float64]) -> float | None:  # noqa: N803
+def flicker(means_T: NDArray[np.float64]) -> float | None:
     """Mean absolute second difference of the frames' mean luma (0..1), halved; None for fewer than three frames."""
     return float(np.abs(np.diff(means_T, n=2)).mean() / 2) if len(means_T) >= 3 else None
 

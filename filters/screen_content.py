@@ -44,7 +44,7 @@ Face = tuple[float, float, float, float]
 """Score, centre x and y, height; the last three over the frame's height."""
 
 
-def screen_score(frame_HWC: NDArray[np.uint8]) -> float:  # noqa: N803
+def screen_score(frame_HWC: NDArray[np.uint8]) -> float:
     """How much one frame looks drawn rather than filmed, [0, 1]. A frame of one colour is 0: it has no edges."""
     grey = cv2.cvtColor(frame_HWC, cv2.COLOR_RGB2GRAY)
     around = np.ones((3, 3), np.uint8)
@@ -85,7 +85,7 @@ class ScreenContent:
         cv2.setNumThreads(1)
         self._detector = load_detector(self.weights) if self.weights is not None else None
 
-    def face(self, frame_HWC: NDArray[np.uint8]) -> Face:  # noqa: N803
+    def face(self, frame_HWC: NDArray[np.uint8]) -> Face:
         """The surest face of one frame. Raises RuntimeError without a detector."""
         if self._detector is None:
             raise RuntimeError("call setup() before face(), with weights")

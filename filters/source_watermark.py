@@ -36,7 +36,7 @@ MOST_COMPARED = 24
 """Clips of a source whose looks are compared with each other, spread over it."""
 
 
-def common_mark(maps_N2HW: NDArray[np.bool_]) -> tuple[float, list[float] | None]:  # noqa: N803
+def common_mark(maps_N2HW: NDArray[np.bool_]) -> tuple[float, list[float] | None]:
     """Score [0, 1] and box (left, top, right, bottom in shares) of what stays in all clips.
 
     Args:

@@ -49,7 +49,7 @@ SWITCHED, SWITCHED_SHARE = 12.0, 0.5
 """Two stills are two when at least half of the picture differs by more than 12 of 255."""
 
 
-def _small(frame_HWC: NDArray[np.uint8], side_px: int) -> NDArray[np.float32]:  # noqa: N803
+def _small(frame_HWC: NDArray[np.uint8], side_px: int) -> NDArray[np.float32]:
     """The frame with a given short side, not rounded to whole grey levels."""
     scale = side_px / min(frame_HWC.shape[:2])
     size_px = tuple(max(side_px, round(length_px * scale)) for length_px in frame_HWC.shape[1::-1])
@@ -57,19 +57,19 @@ def _small(frame_HWC: NDArray[np.uint8], side_px: int) -> NDArray[np.float32]:  
     return np.asarray(cv2.resize(frame_HWC.astype(np.float32), size_px, interpolation=how))
 
 
-def difference(before_HWC: NDArray[np.uint8], after_HWC: NDArray[np.uint8]) -> NDArray[np.float32]:  # noqa: N803
+def difference(before_HWC: NDArray[np.uint8], after_HWC: NDArray[np.uint8]) -> NDArray[np.float32]:
     """By how much two frames differ, (h, w) at a 36 px short side: the largest of the three colours, 0..255."""
     before_hwC, after_hwC = (_small(frame, REPEAT_SIDE_PX) for frame in (before_HWC, after_HWC))
     return np.asarray(np.abs(before_hwC - after_hwC).max(axis=2))
 
 
-def repeats(before_HWC: NDArray[np.uint8], after_HWC: NDArray[np.uint8]) -> bool:  # noqa: N803
+def repeats(before_HWC: NDArray[np.uint8], after_HWC: NDArray[np.uint8]) -> bool:
     """Whether the second frame is the first one again."""
     apart_hw = difference(before_HWC, after_HWC)
     return bool(apart_hw.mean() <= REPEAT_MEAN and apart_hw.max() <= REPEAT_MOST)
 
 
-def moved_as_one(before_HWC: NDArray[np.uint8], after_HWC: NDArray[np.uint8]) -> bool:  # noqa: N803
+def moved_as_one(before_HWC: NDArray[np.uint8], after_HWC: NDArray[np.uint8]) -> bool:
     """Whether the second frame is the first one shifted, zoomed or rolled as a whole, and nothing else."""
     before_HW, after_HW = evened(before_HWC), evened(after_HWC)
     points_P2 = corners(before_HW)
@@ -101,7 +101,7 @@ def moved_as_one(before_HWC: NDArray[np.uint8], after_HWC: NDArray[np.uint8]) ->
     return misplaced_px <= MISPLACED_PX and float(np.percentile(apart_hw[seen_hw], 99)) <= PLANE_MOST
 
 
-def slideshow(frames_THWC: NDArray[np.uint8], still_S: NDArray[np.bool_]) -> bool:  # noqa: N803
+def slideshow(frames_THWC: NDArray[np.uint8], still_S: NDArray[np.bool_]) -> bool:
     """Whether a clip whose steps are still or not is stills and switches between them, and nothing else."""
     if not still_S[0] or not still_S[-1]:
         return False
@@ -116,7 +116,7 @@ def slideshow(frames_THWC: NDArray[np.uint8], still_S: NDArray[np.bool_]) -> boo
     return True
 
 
-def stillness(frames_THWC: NDArray[np.uint8]) -> dict[str, Any]:  # noqa: N803
+def stillness(frames_THWC: NDArray[np.uint8]) -> dict[str, Any]:
     """All three columns, from frames RGB 0..255, one per step, shape (T, H, W, 3), T >= 2. Raises ValueError for fewer."""
     if len(frames_THWC) < 2:
         raise ValueError(f"stillness needs at least two frames, got {len(frames_THWC)}")

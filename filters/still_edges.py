@@ -60,7 +60,7 @@ class StillEdges:
     """Left, top, right, bottom of what is inside of black bars."""
 
 
-def long_lines(still_HW: NDArray[np.uint8]) -> NDArray[np.uint8]:  # noqa: N803
+def long_lines(still_HW: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Straight lines along a side, at least a quarter of it long: the borders of bars and frames, not marks.
 
     A picture that is still and dense with texture is all lines, too, and so has no groups.
@@ -72,7 +72,7 @@ def long_lines(still_HW: NDArray[np.uint8]) -> NDArray[np.uint8]:  # noqa: N803
     return np.asarray(cv2.dilate(across | down, np.ones((7, 7), np.uint8)), dtype=np.uint8)
 
 
-def median_over_time(values_TN: NDArray[np.int16]) -> NDArray[np.float32]:  # noqa: N803
+def median_over_time(values_TN: NDArray[np.int16]) -> NDArray[np.float32]:
     """Median over the first axis. A sorting network of whole frames (Batcher, 1968): a tenth of the time of np.median, which sorts pixels."""
     rows = list(values_TN)
     count, p = len(rows), 1
@@ -90,7 +90,7 @@ def median_over_time(values_TN: NDArray[np.int16]) -> NDArray[np.float32]:  # no
     return np.asarray(middle / 2, dtype=np.float32)
 
 
-def still_edges(greys_THW: NDArray[np.uint8], lit: tuple[slice, slice]) -> StillEdges:  # noqa: N803
+def still_edges(greys_THW: NDArray[np.uint8], lit: tuple[slice, slice]) -> StillEdges:
     """Median, mean and spread of the gradient over the frames.
 
     Args:

@@ -54,7 +54,7 @@ Network = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """Picture (1, 3, h, w) to text probability (1, 1, h, w)."""
 
 
-def text_area(boxes_N42: NDArray[np.generic], height_px: int, width_px: int) -> float:  # noqa: N803
+def text_area(boxes_N42: NDArray[np.generic], height_px: int, width_px: int) -> float:
     """Area of the union of quadrilaterals over the area of the frame.
 
     Args:
@@ -72,7 +72,7 @@ def text_area(boxes_N42: NDArray[np.generic], height_px: int, width_px: int) -> 
 
 
 def credible(
-    boxes_N42: NDArray[np.generic],  # noqa: N803
+    boxes_N42: NDArray[np.generic],
     scores: list[float],
     height_px: int,
     width_px: int,
@@ -85,7 +85,7 @@ def credible(
     return np.asarray(boxes[sure & (tallness <= TALLEST_LINE)], dtype=np.float32)
 
 
-def network_input(frame_HWC: NDArray[np.uint8]) -> NDArray[np.float32]:  # noqa: N803
+def network_input(frame_HWC: NDArray[np.uint8]) -> NDArray[np.float32]:
     """The frame as the detector wants it: BGR in [-1, 1], sides in multiples of 32 near 480 px, shape (1, 3, h, w)."""
     height_px, width_px = frame_HWC.shape[:2]
     scale = NETWORK_SIDE_PX / min(height_px, width_px)
@@ -96,7 +96,7 @@ def network_input(frame_HWC: NDArray[np.uint8]) -> NDArray[np.float32]:  # noqa:
     return np.ascontiguousarray(scaled_HWC.transpose(2, 0, 1)[None])
 
 
-def shares(boxes_N42: NDArray[np.generic], height_px: int, width_px: int) -> list[list[float]]:  # noqa: N803
+def shares(boxes_N42: NDArray[np.generic], height_px: int, width_px: int) -> list[list[float]]:
     """Each box as eight numbers x, y, x, y, ... clockwise from its top left, in shares of width and height: they hold for any size."""
     boxes: NDArray[np.float64] = np.asarray(boxes_N42, dtype=np.float64).reshape(-1, 4, 2) / (width_px, height_px)
     return [[float(value) for value in box.clip(0, 1).ravel()] for box in boxes]
@@ -150,7 +150,7 @@ class TextArea:
         self._network = lambda picture: np.asarray(session.run(None, {name: picture})[0], dtype=np.float32)
         self._boxes = DBPostProcess(thresh=0.3, box_thresh=SCORE, unclip_ratio=UNCLIP, score_mode="fast")
 
-    def detect(self, frame_HWC: NDArray[np.uint8]) -> NDArray[np.float32]:  # noqa: N803
+    def detect(self, frame_HWC: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Boxes of the lines of text in one frame.
 
         Args:

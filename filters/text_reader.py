@@ -18,7 +18,7 @@ LINE_PX = 48
 WIDEST_PX = 1600
 
 
-def upright(frame_HWC: NDArray[np.uint8], box_42: NDArray[np.float32]) -> NDArray[np.uint8]:  # noqa: N803
+def upright(frame_HWC: NDArray[np.uint8], box_42: NDArray[np.float32]) -> NDArray[np.uint8]:
     """The part of the frame inside of a box (corners clockwise from the top left), with a margin of a tenth of its height."""
     sides_px = np.linalg.norm(box_42 - np.roll(box_42, 1, axis=0), axis=1)  # left, top, right, bottom
     height_px, width_px = max(4.0, sides_px[0], sides_px[2]), max(4.0, sides_px[1], sides_px[3])
@@ -51,7 +51,7 @@ class Reader:
         characters = self._session.get_modelmeta().custom_metadata_map["character"].split("\n")
         self._characters = ["", *characters, " "]
 
-    def read(self, frame_HWC: NDArray[np.uint8], box_42: NDArray[np.float32]) -> tuple[str, float]:  # noqa: N803
+    def read(self, frame_HWC: NDArray[np.uint8], box_42: NDArray[np.float32]) -> tuple[str, float]:
         """The string in a box of the frame (RGB) and the mean probability of its characters; ("", 0.0) when there is none."""
         part = upright(frame_HWC, box_42)
         width_px = int(np.clip(round(part.shape[1] * LINE_PX / part.shape[0]), 16, WIDEST_PX))

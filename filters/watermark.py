@@ -175,7 +175,7 @@ class Watermark:
     def _read(
         self,
         clip: Clip,
-        frames_THWC: NDArray[np.uint8],  # noqa: N803
+        frames_THWC: NDArray[np.uint8],
         found: list[Group],
     ) -> tuple[float, str | None, list[float] | None]:
         """The best line that reads like an owner's: its score, what it reads, its box."""
@@ -189,7 +189,7 @@ class Watermark:
                 best = (score, text, _in_shares((*box.min(axis=0), *box.max(axis=0)), frame.shape))
         return best
 
-    def _lines(self, clip: Clip, frames_THWC: NDArray[np.uint8]) -> list[Line]:  # noqa: N803
+    def _lines(self, clip: Clip, frames_THWC: NDArray[np.uint8]) -> list[Line]:
         boxes, kinds = clip.columns.get("text_boxes"), clip.columns.get("text_kinds")
         if boxes is None or kinds is None:
             return []
@@ -201,7 +201,7 @@ class Watermark:
         return sorted(lines, key=lambda line: -float(cv2.contourArea(line[1])))[:MOST_READ]
 
 
-def still_lines(frames_THWC: NDArray[np.uint8], found: list[Group]) -> list[Line]:  # noqa: N803
+def still_lines(frames_THWC: NDArray[np.uint8], found: list[Group]) -> list[Line]:
     """The groups that are wider than tall, as lines in the mean picture, each with its contrast stretched."""
     lines: list[Line] = []
     for group in found:
@@ -243,7 +243,7 @@ def load_classifier(folder: str) -> Classifier:
             f"the classifier in {folder} must have one label for a watermark; it has {sorted(labels.values())}"
         )
 
-    def classify(frame_HWC: NDArray[np.uint8]) -> float:  # noqa: N803
+    def classify(frame_HWC: NDArray[np.uint8]) -> float:
         with torch.inference_mode():
             logits = model(**processor(images=frame_HWC, return_tensors="pt")).logits
             chance = float(logits.float().softmax(dim=-1)[0, yes[0]])

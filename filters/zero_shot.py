@@ -48,9 +48,9 @@ NEUTRAL = (
 
 
 def probabilities(
-    frames_FD: NDArray[np.float32],  # noqa: N803
-    label_D: NDArray[np.float32],  # noqa: N803
-    neutral_D: NDArray[np.float32],  # noqa: N803
+    frames_FD: NDArray[np.float32],
+    label_D: NDArray[np.float32],
+    neutral_D: NDArray[np.float32],
     scale: float,
 ) -> NDArray[np.float64]:
     """Of the label against neutral, for each frame, shape (F,); all vectors of length 1."""

@@ -11,8 +11,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 import pytest
 
-from curate import weights
 from curate.errors import WeightsError
+from curate.stages import weights
 
 pytest_plugins = ["tests.project"]
 
@@ -46,10 +46,10 @@ def fetched() -> Callable[[str], Path]:
 
 RAY_CLUSTERS = (
     "faults/test_faults",
-    "curate/test_submit",
-    "curate/test_runner",
+    "curate/cluster/test_submit",
+    "curate/cluster/test_runner",
     "train_hooks/test_ray_train",
-    "curate/test_autoscaling",
+    "curate/cluster/test_autoscaling",
 )
 """Two clusters on two cores starve each other: nodes are given up as dead, and every wait takes several times as long."""
 LONGEST_FIRST = (
@@ -59,17 +59,17 @@ LONGEST_FIRST = (
     "voting/test_page",
     "train_hooks/test_fast",
     "train_hooks/test_resume",
-    "curate/test_pipeline",
-    "curate/test_cli",
-    "curate/test_clips",
-    "curate/test_train_step",
+    "pipeline/test_execute",
+    "cli/test_cli",
+    "clips/test_write",
+    "cli/test_train_step",
     "train_hooks/test_latents",
-    "curate/test_export",
+    "exports/test_export",
     "train_hooks/test_faults",
-    "curate/test_s3",
+    "pipeline/test_s3",
     "train_hooks/test_train",
-    "curate/test_awkward_run",
-    "curate/test_windows",
+    "pipeline/test_awkward_run",
+    "pipeline/test_windows",
 )
 """Files that take half a minute and more: begun last, one of them would keep a single worker busy after all others have ended."""
 
@@ -78,7 +78,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     rank = {f"{name}.py": i for i, name in enumerate((*RAY_CLUSTERS, *LONGEST_FIRST))}
 
     def place(item: pytest.Item) -> int:
-        return rank.get("/".join(item.path.parts[-2:]), len(rank))
+        return min((n for name, n in rank.items() if item.path.as_posix().endswith(name)), default=len(rank))
 
     items.sort(key=place)
 

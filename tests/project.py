@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.curate.videos import write_video
+from tests.videos import write_video
 from tests.zygote import COMMON, TRAINING, Zygote
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -22,10 +22,10 @@ run: runs/small
 sources: footage
 scan: {min_clip_s: 1.0, max_clip_s: 4.0}
 measure:
-  - use: tests.curate.stages.Brightness
+  - use: tests.stages.Brightness
   - use: filters.Motion
 caption:
-  - use: tests.curate.stages.Says
+  - use: tests.stages.Says
 keep:
   brightness: {above: p10}
 shards: {short_side_px: 64}

@@ -14,12 +14,12 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from curate import stage
 from curate.clip import Clip
-from curate.stage import StageSpec
+from curate.stages import stage
+from curate.stages.stage import StageSpec
+from docs.make import cli
+from docs.make.parts import PARTS, written
 from tests import kuberay
-from tests.pages import cli
-from tests.pages.parts import PARTS, written
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -114,7 +114,7 @@ def test_commands_and_options_on_the_pages_exist() -> None:
 
 @pytest.mark.parametrize("page", PARTS)
 def test_a_page_says_what_the_code_says(page: str) -> None:
-    assert (ROOT / page).read_text() == written(page), "write it anew: python -m tests.pages"
+    assert (ROOT / page).read_text() == written(page), "write it anew: python -m docs.make"
 
 
 def texts() -> list[list[str]]:

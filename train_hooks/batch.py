@@ -35,7 +35,7 @@ class Batch:
     latents_BCFhw: Tensor  # noqa: N815
     told: Conditions
 
-    def loss(self, recipe: Recipe, draw: Noised, answer_BCFhw: Tensor) -> Tensor:  # noqa: N803
+    def loss(self, recipe: Recipe, draw: Noised, answer_BCFhw: Tensor) -> Tensor:
         """One number for each clip: L_video + alpha L_image (LaVie), each a mean over its pictures."""
         loss_BF = draw.loss(answer_BCFhw)
         n = loss_BF.shape[1] - self.told.images

@@ -35,7 +35,7 @@ class FrameAttention(nn.Module):
         self.to_v = nn.Linear(channels, inner, bias=False)
         self.to_out = nn.Sequential(nn.Linear(inner, channels), nn.Dropout(0.0))
 
-    def forward(self, x_NTD: Tensor) -> Tensor:  # noqa: N803
+    def forward(self, x_NTD: Tensor) -> Tensor:
         """Attends over the frames."""
         q, k, v = (layer(x_NTD).unflatten(-1, (self.heads, -1)).transpose(1, 2) for layer in self._qkv())
         out_NTD: Tensor = self.to_out(self.attend(q, k, v).transpose(1, 2).flatten(2))
@@ -44,7 +44,7 @@ class FrameAttention(nn.Module):
     def _qkv(self) -> tuple[nn.Module, nn.Module, nn.Module]:
         return self.to_q, self.to_k, self.to_v
 
-    def attend(self, q_NHTd: Tensor, k_NHTd: Tensor, v_NHTd: Tensor) -> Tensor:  # noqa: N803
+    def attend(self, q_NHTd: Tensor, k_NHTd: Tensor, v_NHTd: Tensor) -> Tensor:
         """Softmax of scaled products: heads H of d channels."""
         out_NHTd: Tensor = F.scaled_dot_product_attention(q_NHTd, k_NHTd, v_NHTd, scale=self.scale)
         return out_NHTd
@@ -58,7 +58,7 @@ class ShawAttention(FrameAttention):
         self.relative_position_k = RelativePosition(head_dim, longest)
         self.relative_position_v = RelativePosition(head_dim, longest)
 
-    def attend(self, q_NHTd: Tensor, k_NHTd: Tensor, v_NHTd: Tensor) -> Tensor:  # noqa: N803
+    def attend(self, q_NHTd: Tensor, k_NHTd: Tensor, v_NHTd: Tensor) -> Tensor:
         """Softmax of scaled products of queries with keys and with distances."""
         n = q_NHTd.shape[2]
         distances = torch.einsum("nhid,ijd->nhij", q_NHTd, self.relative_position_k(n))
@@ -93,7 +93,7 @@ class RotaryAttention(FrameAttention):
         self.time_rel_pos_bias = RelativeBias(heads)
         self.rotated = min(ROTARY_CHANNELS, head_dim)
 
-    def attend(self, q_NHTd: Tensor, k_NHTd: Tensor, v_NHTd: Tensor) -> Tensor:  # noqa: N803
+    def attend(self, q_NHTd: Tensor, k_NHTd: Tensor, v_NHTd: Tensor) -> Tensor:
         """Softmax of scaled products of rotated queries and keys, with the bias."""
         q, k = rotate(q_NHTd, self.rotated), rotate(k_NHTd, self.rotated)
         bias_1HTT = self.time_rel_pos_bias(q.shape[2])[None].to(q.dtype)
@@ -123,7 +123,7 @@ def bucket_of(distance: Tensor) -> Tensor:
     return torch.where(size < exact, size, far) + half * (distance > 0)
 
 
-def rotate(x_NHTd: Tensor, channels: int) -> Tensor:  # noqa: N803
+def rotate(x_NHTd: Tensor, channels: int) -> Tensor:
     """Rotates pairs of the first channels by the frame's number times 10000 ** (-2 i / channels)."""
     turned, rest = x_NHTd[..., :channels], x_NHTd[..., channels:]
     i = torch.arange(0, channels, 2, device=x_NHTd.device, dtype=torch.float32)
@@ -143,7 +143,7 @@ class TemporalBlock(nn.Module):
         self.ff = FeedForward(channels, activation_fn="geglu")
         self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(channels) for _ in range(3))
 
-    def forward(self, x_NTD: Tensor) -> Tensor:  # noqa: N803
+    def forward(self, x_NTD: Tensor) -> Tensor:
         """(N, T, D) to (N, T, D)."""
         x_NTD = x_NTD + self.attn1(self.norm1(x_NTD))
         x_NTD = x_NTD + self.attn2(self.norm2(x_NTD))
@@ -166,7 +166,7 @@ class TemporalTransformer(nn.Module):
         self.transformer_blocks = nn.ModuleList([TemporalBlock(attention, inner)])
         self.proj_out = nn.Linear(inner, channels)
 
-    def forward(self, x_NChw: Tensor, num_frames: int = 1) -> Tensor:  # noqa: N803
+    def forward(self, x_NChw: Tensor, num_frames: int = 1) -> Tensor:
         """(N, C, h, w) to the same, N = B `num_frames`."""
         x_BCThw = x_NChw.unflatten(0, (-1, num_frames)).transpose(1, 2)
         size = x_BCThw.shape

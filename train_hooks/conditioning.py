@@ -55,14 +55,14 @@ class MotionBuckets:
         return float(np.interp(bucket / (BUCKETS - 1), np.linspace(0, 1, len(self.quantiles)), self.quantiles))
 
 
-def added_time_ids(fps_B: Tensor, bucket_B: Tensor, noise_B: Tensor | None) -> Tensor:  # noqa: N803
+def added_time_ids(fps_B: Tensor, bucket_B: Tensor, noise_B: Tensor | None) -> Tensor:
     """SVD's micro-conditions (B, 2 or 3): fps - 1, motion bucket, and with a first frame the standard deviation of its noise."""
     parts = [fps_B - 1, bucket_B.to(fps_B.dtype)]
     return torch.stack(parts if noise_B is None else [*parts, noise_B], dim=1)
 
 
 def noisy_first_frame(
-    frames_BCHW: Tensor,  # noqa: N803
+    frames_BCHW: Tensor,
     log_mean: float,
     log_std: float,
     draws: Draws,
@@ -84,20 +84,20 @@ def encode_text(base: Any, captions: Sequence[str]) -> Tensor:
 
 
 @torch.no_grad()
-def encode_image(base: Any, frames_BCHW: Tensor) -> Tensor:  # noqa: N803
+def encode_image(base: Any, frames_BCHW: Tensor) -> Tensor:
     """CLIP's embedding of pictures in -1..1, (B, 1, D)."""
     embedding: Tensor = _seen(base, frames_BCHW).image_embeds
     return embedding[:, None]
 
 
 @torch.no_grad()
-def encode_image_tokens(base: Any, frames_BCHW: Tensor) -> Tensor:  # noqa: N803
+def encode_image_tokens(base: Any, frames_BCHW: Tensor) -> Tensor:
     """All of CLIP's tokens of pictures in -1..1, (B, 1 + patches, D)."""
     tokens: Tensor = _seen(base, frames_BCHW).last_hidden_state
     return tokens
 
 
-def _seen(base: Any, frames_BCHW: Tensor) -> Any:  # noqa: N803
+def _seen(base: Any, frames_BCHW: Tensor) -> Any:
     """CLIP on pictures as StableVideoDiffusionPipeline shows them to it: antialiased, no crop."""
     size = base.image_encoder.config.image_size
     small = torch.nn.functional.interpolate(frames_BCHW, (size, size), mode="bicubic", antialias=True)
@@ -109,13 +109,13 @@ def _seen(base: Any, frames_BCHW: Tensor) -> Any:  # noqa: N803
 
 
 @torch.no_grad()
-def encode_video(vae: Any, video_BCTHW: Tensor) -> Tensor:  # noqa: N803
+def encode_video(vae: Any, video_BCTHW: Tensor) -> Tensor:
     """Latents (B, C, T, h, w) at unit scale, frame by frame: the posterior's mean times the scaling factor."""
     return encode_moments(vae, video_BCTHW)[0] * float(vae.config.scaling_factor)
 
 
 @torch.no_grad()
-def encode_moments(vae: Any, video_BCTHW: Tensor) -> tuple[Tensor, Tensor]:  # noqa: N803
+def encode_moments(vae: Any, video_BCTHW: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and log-variance of the posterior of every frame, not scaled, each (B, C, T, h, w)."""
     frames_NCHW = video_BCTHW.transpose(1, 2).flatten(0, 1)
     posteriors = [vae.encode(piece).latent_dist for piece in frames_NCHW.split(FRAMES_AT_ONCE)]
@@ -127,7 +127,7 @@ def encode_moments(vae: Any, video_BCTHW: Tensor) -> tuple[Tensor, Tensor]:  # n
 
 
 @torch.no_grad()
-def first_frame_latents(vae: Any, frames_NCHW: Tensor) -> Tensor:  # noqa: N803
+def first_frame_latents(vae: Any, frames_NCHW: Tensor) -> Tensor:
     """The posterior's mean for pictures, not scaled: so does SVD concatenate its first frame."""
     mean: Tensor = vae.encode(frames_NCHW).latent_dist.mean
     return mean

@@ -18,7 +18,7 @@ from train_hooks.errors import TrainError
 FVD_FEWEST = 2  # videos on either side; below a few hundred the figure says little
 
 
-def colour_drift(sampled: Sequence[Tensor], real_C: Tensor) -> float:  # noqa: N803
+def colour_drift(sampled: Sequence[Tensor], real_C: Tensor) -> float:
     """The largest difference of a channel's mean, of all samples (T, C, H, W) together, to the trained clips' mean; 0..1.
 
     Finetuned models darken or oversaturate long before anything else goes wrong (finetrainers issue 353, CogVideo issue 750).
@@ -88,7 +88,7 @@ class Fvd:
         return frechet_distance(*found)
 
 
-def frechet_distance(a_ND: Tensor, b_ND: Tensor) -> float:  # noqa: N803
+def frechet_distance(a_ND: Tensor, b_ND: Tensor) -> float:
     """|mean difference|^2 + tr(A + B - 2 sqrt(A B)) of two sets of features, each fitted by a normal distribution (Dowson & Landau 1982)."""
     a, b = a_ND.double(), b_ND.double()
     cov_a, cov_b = torch.atleast_2d(torch.cov(a.T)), torch.atleast_2d(torch.cov(b.T))

@@ -52,7 +52,7 @@ def speed_up(
 class Conv1dOverFrames(nn.Conv3d):
     """A 3 x 1 x 1 convolution as a one-dimensional one over the frames of every place."""
 
-    def forward(self, x_BCThw: Tensor) -> Tensor:  # noqa: D102, N803
+    def forward(self, x_BCThw: Tensor) -> Tensor:  # noqa: D102
         size = x_BCThw.shape
         x_NCT = x_BCThw.permute(0, 3, 4, 1, 2).flatten(0, 2)
         y_NCT = F.conv1d(x_NCT, self.weight[:, :, :, 0, 0], self.bias, padding=1)
@@ -63,7 +63,7 @@ class Conv1dOverFrames(nn.Conv3d):
 class GemmOverFrames(nn.Conv3d):
     """A 3 x 1 x 1 convolution where every frame is a sum of three linear layers: of the frame before, its own and the one behind."""
 
-    def forward(self, x_BCThw: Tensor) -> Tensor:  # noqa: D102, N803
+    def forward(self, x_BCThw: Tensor) -> Tensor:  # noqa: D102
         x_BThwC = x_BCThw.permute(0, 2, 3, 4, 1)
         before, own, behind = (self.weight[:, :, k, 0, 0] for k in range(3))
         y_BThwC = F.linear(x_BThwC, own, self.bias)

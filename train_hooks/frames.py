@@ -65,12 +65,12 @@ def bucket_of(clip: ShardClip, sizes: Sequence[Size], at_fps: float) -> int | No
     return min(fitting, key=rank)
 
 
-def fit(frame_HWC: NDArray[np.uint8], width_px: int, height_px: int) -> Tensor:  # noqa: N803
+def fit(frame_HWC: NDArray[np.uint8], width_px: int, height_px: int) -> Tensor:
     """As `fit_all`, one frame: uint8 (C, height_px, width_px)."""
     return fit_all(frame_HWC[None], width_px, height_px)[0]
 
 
-def fit_all(frames_THWC: NDArray[np.uint8], width_px: int, height_px: int) -> Tensor:  # noqa: N803
+def fit_all(frames_THWC: NDArray[np.uint8], width_px: int, height_px: int) -> Tensor:
     """Scales frames until they just cover the size (antialiased bicubic) and crops the centre.
 
     Uint8 (T, C, height_px, width_px).

@@ -60,7 +60,7 @@ class ImageTokens(nn.Module):
         self.proj_out = nn.Linear(context, context)
         self.norm_out = nn.LayerNorm(context)
 
-    def forward(self, tokens_BLD: Tensor) -> Tensor:  # noqa: N803
+    def forward(self, tokens_BLD: Tensor) -> Tensor:
         """(B, L, D) to (B, 16, context)."""
         seen_BLD = self.proj_in(tokens_BLD)
         x_BQD = self.latents.expand(len(tokens_BLD), -1, -1)
@@ -84,7 +84,7 @@ class Perceive(nn.Module):
         self.to_kv = nn.Linear(channels, 2 * inner, bias=False)
         self.to_out = nn.Linear(inner, channels, bias=False)
 
-    def forward(self, seen_BLD: Tensor, x_BQD: Tensor) -> Tensor:  # noqa: N803
+    def forward(self, seen_BLD: Tensor, x_BQD: Tensor) -> Tensor:
         """(B, L, D) and (B, Q, D) to (B, Q, D)."""
         seen_BLD, x_BQD = self.norm1(seen_BLD), self.norm2(x_BQD)
         keys_values = self.to_kv(torch.cat([seen_BLD, x_BQD], dim=1)).chunk(2, dim=-1)

@@ -264,7 +264,7 @@ def as_text_to_video(video: Any) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     return partial(_spatiotemporal, video)
 
 
-def _spatiotemporal(video: Any, x_BCTHW: Tensor, t: Tensor, text: Tensor) -> Tensor:  # noqa: N803
+def _spatiotemporal(video: Any, x_BCTHW: Tensor, t: Tensor, text: Tensor) -> Tensor:
     x_BTCHW = x_BCTHW.transpose(1, 2)
     more = video.config.in_channels - x_BTCHW.shape[2]
     black = x_BTCHW.new_zeros(*x_BTCHW.shape[:2], more, *x_BTCHW.shape[3:])

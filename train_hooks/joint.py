@@ -42,7 +42,7 @@ def images_pass(unet: Any, layout: Layout) -> None:
             module.forward = partial(_frames_only, module.forward, layout)  # type: ignore[method-assign]
 
 
-def _frames_only(forward: Callable[..., Any], layout: Layout, x_NChw: Tensor, num_frames: int = 1, **how: Any) -> Any:  # noqa: N803
+def _frames_only(forward: Callable[..., Any], layout: Layout, x_NChw: Tensor, num_frames: int = 1, **how: Any) -> Any:
     if layout.images == 0:
         return forward(x_NChw, num_frames=num_frames, **how)
     x_BFChw = x_NChw.unflatten(0, (-1, layout.each))

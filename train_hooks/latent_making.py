@@ -263,7 +263,7 @@ def _bytes(tensor: Tensor) -> bytes:
     return tensor.contiguous().numpy().tobytes()
 
 
-def _png(frame_CHW: Tensor) -> bytes:  # noqa: N803
+def _png(frame_CHW: Tensor) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(frame_CHW.permute(1, 2, 0).contiguous().numpy()).save(buffer, format="png")
     return buffer.getvalue()

@@ -68,12 +68,12 @@ class Net:
             if hasattr(unet, "fps_embedding"):
                 tell_frame_rate(unet, lambda: self._fps_B)
 
-    def __call__(self, x_BCFhw: Tensor, time_B: Tensor, told: Conditions) -> Tensor:  # noqa: N803
+    def __call__(self, x_BCFhw: Tensor, time_B: Tensor, told: Conditions) -> Tensor:
         """The net's answer, shaped as the latents."""
         with self.autocast():
             return self._answer(x_BCFhw, time_B, told).float()
 
-    def _answer(self, x_BCFhw: Tensor, time_B: Tensor, told: Conditions) -> Tensor:  # noqa: N803
+    def _answer(self, x_BCFhw: Tensor, time_B: Tensor, told: Conditions) -> Tensor:
         n_frames = x_BCFhw.shape[2]
         self._layout.frames, self._layout.images = n_frames - told.images, told.images
         text = told.text
@@ -89,7 +89,7 @@ class Net:
         answer: Tensor = self.unet(x_BCFhw, time_B, encoder_hidden_states=text, **seen).sample
         return answer
 
-    def _spatiotemporal(self, x_BCFhw: Tensor, time_B: Tensor, text: Tensor, told: Conditions) -> Tensor:  # noqa: N803
+    def _spatiotemporal(self, x_BCFhw: Tensor, time_B: Tensor, text: Tensor, told: Conditions) -> Tensor:
         x_BFChw = x_BCFhw.transpose(1, 2)
         first = told.first_frame_BChw
         if first is not None:

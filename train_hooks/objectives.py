@@ -41,7 +41,7 @@ class Noised:
     level_B: Tensor  # noqa: N815
     """How much noise there is, from 0 to 1: t / n, or the quantile of ln(sigma)."""
 
-    def loss(self, answer_BCTHW: Tensor) -> Tensor:  # noqa: N803
+    def loss(self, answer_BCTHW: Tensor) -> Tensor:
         """Weighted mean squared error, one number for each clip and frame, shape (B, T)."""
         return self.weight_B[:, None] * (answer_BCTHW - self.target_BCTHW).square().mean(dim=(1, 3, 4))
 
@@ -63,7 +63,7 @@ def schedule(recipe: Recipe) -> Any:
     )
 
 
-def noised(recipe: Recipe, scheduler: Any, x0_BCTHW: Tensor, noise_BCTHW: Tensor, u_B: Tensor) -> Noised:  # noqa: N803
+def noised(recipe: Recipe, scheduler: Any, x0_BCTHW: Tensor, noise_BCTHW: Tensor, u_B: Tensor) -> Noised:
     """The draw for noise levels u in [0, 1): timestep n u ** power, or ln(sigma) at the quantile u of its normal distribution."""
     if recipe.prediction == "edm":
         return edm(x0_BCTHW, noise_BCTHW, log_sigma(u_B, recipe.sigma_log_mean, recipe.sigma_log_std).exp(), u_B)
@@ -79,7 +79,7 @@ def noised(recipe: Recipe, scheduler: Any, x0_BCTHW: Tensor, noise_BCTHW: Tensor
     return Noised(x_BCTHW, t_B, target, weight_B, t_B / n)
 
 
-def edm(x0_BCTHW: Tensor, noise_BCTHW: Tensor, sigma_B: Tensor, level_B: Tensor) -> Noised:  # noqa: N803
+def edm(x0_BCTHW: Tensor, noise_BCTHW: Tensor, sigma_B: Tensor, level_B: Tensor) -> Noised:
     """EDM's preconditioning: the net F sees c_in x and should answer (x_0 - c_skip x) / c_out."""
     c_skip, c_out, c_in, c_noise_B = preconditioning(sigma_B)
     x_BCTHW = x0_BCTHW + _column(sigma_B) * noise_BCTHW
@@ -99,18 +99,18 @@ def log_sigma(u: Tensor, mean: float, std: float) -> Tensor:
     return mean + std * math.sqrt(2) * torch.erfinv((2 * u - 1).clamp(-1 + 1e-6, 1 - 1e-6))
 
 
-def signal_scale(t_B: Tensor, least: float) -> Tensor:  # noqa: N803
+def signal_scale(t_B: Tensor, least: float) -> Tensor:
     """VideoCrafter's factor on x_0: from 1 at t = 0 linearly down to `least` at t = 400, and `least` from there on. 1 is off."""
     return 1 + (least - 1) * (t_B / SIGNAL_SCALE_STEPS).clamp(max=1)
 
 
-def snr(scheduler: Any, t_B: Tensor) -> Tensor:  # noqa: N803
+def snr(scheduler: Any, t_B: Tensor) -> Tensor:
     """Signal to noise, abar_t / (1 - abar_t)."""
     abar_B: Tensor = scheduler.alphas_cumprod.to(t_B.device)[t_B]
     return abar_B / (1 - abar_B)
 
 
-def min_snr_weight(snr_B: Tensor, gamma: float, prediction: str) -> Tensor:  # noqa: N803
+def min_snr_weight(snr_B: Tensor, gamma: float, prediction: str) -> Tensor:
     """The weight under which the error of x_0 counts min(snr, gamma) (Hang et al. 2023)."""
     clipped_B = snr_B.clamp(max=gamma)
     if prediction == "epsilon":
@@ -141,5 +141,5 @@ def drop_captions(captions: Sequence[str], share: float, draws: Draws) -> list[s
     return ["" if dropped else caption for caption, dropped in zip(captions, (drawn < share).tolist(), strict=True)]
 
 
-def _column(value_B: Tensor) -> Tensor:  # noqa: N803
+def _column(value_B: Tensor) -> Tensor:
     return value_B[:, None, None, None, None]

@@ -19,7 +19,7 @@ SHOWN_WIDTH_PX = 384  # frames are enlarged by a whole factor to at least this w
 GAP_PX = 4
 
 
-def write_video(frames_TCHW: Tensor, fps: float, path: Path) -> None:  # noqa: N803
+def write_video(frames_TCHW: Tensor, fps: float, path: Path) -> None:
     """Writes what the file's ending says: `.mp4`, `.gif`, or `.png`, a sheet. Raises TrainError for another ending."""
     check_ending(path)
     if path.suffix == ".mp4":
@@ -37,7 +37,7 @@ def check_ending(path: Path) -> None:
         raise TrainError(f"{path}: a video is written as .mp4, .gif or .png (a sheet of frames)")
 
 
-def write_mp4(frames_TCHW: Tensor, fps: float, path: Path) -> None:  # noqa: N803
+def write_mp4(frames_TCHW: Tensor, fps: float, path: Path) -> None:
     """Writes H.264, yuv420p, enlarged bicubically so that it can be watched."""
     large = _enlarged(frames_TCHW)
     part = path.with_suffix(".part")
@@ -52,7 +52,7 @@ def write_mp4(frames_TCHW: Tensor, fps: float, path: Path) -> None:  # noqa: N80
     part.replace(path)
 
 
-def write_sheet(rows_TCHW: list[Tensor], path: Path) -> None:  # noqa: N803
+def write_sheet(rows_TCHW: list[Tensor], path: Path) -> None:
     """Writes a PNG with a row of frames for each video, at twice the size, nearest."""
     rows = [
         torch.cat([torch.nn.functional.pad(f, (0, GAP_PX, 0, GAP_PX), value=1.0) for f in row], -1) for row in rows_TCHW
@@ -91,10 +91,10 @@ def read_video(path: Path, frames: int, width_px: int, height_px: int) -> Tensor
     return torch.stack(made, dim=1)
 
 
-def _enlarged(frames_TCHW: Tensor) -> Tensor:  # noqa: N803
+def _enlarged(frames_TCHW: Tensor) -> Tensor:
     factor = -(-SHOWN_WIDTH_PX // frames_TCHW.shape[-1])
     return torch.nn.functional.interpolate(frames_TCHW, scale_factor=factor, mode="bicubic").clamp(0, 1)
 
 
-def _bytes_HWC(frame_CHW: Tensor) -> Tensor:  # noqa: N802, N803
+def _bytes_HWC(frame_CHW: Tensor) -> Tensor:  # noqa: N802
     return (frame_CHW.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous()

@@ -106,7 +106,7 @@ def denoise(
     net: Net,
     scheduler: Any,
     times: Tensor,
-    latents_BCThw: Tensor,  # noqa: N803
+    latents_BCThw: Tensor,
     told: Conditions,
     untold: Conditions,
 ) -> Tensor:
@@ -129,7 +129,7 @@ def denoise(
     return latents_BCThw
 
 
-def _signal_step(recipe: Recipe, scheduler: Any, signal_BCThw: Tensor, t: Tensor, after: Tensor) -> Tensor:  # noqa: N803
+def _signal_step(recipe: Recipe, scheduler: Any, signal_BCThw: Tensor, t: Tensor, after: Tensor) -> Tensor:
     """What the clean latents grow by when their scale rises from that of t to that of the next timestep (VideoCrafter's DDIM)."""
     ratio = signal_scale(after, recipe.signal_scale) / signal_scale(t, recipe.signal_scale)
     abar = scheduler.alphas_cumprod[int(after)] if int(after) > 0 else scheduler.final_alpha_cumprod
@@ -182,7 +182,7 @@ def _conditions(
 
 
 @torch.no_grad()
-def decode(vae: Any, latents_BCThw: Tensor) -> Tensor:  # noqa: N803
+def decode(vae: Any, latents_BCThw: Tensor) -> Tensor:
     """Pixels (B, T, 3, H, W), 0..1."""
     frames_NChw = latents_BCThw.transpose(1, 2).flatten(0, 1) / vae.config.scaling_factor
     temporal = {"num_frames": latents_BCThw.shape[2]} if hasattr(vae.decoder, "time_conv_out") else {}

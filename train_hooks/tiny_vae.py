@@ -129,7 +129,7 @@ def fit_vae(vae: Any, frames: Iterator[Tensor], steps: int, lr: float) -> tuple[
 
 
 @torch.no_grad()
-def reconstruction_error(vae: Any, frames_NCHW: Tensor) -> float:  # noqa: N803
+def reconstruction_error(vae: Any, frames_NCHW: Tensor) -> float:
     """Mean absolute error of decoding the mean latent, in units of -1..1."""
     decoded_NCHW: Tensor = vae.decode(vae.encode(frames_NCHW).latent_dist.mean).sample
     return (decoded_NCHW - frames_NCHW).abs().mean().item()

@@ -235,7 +235,7 @@ class LavieBlock(nn.Module):
         out: Tensor = x_NLD + self.ff(self.norm3(x_NLD))
         return out
 
-    def _over_time(self, x_NLD: Tensor) -> Tensor:  # noqa: N803
+    def _over_time(self, x_NLD: Tensor) -> Tensor:
         layout = self._layout
         frames_BTLD = x_NLD.unflatten(0, (-1, layout.each))[:, : layout.frames]
         size = frames_BTLD.shape

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from curate.ablation.axis import Axis
 from curate.ablation.plan import Grid, digest_of
 from curate.errors import UsageError, nearest
-from curate.run import Run
+from curate.run.data import RunData
 
 USUAL_AXES = ("motion", "aesthetic", "text_area", "watermark")
 USUAL_LEVELS = (0.0, 12.5, 25.0, 50.0)
@@ -31,7 +31,7 @@ class Usable(Protocol):
         """Its caption, or nothing."""
 
 
-def axes_of(run: Run, typed: str | None, before: Plan | None, told: Callable[[str], None]) -> list[Axis]:
+def axes_of(run: RunData, typed: str | None, before: Plan | None, told: Callable[[str], None]) -> list[Axis]:
     """Those of the plan that is there, and those that were typed; else the usual ones. `told` hears of a rule that has cut already.
 
     Raises UsageError for a measure that the run does not have.

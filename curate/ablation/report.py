@@ -2,17 +2,17 @@
 
 from typing import Any
 
-from curate import store
 from curate.ablation.results import Ablation, training_name
 from curate.errors import RushesError
-from curate.run import Run
+from curate.run.data import RunData
+from curate.tables import store
 from curate.voting import contest
 
 PROMPTS = 4
 """Prompts whose samples are shown, of the first seed of every subset. Ours."""
 
 
-def ablations(run: Run, folder: str) -> list[dict[str, Any]]:
+def ablations(run: RunData, folder: str) -> list[dict[str, Any]]:
     """Everything the page is told; the samples are copied into `folder`. An ablation that cannot be read costs itself."""
     store.remove(folder)
     if not store.is_local(run.root):

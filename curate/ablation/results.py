@@ -20,16 +20,16 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import pandas as pd
 
-from curate import store
 from curate.ablation.axis import Axis
 from curate.ablation.plan import Arm, Grid, digest_of
 from curate.ablation.verdict import AxisAnswer, answer, as_json, judge
 from curate.errors import UsageError
+from curate.tables import store
 from curate.voting import contest
 from curate.voting.opinion import WORDS, opinions
 
 if TYPE_CHECKING:
-    from curate.view import Sheet
+    from curate.dataset.view import Sheet
 
 PLAN, ANSWER = "plan.json", "answer.json"
 FRAMES_SHOWN = 6
@@ -135,9 +135,9 @@ class Ablation:
 
     def show(self, prompt: int = 0, arms: Sequence[str] | None = None) -> "Sheet":
         """A contact sheet of the samples of one prompt, a row for each subset's first seed. Raises UsageError where there is none."""
-        from curate.contact import clip_sheet
-        from curate.video import open_video
-        from curate.view import Sheet
+        from curate.dataset.contact import clip_sheet
+        from curate.dataset.view import Sheet
+        from curate.video.open import open_video
 
         rows = []
         for arm in self.arms:

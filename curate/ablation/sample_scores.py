@@ -8,19 +8,20 @@ from typing import Any
 import cv2
 import numpy as np
 
-from curate import stage, store
 from curate.ablation.results import Ablation, training_name
 from curate.clip import Clip
-from curate.run import Run
-from curate.steps import Step
-from curate.video import open_video
+from curate.run.data import RunData
+from curate.run.steps import Step
+from curate.stages import stage
+from curate.tables import store
+from curate.video.open import open_video
 
 SCORED = ("aesthetic",)
 """Columns that samples are scored by, where the run has them. Ours."""
 JPEG_QUALITY = 95
 
 
-def add_scores(run: Run, ablation: Ablation, columns: Iterable[str] = SCORED) -> int:
+def add_scores(run: RunData, ablation: Ablation, columns: Iterable[str] = SCORED) -> int:
     """Scores the samples of every training that is judged and not scored yet, and adds the means to what is known of it.
 
     Args:

@@ -8,7 +8,6 @@ from types import FrameType
 import typer
 from typer.core import TyperGroup
 
-from curate import runner
 from curate.cli import (
     ablate,
     card,
@@ -35,8 +34,9 @@ from curate.cli import (
     weights,
 )
 from curate.cli.common import Stopped, fail
+from curate.cluster import runner
 from curate.errors import RushesError
-from curate.stage import one_sentence
+from curate.stages.stage import one_sentence
 
 STORAGE = {"botocore", "aiobotocore", "aiohttp", "gcsfs", "azure"}
 """Clients of object storage whose errors are not OSErrors."""

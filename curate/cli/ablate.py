@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from curate import lease, runner, store
 from curate.ablation import results as ablation
 from curate.ablation.asked import (
     PROMPTS,
@@ -25,15 +24,17 @@ from curate.ablation.axis import Axis
 from curate.ablation.plan import FEWEST, Grid, plan
 from curate.ablation.results import Ablation, training_name
 from curate.ablation.sample_scores import add_scores
-from curate.board import duration
 from curate.cli.common import Stopped, console, fail, grid, warn
 from curate.cli.train import say, settings_of, trainer
-from curate.cost import Prices
+from curate.cluster import runner
+from curate.cluster.pool import Resources
+from curate.config.edits import with_rules
+from curate.config.lines import parse
+from curate.dataset.run import Run
 from curate.errors import ConfigError, RunError, UsageError
-from curate.keep_yaml import with_rules
-from curate.pool import Resources
-from curate.run import Run
-from curate.yaml_lines import parse
+from curate.progress.board import duration
+from curate.progress.cost import Prices
+from curate.tables import lease, store
 
 GIB = 2**30
 

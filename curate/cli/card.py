@@ -1,8 +1,8 @@
 """`rushes card`: the dataset card of a run."""
 
-from curate import card
 from curate.cli.common import RunArgument, console
-from curate.run import Run
+from curate.dataset import card
+from curate.dataset.run import Run
 
 
 def command(run: RunArgument) -> None:

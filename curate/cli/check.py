@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from curate import sources as listing
-from curate import stage, weights
 from curate.cli.common import PipelineArgument, RunOption, SetOption, SourcesOption, console, fail, grid, load
 from curate.errors import WeightsError
-from curate.pipeline import check_stages
+from curate.pipeline.execute import check_stages
+from curate.scan import sources as listing
+from curate.stages import stage, weights
 
 
 def command(

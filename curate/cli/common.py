@@ -10,10 +10,12 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-from curate import config, store, submit
-from curate.config import Pipeline
+from curate.cluster import submit
+from curate.config import config
+from curate.config.config import Pipeline
+from curate.dataset.run import Run
 from curate.errors import UNPRINTABLE, printable
-from curate.run import Run
+from curate.tables import store
 
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The run directory, such as runs/demo.")]
 PipelineArgument = Annotated[Path, typer.Argument(metavar="PIPELINE", help="The pipeline file.")]

@@ -1,11 +1,11 @@
 """`rushes compact`: few large part files in place of many small ones."""
 
-from curate import compact as work
-from curate import pipeline
 from curate.cli.common import JsonOption, RunArgument, console, print_json
-from curate.compact import Compacted
-from curate.progress import Progress
-from curate.run import Run
+from curate.dataset.run import Run
+from curate.pipeline import execute as pipeline
+from curate.progress.progress import Progress
+from curate.tables import compact as work
+from curate.tables.compact import Compacted
 
 
 def command(run: RunArgument, as_json: JsonOption = False) -> None:

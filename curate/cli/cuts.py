@@ -7,15 +7,18 @@ from typing import Annotated, Any
 
 import typer
 
-from curate import boundary, contact, stage, store, weights
-from curate.boundary import Boundary
 from curate.cli.common import JsonOption, console, grid, print_json
+from curate.config.lines import parse
+from curate.cuts import boundary
+from curate.cuts.boundary import Boundary
+from curate.dataset import contact
 from curate.errors import RunError, UsageError
-from curate.header import probe
-from curate.sandbox import Sandbox, SandboxError
-from curate.scan import find_cuts
-from curate.stage import StageSpec
-from curate.yaml_lines import parse
+from curate.sandbox.sandbox import Sandbox, SandboxError
+from curate.scan.scan import find_cuts
+from curate.stages import stage, weights
+from curate.stages.stage import StageSpec
+from curate.tables import store
+from curate.video.header import probe
 
 WALL_FLOOR_S, WALL_FACTOR = 120.0, 20.0
 """Looking through a file may take this long, plus this many times its length. Ours."""

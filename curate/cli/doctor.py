@@ -12,9 +12,9 @@ from pathlib import Path
 import typer
 from rich.text import Text
 
-from curate import confine
 from curate.cli.common import console, grid
-from curate.sandbox import Sandbox
+from curate.sandbox import confine
+from curate.sandbox.sandbox import Sandbox
 
 BASE = ["ray", "av", "cv2", "scenedetect", "rapidocr", "onnxruntime", "pyarrow", "pandas", "lancedb"]
 EXTRAS = {

@@ -1,8 +1,8 @@
 """`rushes errors`: everything that failed, with the reason."""
 
 from curate.cli.common import JsonOption, RunArgument, console, grid, print_json
-from curate.run import Run
-from curate.status import failures
+from curate.dataset.run import Run
+from curate.progress.status import failures
 
 
 def command(run: RunArgument, as_json: JsonOption = False) -> None:

@@ -2,9 +2,9 @@
 
 from rich.console import Console
 
-from curate.board import duration
 from curate.cli.common import grid
-from curate.estimate import Estimate
+from curate.pipeline.estimate import Estimate
+from curate.progress.board import duration
 
 
 def show(found: Estimate, out: Console) -> None:

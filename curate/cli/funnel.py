@@ -5,7 +5,7 @@ from dataclasses import asdict
 from rich.console import Console
 
 from curate.cli.common import JsonOption, RunArgument, SetOption, console, grid, print_json
-from curate.run import Run
+from curate.dataset.run import Run
 
 
 def command(run: RunArgument, settings: SetOption = None, as_json: JsonOption = False) -> None:

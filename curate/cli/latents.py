@@ -4,11 +4,11 @@ from typing import Annotated, Any
 
 import typer
 
-from curate import runner
 from curate.cli.common import console
 from curate.cli.train import say, settings_of, shards_of, trainer
-from curate.pool import Resources
-from curate.progress import Progress
+from curate.cluster import runner
+from curate.cluster.pool import Resources
+from curate.progress.progress import Progress
 
 
 def command(

@@ -1,8 +1,8 @@
 """`rushes report`: writes the report page anew."""
 
-from curate import report
 from curate.cli.common import RunArgument, console
-from curate.run import Run
+from curate.dataset.run import Run
+from curate.report import write as report
 
 
 def command(run: RunArgument) -> None:

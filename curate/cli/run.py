@@ -5,17 +5,18 @@ from typing import Annotated
 
 import typer
 
-from curate import estimate as guess
-from curate import pipeline as walk
-from curate import report, runner
 from curate.cli import summary
 from curate.cli.common import PipelineArgument, RunOption, SetOption, SourcesOption, console, load, warn
 from curate.cli.estimate import show as show_estimate
 from curate.cli.funnel import show
 from curate.cli.train import check_finetune, finetune_run
-from curate.cost import Prices
-from curate.progress import Progress
-from curate.status import counts as counts_of
+from curate.cluster import runner
+from curate.pipeline import estimate as guess
+from curate.pipeline import execute as walk
+from curate.progress.cost import Prices
+from curate.progress.progress import Progress
+from curate.progress.status import counts as counts_of
+from curate.report import write as report
 
 
 def command(

@@ -6,9 +6,9 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from curate import stage
 from curate.cli.common import print_json
-from curate.config import RUNNER_KEYS, Config
+from curate.config.config import RUNNER_KEYS, Config
+from curate.stages import stage
 
 STAGES = {"measure": ("filters",), "caption": ("annotate",), "embed": ("annotate",), "cuts": ("curate.cuts",)}
 

@@ -5,10 +5,11 @@ from typing import Annotated
 
 import typer
 
-from curate import contact, index
 from curate.cli.common import JsonOption, RunArgument, console, grid, print_json
+from curate.dataset import contact
+from curate.dataset.run import Run
 from curate.errors import UsageError
-from curate.run import Run
+from curate.search import index
 
 
 def command(

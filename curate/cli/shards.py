@@ -4,11 +4,15 @@ from typing import Annotated
 
 import typer
 
-from curate import pipeline, runner, shards_verify, store
 from curate.cli.common import JsonOption, RunArgument, console, fail, grid, print_json
+from curate.cluster import runner
+from curate.dataset.run import Run
 from curate.errors import UsageError
-from curate.progress import Progress
-from curate.run import PIPELINE, Run
+from curate.pipeline import execute as pipeline
+from curate.progress.progress import Progress
+from curate.run.data import PIPELINE
+from curate.shards import verify as shards_verify
+from curate.tables import store
 
 app = typer.Typer(no_args_is_help=True, help="Shards of a run: their versions, and checking them.")
 

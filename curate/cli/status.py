@@ -10,10 +10,10 @@ from rich.live import Live
 from rich.text import Text
 
 from curate.cli.common import JsonOption, RunArgument, Stopped, console, grid, print_json
+from curate.dataset.run import Run
 from curate.errors import UsageError
-from curate.run import Run
-from curate.status import counts
-from curate.watch import Watch
+from curate.progress.status import counts
+from curate.progress.watch import Watch
 
 PAUSE = 4.0
 """Between two looks, at least so many times as long as a look takes: on slow storage a watcher works a fifth of the time at most. Ours."""

@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
-from curate import config, submit
 from curate.cli.common import PipelineArgument, RunOption, SetOption, SourcesOption, console
+from curate.cluster import submit
+from curate.config import config
 
 
 def command(

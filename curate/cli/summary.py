@@ -11,10 +11,11 @@ from rich.panel import Panel
 from rich.table import Table as Grid
 from rich.text import Text
 
-from curate import cost, store
-from curate.board import duration
-from curate.progress import Progress
-from curate.run import Run
+from curate.dataset.run import Run
+from curate.progress import cost
+from curate.progress.board import duration
+from curate.progress.progress import Progress
+from curate.tables import store
 
 
 def show(run: Run, status: dict[str, Any], progress: Progress, out: Console) -> None:

@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from curate.cli.common import RunArgument, console
+from curate.dataset.run import Run
 from curate.errors import UsageError
-from curate.run import Run
 
 
 def command(

@@ -10,11 +10,13 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table as Grid
 
-from curate import runner, store
 from curate.cli.common import console, fail, warn
-from curate.config import TrainConfig
+from curate.cluster import runner
+from curate.config.config import TrainConfig
+from curate.dataset.run import Run
 from curate.errors import UsageError
-from curate.run import PIPELINE, Run
+from curate.run.data import PIPELINE
+from curate.tables import store
 
 NEEDED = ("torch", "diffusers", "accelerate", "transformers")
 """Packages without which a run would only find out at its end that it cannot train."""

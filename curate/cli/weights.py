@@ -5,10 +5,12 @@ from typing import Annotated
 
 import typer
 
-from curate import config, stage, steps, weights
 from curate.cli.common import console, fail, grid, warn
+from curate.config import config
+from curate.dataset.run import Run
 from curate.errors import WeightsError
-from curate.run import Run
+from curate.run import steps
+from curate.stages import stage, weights
 
 app = typer.Typer(no_args_is_help=True, help="Weights of a pipeline: what it needs, fetching them, checking them.")
 

@@ -14,8 +14,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from curate import store
 from curate.errors import RunError, UsageError, nearest, printable
+from curate.tables import store
 
 FILE = "contest.json"
 VERSION = 1

@@ -5,8 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from curate import elo
-from curate.voting import voters, votes
+from curate.voting import elo, voters, votes
 
 WORDS = {"quality": "visual quality", "prompt": "prompt following"}
 """What voters are asked, as in SVD (appendix E)."""

@@ -13,8 +13,8 @@ import json
 import shutil
 from pathlib import Path
 
-from curate import store
 from curate.errors import RunError, UsageError
+from curate.tables import store
 from curate.voting.booth import Booth
 from curate.voting.server import PAGE, page_file
 

@@ -93,7 +93,7 @@ def _block(table: Table, orders: int, rng: np.random.Generator) -> tuple[Array, 
 
 
 def _play(table: Table, games: Array, scores: Array) -> Array:
-    """Every order at once, game after game, by the formula of `curate.elo.elo_of`; games and scores (G, O), ratings (O, C)."""
+    """Every order at once, game after game, by the formula of `curate.voting.elo.elo_of`; games and scores (G, O), ratings (O, C)."""
     orders = games.shape[1]
     elo = np.full(orders * len(table.names), START)
     base_O = np.arange(orders) * len(table.names)

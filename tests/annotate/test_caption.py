@@ -6,7 +6,7 @@ import pytest
 from annotate.caption import COLUMNS, LONGEST, Answer, clean
 from annotate.frames import every, fewer, spread
 from annotate.prompts import PRESETS, fill, placeholders, said
-from curate.stage import OF_CAPTIONER
+from curate.stages.stage import OF_CAPTIONER
 
 
 @pytest.mark.parametrize(

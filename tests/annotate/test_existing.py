@@ -9,9 +9,9 @@ import pytest
 from annotate import Existing
 from annotate.existing import Span, beside, fitting, spans_of
 from curate.clip import Clip
-from curate.run import Run
-from tests.curate.videos import write_video
+from curate.dataset.run import Run
 from tests.project import Rushes, moving
+from tests.videos import write_video
 
 WHOLE = float("inf")
 

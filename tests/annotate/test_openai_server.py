@@ -12,12 +12,12 @@ import pytest
 
 from annotate import OpenAIServer
 from annotate.chat_client import ChatClient, _seconds
-from curate import stage
-from curate.run import Run
+from curate.dataset.run import Run
+from curate.stages import stage
 from tests.annotate import chat_server
 from tests.annotate.chat_server import chance, drawn
-from tests.curate.videos import write_video
 from tests.project import Rushes
+from tests.videos import write_video
 
 KEY = "sk-very-secret-0123456789"
 

@@ -5,8 +5,8 @@ import pytest
 from annotate import Summary
 from annotate.generate import TOO_LARGE
 from annotate.summary import listed
-from curate import stage
-from curate.stage import StageSpec
+from curate.stages import stage
+from curate.stages.stage import StageSpec
 
 
 def ready(folder, **options):

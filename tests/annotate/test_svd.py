@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from curate.run import Run
+from curate.dataset.run import Run
 from tests.annotate import tiny_models
 from tests.filters import tiny_openclip
 from tests.project import ROOT, Rushes

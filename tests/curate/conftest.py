@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.curate.awkward import make_all
+from tests.awkward import make_all
 
 
 @pytest.fixture(scope="session")

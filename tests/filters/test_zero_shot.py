@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from curate import stage as stages
 from curate.clip import Clip
-from curate.stage import StageSpec
+from curate.stages import stage as stages
+from curate.stages.stage import StageSpec
 from filters import ZeroShot
 from filters.open_clip import unit
 from filters.zero_shot import LABELS, NEUTRAL, probabilities

@@ -17,19 +17,22 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from curate import config, jobs, pipeline, store
-from curate.progress import Progress
-from curate.run import Run
-from tests.curate.videos import write_video
+from curate.config import config
+from curate.dataset.run import Run
+from curate.pipeline import execute as pipeline
+from curate.pipeline import jobs
+from curate.progress.progress import Progress
+from curate.tables import store
 from tests.project import moving
+from tests.videos import write_video
 
 PIPELINE = """\
 run: run
 sources: footage
 scan: {min_clip_s: 1.0, max_clip_s: 2.0, workers: 1}
 measure:
-  - {use: tests.curate.stages.Brightness, workers: 1}
-  - {use: tests.curate.stages.Fussy, workers: 1, on: "02468ace"}
+  - {use: tests.stages.Brightness, workers: 1}
+  - {use: tests.stages.Fussy, workers: 1, on: "02468ace"}
 keep:
   brightness: {above: LEVEL}
 shards: {workers: 1}

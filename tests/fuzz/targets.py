@@ -19,12 +19,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate import answers, header, shards_verify, sources, video_index, where, yaml_lines
-from curate.answers import AnswerError
-from curate.config import SourcesConfig, validate
+from curate.config import lines as yaml_lines
+from curate.config.config import SourcesConfig, validate
+from curate.dataset.run import Run
 from curate.errors import RushesError
-from curate.opening import VideoError
-from curate.run import Run
+from curate.sandbox import answers
+from curate.sandbox.answers import AnswerError
+from curate.scan import sources
+from curate.shards import verify as shards_verify
+from curate.tables import where
+from curate.video import header
+from curate.video import packet_index as video_index
+from curate.video.container import VideoError
 from train_hooks.errors import TrainHooksError
 from train_hooks.shard_index import read_index
 
@@ -66,8 +72,8 @@ def video(data: bytes) -> None:
 
 @cache
 def films() -> list[bytes]:
-    from tests.curate.videos import write_video
     from tests.project import moving
+    from tests.videos import write_video
 
     found = []
     for name in ("film.mp4", "film.mkv"):
@@ -107,12 +113,12 @@ def shard(data: bytes) -> None:
 @cache
 def finished() -> Path:
     """A run of one short film."""
-    from curate import pipeline
-    from curate.config import load
-    from curate.progress import Progress
-    from tests.curate.videos import write_video
+    from curate.config.config import load
+    from curate.pipeline import execute as pipeline
+    from curate.progress.progress import Progress
     from tests.fuzz.machine import PIPELINE, killed_after
     from tests.project import moving
+    from tests.videos import write_video
 
     folder = scratch() / "project"
     (folder / "footage").mkdir(parents=True)

@@ -14,7 +14,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.curate.videos import write_video
+from tests.videos import write_video
 
 CREDIT = (
     "Pictures: [Big Buck Bunny](https://peach.blender.org) and [Sintel](https://durian.blender.org), CC-BY-3.0, Blender Foundation; "

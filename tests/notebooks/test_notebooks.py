@@ -6,27 +6,27 @@ import nbformat
 import numpy as np
 import pytest
 
-from curate.run import Run
+from curate.dataset.run import Run
 from tests.curate.ablation.made import make_project
-from tests.curate.videos import write_video
 from tests.notebooks import books, gallery
 from tests.project import SMALLEST_RECIPE, Rushes, moving
+from tests.videos import write_video
 
 PIPELINE = """\
 run: run
 sources: footage
 scan: {min_clip_s: 1.0, max_clip_s: 2.0, workers: 1}
 measure:
-  - {use: tests.curate.stages.Brightness, workers: 1}
+  - {use: tests.stages.Brightness, workers: 1}
   - {use: filters.Motion, workers: 1}
   - {use: filters.Quality, workers: 1}
   - {use: filters.Fingerprint, workers: 1}
   - {use: filters.Duplicate, workers: 1}
-  - {use: tests.curate.stages.Seen, workers: 1}
-  - {use: tests.curate.stages.Checked, workers: 1}
+  - {use: tests.stages.Seen, workers: 1}
+  - {use: tests.stages.Checked, workers: 1}
 caption:
-  - {use: tests.curate.stages.Says, workers: 1}
-  - {use: tests.curate.stages.Repeats, text: a rabbit on a meadow, workers: 1}
+  - {use: tests.stages.Says, workers: 1}
+  - {use: tests.stages.Repeats, text: a rabbit on a meadow, workers: 1}
 keep: {motion: {above: p10}}
 shards: {short_side_px: 64, workers: 1}
 """
@@ -152,7 +152,7 @@ def test_an_edited_cell_and_a_path_of_the_machine_are_noticed() -> None:
 
 
 def test_the_gallery_is_made_of_the_projects_footage(shared_dir: Path, tmp_path: Path) -> None:
-    from curate import video
+    from curate.video import open as video
 
     for film in gallery.FILMS.values():
         assert (shared_dir / "footage" / "raw" / film.file).is_file()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.curate.videos import numbered_frames, write_video
+from tests.videos import numbered_frames, write_video
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""A file that takes its decoder over: what the sandbox's child cannot do any more (curate/confine.py, curate/answers.py)."""
+"""A file that takes its decoder over: what the sandbox's child cannot do any more (curate/sandbox/confine.py, curate/sandbox/answers.py)."""
 
 import os
 import pickle
@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from curate import answers, confine
-from curate.letterbox import Box
-from curate.sandbox import Sandbox, SandboxError
+from curate.sandbox import answers, confine
+from curate.sandbox.sandbox import Sandbox, SandboxError
+from curate.video.letterbox import Box
 from tests.security import attacks
 
 

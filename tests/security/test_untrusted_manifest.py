@@ -1,4 +1,4 @@
-"""A manifest that names what it should not: files of the machine, the inner network, protocols that lead elsewhere (curate/allowed.py)."""
+"""A manifest that names files of the machine, the inner network, protocols that lead elsewhere (curate/scan/uri_policy.py)."""
 
 import json
 from pathlib import Path
@@ -9,9 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curate import config, sources
-from curate.config import SourcesConfig
+from curate.config import config
+from curate.config.config import SourcesConfig
 from curate.errors import UsageError
+from curate.scan import sources
 
 
 def discover(folder: Path, *uris: str, **rules: object) -> list[str]:

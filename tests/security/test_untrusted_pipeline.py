@@ -1,13 +1,13 @@
-"""A pipeline file that wants more memory or time than a pipeline needs, or that PyYAML itself stumbles over (curate/yaml_lines.py)."""
+"""A pipeline file that wants more memory or time than a pipeline needs, or that PyYAML itself stumbles over (curate/config/lines.py)."""
 
 import time
 from pathlib import Path
 
 import pytest
 
-from curate import config
+from curate.config import config
+from curate.config.lines import MAX_CHARACTERS, parse
 from curate.errors import ConfigError, UsageError
-from curate.yaml_lines import MAX_CHARACTERS, parse
 
 LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{name}: &{name} [{', '.join([f'*{before}'] * 10)}]\n" for before, name in zip("abcdefgh", "bcdefghi", strict=True)

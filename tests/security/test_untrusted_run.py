@@ -8,13 +8,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curate import config, export, shards_verify, sources, store, weights
 from curate.cli import errors as errors_command
 from curate.cli.common import fail
+from curate.config import config
+from curate.cuts.transnet import TransNetV2
+from curate.dataset.run import Run
 from curate.errors import ConfigError, RunError, UsageError, WeightsError, plain_name
-from curate.run import Run
-from curate.stage import StageSpec, ready
-from curate.transnet import TransNetV2
+from curate.exports import export
+from curate.scan import sources
+from curate.shards import verify as shards_verify
+from curate.stages import weights
+from curate.stages.stage import StageSpec, ready
+from curate.tables import store
 from filters.brisque import Brisque
 from tests.security.attacks import Bomb
 from train_hooks.errors import TrainError

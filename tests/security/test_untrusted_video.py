@@ -1,4 +1,4 @@
-"""Video files that name other files and addresses, or ask for more than a file should (curate/opening.py, curate/limits.py)."""
+"""Video files that name other files and addresses, or ask for more than a file should (curate/video/container.py, curate/video/limits.py)."""
 
 import io
 import socket
@@ -10,12 +10,13 @@ import av
 import fsspec
 import pytest
 
-from curate import opening, sources
-from curate.limits import Limits
-from curate.sandbox import Sandbox, SandboxError
-from curate.scan import n_windows
-from curate.video import VideoError, frames_at, probe
-from tests.curate.videos import numbered_frames, write_video
+from curate.sandbox.sandbox import Sandbox, SandboxError
+from curate.scan import sources
+from curate.scan.scan import n_windows
+from curate.video import container as opening
+from curate.video.limits import Limits
+from curate.video.open import VideoError, frames_at, probe
+from tests.videos import numbered_frames, write_video
 
 PLAYLISTS = {
     "hls": "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1.0,\n{canary}\n#EXT-X-ENDLIST\n",

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from curate import runner
+from curate.cluster import runner
 from tests.train_hooks.trainings import SMALL
 from tests.train_hooks.worlds import write_shards
 from train_hooks import ray_train
@@ -57,7 +57,7 @@ def dies_once(config: dict[str, Any]) -> None:
     WORKER(config)
 
 
-@pytest.mark.slow  # five processes import all of training, on two cores; without a kill: tests/curate/test_train_step.py
+@pytest.mark.slow  # five processes import all of training, on two cores; without a kill: tests/curate/cli/test_train_step.py
 @pytest.mark.ray_cluster
 @pytest.mark.filterwarnings("ignore")  # Ray's own, while it starts
 def test_a_killed_worker_costs_no_step_beyond_the_last_checkpoint(ray, square_rows, tmp_path, monkeypatch):

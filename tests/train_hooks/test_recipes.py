@@ -230,7 +230,7 @@ def test_a_perfect_net_samples_the_clip_itself(name):
         def __init__(self):
             pass
 
-        def __call__(self, x, time_B, told):  # noqa: N803
+        def __call__(self, x, time_B, told):
             if recipe.prediction == "edm":
                 sigma = torch.exp(4 * time_B.float())
                 noise = (x * torch.sqrt(sigma**2 + 1) - clean) / sigma

@@ -38,7 +38,7 @@ def square_frames(colour: tuple[int, int, int], n_frames: int, width_px: int = 1
     return frames_THWC
 
 
-def encode(frames_THWC: np.ndarray, fps: int = 12) -> bytes:  # noqa: N803
+def encode(frames_THWC: np.ndarray, fps: int = 12) -> bytes:
     """mp4 bytes with B-frames and a keyframe every 12 frames, as the shards hold them."""
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as container:

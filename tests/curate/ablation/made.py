@@ -10,11 +10,11 @@ from curate.ablation import results
 from curate.ablation.axis import Axis
 from curate.ablation.plan import plan
 from curate.ablation.results import Ablation
-from curate.run import Run
+from curate.dataset.run import Run
 from curate.voting import votes
 from curate.voting.contest import Comparison
-from tests.curate.videos import write_video
 from tests.project import SMALLEST_RECIPE, Rushes, moving
+from tests.videos import write_video
 
 PROMPTS = ["a red ball", "</script><img src=x onerror=alert(1)> \u05e9\u05dc\u05d5\u05dd 🎬"]
 
@@ -24,10 +24,10 @@ run: run
 sources: footage
 scan: {min_clip_s: 0.5, max_clip_s: 1.0, thumb_fps: 4, workers: 1}
 measure:
-  - {use: tests.curate.stages.Brightness, workers: 1}
+  - {use: tests.stages.Brightness, workers: 1}
   - {use: filters.Motion, workers: 1}
 caption:
-  - {use: tests.curate.stages.Says, workers: 1}
+  - {use: tests.stages.Says, workers: 1}
 keep:                            # wide open
   motion: {above: 0.0}           # ours
 shards: {short_side_px: 64, workers: 1}

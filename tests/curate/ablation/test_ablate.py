@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from curate import lease
 from curate.ablation.results import Ablation
-from curate.run import Run
+from curate.dataset.run import Run
+from curate.tables import lease
 from tests.curate.ablation.made import make_project
 from tests.project import Rushes, environment
 

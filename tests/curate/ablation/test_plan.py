@@ -6,7 +6,7 @@ import pytest
 
 from curate.ablation.axis import Axis
 from curate.ablation.plan import Grid, digest_of, plan
-from curate.config import Rule
+from curate.config.config import Rule
 from curate.errors import UsageError
 
 LEVELS = (0, 12.5, 25, 50)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from curate import report
-from curate.run import Run
+from curate.dataset.run import Run
+from curate.report import write as report
 from tests.curate.ablation.made import PROMPTS, make, vote
-from tests.curate.page import chromium, opened_report
+from tests.page import chromium, opened_report
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

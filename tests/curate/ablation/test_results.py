@@ -10,8 +10,8 @@ from curate.ablation.report import ablations
 from curate.ablation.results import Ablation, contest_of
 from curate.ablation.sample_scores import add_scores
 from curate.ablation.verdict import AxisAnswer
+from curate.dataset.run import Run
 from curate.errors import UsageError
-from curate.run import Run
 from curate.voting import contest, votes
 from tests.curate.ablation.made import PROMPTS, make, vote
 
@@ -125,9 +125,9 @@ def test_a_notebook_has_it_as_tables_and_pictures(tmp_path: Path, finished: Path
     run = Run.open(finished)
     run.root = str(tmp_path)
     with pytest.raises(UsageError, match="has no ablation yet"):
-        run.ablation()
+        Ablation.open(run.root)
     make(tmp_path, samples=True)
-    opened = run.ablation("tiny")
+    opened = Ablation.open(run.root, "tiny")
     table = opened.table().set_index("arm")
     assert list(table.index) == [arm.name for arm in opened.arms]
     assert table.loc["motion-25", "low"] < table.loc["motion-25", "change"] < table.loc["motion-25", "high"] < 0

@@ -11,7 +11,7 @@ import numpy as np
 
 from curate.voting import contest, server
 from curate.voting.booth import Booth
-from tests.curate.videos import write_video
+from tests.videos import write_video
 
 CONTESTANTS = ("everything", "motion-12.5", "motion-25")
 PROMPTS = ("a red ball", "a bird on a branch", "waves at night", "a hand that writes")

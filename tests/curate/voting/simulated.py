@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from curate.elo import ORDERS, START, elo_of, ratings
+from curate.voting.elo import ORDERS, START, elo_of, ratings
 from curate.voting.games import POINTS, Game
 
 LADDER = {"A": 1150.0, "B": 1050.0, "C": 950.0, "D": 850.0}

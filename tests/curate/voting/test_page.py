@@ -14,10 +14,10 @@ import pytest
 from curate.voting import contest, pack, votes
 from curate.voting.booth import Booth
 from curate.voting.votes import Vote
-from tests.curate.page import chromium, file_server
-from tests.curate.test_report_page import CONTRAST, until
+from tests.curate.report.test_report_page import CONTRAST, until
 from tests.curate.voting.contests import CONTESTANTS, make_contest, served
 from tests.curate.voting.test_server import process
+from tests.page import chromium, file_server
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page

@@ -104,7 +104,7 @@ def curate_progress(module):
 def begin_driver():
     """What cannot wait for an event: called in the driver's process before the command."""
     jump_clock()
-    from curate import pipeline
+    from curate.pipeline import execute as pipeline
 
     pipeline.SECONDS_PER_UNIT = asked().get("seconds_per_unit", pipeline.SECONDS_PER_UNIT)
     pipeline.FILES_PER_PROBE = asked().get("files_per_probe", pipeline.FILES_PER_PROBE)
@@ -160,11 +160,11 @@ def jump_clock():
 
 
 CHANGED = {
-    "curate.jobs": curate_jobs,
-    "curate.shard_job": curate_shard_job,
-    "curate.store": curate_store,
-    "curate.progress": curate_progress,
-    "curate.scan": curate_scan,
+    "curate.pipeline.jobs": curate_jobs,
+    "curate.shards.job": curate_shard_job,
+    "curate.tables.store": curate_store,
+    "curate.progress.progress": curate_progress,
+    "curate.scan.scan": curate_scan,
 }
 
 

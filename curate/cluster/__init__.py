@@ -1,0 +1,1 @@
+"""Everything that imports Ray: units of work in, receipts out."""

@@ -1,0 +1,303 @@
+"""Ray, behind one function: `run_units(job, units, ...)` does units of work in a pool of actors and yields their receipts.
+
+A job is a picklable object with `setup()` and `work(unit) -> receipt`. Units and receipts are small JSON-like dicts: workers read and write
+tables themselves, so neither pixels nor rows travel through the object store. A unit either leaves its whole part behind or nothing. On one
+machine a step of a single unit is done in this process, without Ray. How large a pool is, curate/cluster/pool.py says.
+"""
+
+import importlib
+import json
+import logging
+import os
+import secrets
+import shlex
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import psutil
+
+from curate.cluster import exit_reason as last_word
+from curate.cluster.pool import NoRoomError, Pool, Resources, plan, shape
+from curate.errors import RunError, RushesError
+from curate.stages.stage import one_sentence
+
+_TOKEN = secrets.token_hex(32)
+_own_environment: list[str] = []
+_well: list[Callable[[], None]] = []
+_is_own = False
+"""Whether this process is connected with a Ray that it began itself."""
+_meters: dict[str, Any] = {}
+
+BLOCKS = 4096
+"""Units are grouped into at most this many Ray blocks, so that the driver's bookkeeping stays small in a run of millions of units."""
+
+WAIT_S = 60.0
+"""How long a step waits for a node of a cluster that has room for one worker. Ours: nodes of a cluster that is just coming up."""
+LONG_WAIT_S = 900.0
+"""The same for a pool with bounds, which is asked for where a cluster scales itself. Ours: a node with GPUs takes minutes to come up."""
+
+
+class Job(Protocol):
+    """What a worker does."""
+
+    def setup(self) -> None:
+        """Once per worker, before the first unit."""
+
+    def work(self, unit: dict[str, Any]) -> dict[str, Any]:
+        """Does one unit and says what came of it."""
+
+    # close(), where there is one, ends what setup began; a Ray worker simply ends.
+
+
+class _Actor:
+    """A Ray Data map worker around a job. A failure becomes a receipt, so that the driver can tell it in one sentence."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.is_set_up = False
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
+        receipts = [self.one(json.loads(unit)) for unit in batch["unit"]]
+        return {"receipt": [json.dumps(receipt) for receipt in receipts]}
+
+    def one(self, unit: dict[str, Any]) -> dict[str, Any]:
+        """Does one unit; what went wrong is in the receipt, and how long it took."""
+        began = time.perf_counter()
+        try:
+            if not self.is_set_up:
+                self.job.setup()
+                self.is_set_up = True
+            ready = time.perf_counter()
+            receipt = self.job.work(unit)
+            return {**receipt, "setup_s": ready - began, "busy_s": time.perf_counter() - ready}
+        except Exception as error:
+            return {"fatal": str(error) if isinstance(error, RushesError) else one_sentence(error)}
+
+
+def run_units(job: Job, units: Sequence[dict[str, Any]], resources: Resources) -> Iterator[dict[str, Any]]:
+    """Does all units, in any order, and yields a receipt as each is done.
+
+    Raises RunError when a unit could not be done for a reason that is not the data's (a full disk, a broken stage set-up).
+    """
+    if not units:
+        return
+    if _is_here(resources, len(units)):
+        yield from _here(job, units)
+        return
+    import ray
+
+    start()
+    _quiet(ray)
+    pool = _pool(ray, resources, len(units))
+    dataset = ray.data.from_items(
+        [{"unit": json.dumps(unit)} for unit in units], override_num_blocks=min(len(units), BLOCKS)
+    )
+    done = dataset.map_batches(
+        _Actor,
+        batch_size=1,
+        fn_constructor_args=[job],
+        compute=ray.data.ActorPoolStrategy(min_size=pool.least, max_size=pool.most, initial_size=pool.first),
+        **shape(resources, "num_cpus", "num_gpus"),
+    )
+    try:
+        for row in done.iter_rows():
+            receipt = json.loads(row["receipt"])
+            if "fatal" in receipt:
+                raise RunError(receipt["fatal"])
+            yield receipt
+    except ray.exceptions.RayError as error:
+        raise RunError(f"Ray could not go on: {one_sentence(error)}") from error
+
+
+def _has_cluster() -> bool:
+    """Whether this process belongs to a Ray cluster, or has begun one."""
+    return bool(os.environ.get("RAY_ADDRESS")) or ("ray" in sys.modules and sys.modules["ray"].is_initialized())
+
+
+def _is_here(resources: Resources, n_units: int) -> bool:
+    """Whether the work is done in this process: one unit, or one worker. Ray takes longer to start than a short video to curate."""
+    return (n_units <= 1 or resources.workers == 1) and not resources.gpus and not _has_cluster()
+
+
+def _here(job: Job, units: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # as Ray does for its workers: sums come out the same to the bit
+    actor = _Actor(job)
+    try:
+        for unit in units:
+            receipt = actor.one(unit)
+            if "fatal" in receipt:
+                raise RunError(receipt["fatal"])
+            yield receipt
+    finally:
+        if actor.is_set_up and (close := getattr(job, "close", None)) is not None:
+            close()
+
+
+def start() -> None:
+    """Connects to the cluster this process belongs to (a submitted job, or RAY_ADDRESS), or starts Ray inside this process."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    if ray.is_initialized():
+        return
+    common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    # Ray Data makes Ray's core warn, on standard error, of how Ray Data itself restarts its actors (ray#53727).
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with _native_stderr_hushed():
+            _connect(ray, common)
+    except Exception as error:  # Ray raises a bare one where a node does not come up in time
+        raise RunError(f"Ray could not be reached or started: {one_sentence(error)}") from error
+    _well.append(last_word.leave())
+    if threading.current_thread() is threading.main_thread():
+        for number, handler in handlers.items():
+            signal.signal(number, handler)  # Ray puts its own in their place
+
+
+def _connect(ray: Any, common: dict[str, Any]) -> None:
+    global _is_own
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(**common)
+    else:
+        if not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
+            # By itself a local Ray would leave a token in the home directory, and with it switch token authentication on for every later
+            # `ray start` on this machine. A token of this process's own is as safe and leaves nothing behind.
+            os.environ["RAY_AUTH_TOKEN"] = _TOKEN
+            _own_environment.extend(["RAY_AUTH_TOKEN", "RAY_AUTH_MODE"])  # Ray sets the mode itself
+        path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
+        begin = partial(
+            ray.init,
+            address="local",
+            include_dashboard=False,
+            num_cpus=os.cpu_count(),
+            object_store_memory=200 * 2**20,  # receipts only
+            # Ray hands the interpreter's path to a shell as it is: in a folder with a space no worker would ever start.
+            runtime_env={"env_vars": {"PYTHONPATH": path}, "py_executable": shlex.quote(sys.executable)},
+            **common,
+        )
+        others = set(psutil.Process().children(recursive=True))
+        try:
+            begin()
+        except Exception as error:
+            if "timed out during startup" not in str(error):
+                raise
+            # Ray 2.60 gives its node 30 s and no more. Busy machines and cold disks take longer; what is read by now comes quickly.
+            _end_what_is_left(Path(ray.__file__).parent, others)
+            begin()
+        _is_own = True
+
+
+def _end_what_is_left(package: Path, others: set[psutil.Process]) -> None:
+    """Ends what a Ray of this process that did not come up has begun: programs of Ray's package, not what was there before."""
+    for process in set(psutil.Process().children(recursive=True)) - others:
+        with suppress(psutil.Error):
+            if str(package) in " ".join(process.cmdline()):
+                process.kill()
+
+
+@contextmanager
+def _native_stderr_hushed() -> Iterator[None]:
+    """Hides what native code writes while Ray starts (it announces its own log level); Python's exceptions are told as ever."""
+    sys.stderr.flush()
+    saved, sink = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(sink, 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(sink)
+
+
+def stop() -> None:
+    """Leaves the cluster, or ends the Ray that `start` began in this process."""
+    global _is_own
+    if "ray" in sys.modules:
+        import ray
+
+        ray.shutdown()
+    while _well:
+        _well.pop()()
+    _meters.clear()
+    _is_own = False
+    if _own_environment:
+        for name in _own_environment:
+            os.environ.pop(name, None)
+        _own_environment.clear()
+        _forget_token()
+
+
+def _forget_token() -> None:
+    """Lets Ray's core read anew whether tokens are wanted.
+
+    It keeps for the life of the process what it has read once. As the owner of actors on a cluster without tokens, this process would go on
+    refusing that cluster's questions, which then takes the actors for unwanted and ends them. Ray 2.60 has no public way to say it.
+    """
+    core: Any = importlib.import_module("ray._raylet")
+    core.Config.initialize("")
+    core.AuthenticationTokenLoader.instance().reset_cache()
+
+
+def meter(metric: Any) -> Any:
+    """The instrument of ray.util.metrics for a declared metric (curate/progress/metrics.py), or None outside Ray."""
+    if "ray" not in sys.modules or not sys.modules["ray"].is_initialized():
+        return None
+    if metric.name not in _meters:
+        from ray.util import metrics
+
+        more = {"boundaries": list(metric.boundaries)} if metric.boundaries else {}
+        make = {"counter": metrics.Counter, "gauge": metrics.Gauge, "histogram": metrics.Histogram}[metric.kind]
+        _meters[metric.name] = make(metric.name, description=metric.what, tag_keys=metric.tags, **more)
+    return _meters[metric.name]
+
+
+def workers_for(resources: Resources, n_units: int, tell: Callable[[str], None] = lambda _: None) -> int:
+    """How many workers `run_units` comes to have for that many units; starts Ray where it would.
+
+    On a cluster it waits for a node that has room for one, having told why in one sentence. Raises RunError when none comes.
+    """
+    if _is_here(resources, n_units):
+        return 1
+    import ray
+
+    start()
+    return _pool(ray, resources, n_units, tell).expected
+
+
+def _pool(ray: Any, resources: Resources, n_units: int, tell: Callable[[str], None] = lambda _: None) -> Pool:
+    patience_s = 0.0 if _is_own else LONG_WAIT_S if isinstance(resources.workers, tuple) else WAIT_S
+    deadline = time.monotonic() + patience_s
+    wanted: Any = None
+    try:
+        while True:
+            try:
+                nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+                return plan(resources, n_units, nodes, _is_own)
+            except NoRoomError as error:
+                if time.monotonic() >= deadline:
+                    waited = f"; none that has came within {patience_s:.0f} s" if patience_s else ""
+                    raise NoRoomError(f"{error}{waited}") from error
+                if wanted is None:
+                    tell(f"{error}; waiting up to {patience_s:.0f} s for one that has")
+                    wanted = ray.util.placement_group([shape(resources, "CPU", "GPU")])  # what an autoscaler sees
+                wanted.wait(0.5)
+    finally:
+        if wanted is not None:
+            ray.util.remove_placement_group(wanted)
+
+
+def _quiet(ray: Any) -> None:
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    for name in ("ray.data", "ray.data._internal.execution.streaming_executor"):
+        logging.getLogger(name).setLevel(logging.ERROR)

@@ -1,0 +1,1 @@
+"""The pipeline file: its model, the lines of its keys, edits, buckets."""

@@ -1,0 +1,1 @@
+"""The shards in the formats of other trainers and tools."""

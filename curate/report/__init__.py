@@ -1,0 +1,1 @@
+"""The report: a folder with one page that opens without a server."""

@@ -1,0 +1,1 @@
+"""An opened run directory, read only: tables, claims, the wide view, selection, ledger."""

@@ -1,0 +1,1 @@
+"""Rows of the tables `sources` and `clips`: listing, identity, header, the one decode."""

@@ -1,0 +1,116 @@
+"""docs/decoders.md: which decoder handles which of the awkward files. `python -m docs.make.decoders` writes it anew."""
+
+import os
+import re
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from curate.sandbox.sandbox import Sandbox
+from curate.video.open import Reader, VideoError, open_video
+from tests import naughty
+from tests.awkward import AWKWARD, Awkward, make_all
+from tests.videos import read_number
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "decoders.md"
+HEAD = """\
+# Which decoder handles what
+
+*Written by `python -m docs.make.decoders` from the files of `tests/awkward.py`; a test fails when it is out of date.*
+
+Pictures in order (the scan, the clip writer) are always decoded by PyAV. Pictures at given times
+(`curate.video.open.frames_at`) come from decord where the last column says "the same pictures", where it is installed (it is
+part of `rushes[train]` and has no wheels for ARM and macOS), and where the file is local and at most 512 MiB; from PyAV
+otherwise, and `Sample.fallback` says why. The pixels are the same either way: bit for bit in every file below.
+
+decord is asked this carefully because left alone it says little: `python benchmarks/random_access.py` prints for how many of
+these files it gives other pictures than asked for without an error, and what it costs beside PyAV, which is no worse a choice:
+`decoder="pyav"`.
+
+"""
+
+
+def look(uri: str) -> dict[str, Any]:
+    """What both decoders make of one file: runs in the sandbox, which decord needs more than any other."""
+    with Reader(uri) as reader:
+        frames: list[tuple[float, int]] = []
+        told = None
+        try:
+            frames.extend((frame.t_s, read_number(frame.rgb())) for frame in reader)
+        except VideoError as error:
+            told = str(error)
+        told = told or reader.trouble
+    times_s = [t_s for t_s, _ in frames][::-7]  # backwards, and far enough apart for seeks
+    with open_video(uri, "pyav") as video:
+        by_pyav = video.frames_at(times_s)
+    numbers = [read_number(frame) for frame in by_pyav.frames_THWC]
+    result = {
+        "n": len(frames),
+        "told": told,
+        "same_after_seeks": (by_pyav.times_s, numbers) == (times_s, [number for _, number in frames][::-7]),
+        "decord": None,
+    }
+    try:
+        with open_video(uri, "decord") as video:
+            by_decord = video.frames_at(times_s)
+            in_order = [(picture.t_s, read_number(picture.rgb())) for picture in video]
+    except VideoError as error:
+        return result | {"decord": str(error)}
+    apart = int(np.abs(by_decord.frames_THWC.astype(np.int16) - by_pyav.frames_THWC).max())
+    return result | {
+        "apart": apart,
+        "same_in_order": in_order == frames,
+        "same_times": by_decord.times_s == by_pyav.times_s,
+    }
+
+
+def rows(folder: dict[str, Path], sandbox: Sandbox) -> list[tuple[Awkward, str, str]]:
+    """(file, what PyAV does, what decord does), in the words of the page."""
+    return [(one, *_verdict(one, str(folder[one.name]), sandbox)) for one in AWKWARD]
+
+
+def _verdict(one: Awkward, path: str, sandbox: Sandbox) -> tuple[str, str]:
+    if one.refused:
+        arguments = ("tests.naughty", "refusal", path)
+        as_nobody = one.name == "unreadable.mp4" and os.geteuid() == 0  # root may read everything
+        told = (
+            sandbox.call(naughty.as_nobody, *arguments, wall_s=30)
+            if as_nobody
+            else sandbox.call(naughty.refusal, path, wall_s=30)
+        )
+        return f"refused: {re.sub(r' [(][^()]*[)]$', '', told).replace(path, 'the path')}", "-"
+    seen = sandbox.call(look, path, wall_s=60)
+    if one.error:
+        return "what can be decoded, and an error", "no" if seen["decord"] else "the same pictures"
+    ways = (
+        f"{seen['n']} picture"
+        + ("" if seen["n"] == 1 else "s")
+        + ("" if seen["same_after_seeks"] else "; at a given time, a neighbour")
+    )
+    if seen["decord"] is not None:
+        reason = seen["decord"].removeprefix("decord is not used: ").removeprefix("decord fails: ")
+        return ways, f"no: {reason.split(' (')[0]}"
+    same = seen["apart"] == 0 and seen["same_in_order"] and seen["same_times"]
+    return ways, "the same pictures" if same else f"other pictures: {seen}"
+
+
+def page(folder: dict[str, Path], sandbox: Sandbox) -> str:
+    lines = ["| file | what it is | PyAV | decord |", "|---|---|---|---|"]
+    lines += [f"| `{one.name}` | {one.what} | {pyav} | {decord} |" for one, pyav, decord in rows(folder, sandbox)]
+    return HEAD + "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as name, Sandbox(memory_mb=1500) as sandbox:
+        Path(name).chmod(0o755)
+        PAGE.write_text(page(make_all(Path(name)), sandbox))
+    print(f"wrote {PAGE.name}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    from docs.make import decoders  # the sandbox imports `look` by the name of its module
+
+    decoders.main()

@@ -25,9 +25,9 @@ import pyarrow.parquet as pq
 from benchmarks.report import filled
 from curate.config import config
 from curate.dataset.run import Run
-from curate.run.windows import pending_windows
 from curate.pipeline import execute as pipeline
 from curate.progress import status
+from curate.run.windows import pending_windows
 from curate.scan import scan, sources
 from curate.tables import store
 from curate.tables.compact import compact

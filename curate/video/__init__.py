@@ -1,1 +1,1 @@
-"""Frames and their times, whatever the file. `curate.video.open` is the front door; everything that opens a video file is here or in `curate.clips`."""
+"""Frames and their times. `curate.video.open` is the front door; video files are opened here and in `curate.clips` only."""

@@ -48,8 +48,8 @@ def command(
             with Progress(console()).step("latents", total, total - len(made.units), gpus) as step:
                 for finished in runner.run_units(made.job, made.units, Resources(workers, 1.0, gpus)):
                     receipts.append(finished.receipt)
-                    errors = len(finished.receipt["made"]["errors"])
-                    step.advance(Finished(Receipt(1, errors), finished.setup_s, finished.busy_s))
+                    failed = len(finished.receipt["made"]["errors"])
+                    step.advance(Finished(Receipt(1, failed), finished.setup_s, finished.busy_s))
         finally:
             runner.stop()
         for folder, clips, n, errors in made.finish(receipts):

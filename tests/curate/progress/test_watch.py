@@ -47,7 +47,7 @@ def test_a_run_is_followed_from_nothing_to_the_end(
     target = tmp_path / "run"
     watch = Watch(str(target))
     watch.look()
-    assert watch.waits_for == f"no run lies in {target} yet; waiting for one"
+    assert watch.waits_for == f"there is no run in {target} yet; waiting for one"
     target.mkdir()
     watch.look()
     assert watch.waits_for, "a directory alone is no run"
@@ -180,5 +180,5 @@ def test_ctrl_c_ends_the_watch_alone(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert ended.value.exit_code == 130
     told = out.file.getvalue()  # type: ignore[attr-defined]
     assert "waiting for one" in told
-    assert "no longer watching" in told
+    assert "stopped watching" in told
     assert not list(tmp_path.iterdir())

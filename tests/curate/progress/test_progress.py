@@ -111,9 +111,15 @@ def test_a_log_has_a_line_at_the_start_while_running_and_at_the_end(monkeypatch:
 
 def test_a_resumed_step_counts_all_sessions_and_a_stopped_one_is_not_done() -> None:
     out = Console(file=io.StringIO(), width=200)
-    with pytest.raises(Stopped), Progress(out).step("clips", 40, 30) as step:
-        step.advance(Finished(Receipt(9, 0, counted=2), busy_s=5.0))
-        raise Stopped(2)
+    unit = Finished(Receipt(9, 0, counted=2), busy_s=5.0)
+
+    def stopped() -> None:
+        with Progress(out).step("clips", 40, 30) as step:
+            step.advance(unit)
+            raise Stopped(2)
+
+    with pytest.raises(Stopped):
+        stopped()
     first, last = text_of(out).splitlines()
     assert first == "clips: starting workers (10 of 40 windows are pending)"
     assert last.startswith("clips: stopped at 32 of 40 windows")

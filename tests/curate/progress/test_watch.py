@@ -163,7 +163,7 @@ def test_status_watch_ends_with_the_run(finished: Path, rushes: Rushes) -> None:
     lines = done.out.splitlines()
     assert lines[0] == "sources: done, 7 of 7 files, 4 failed"
     assert "clips: done, 3 of 3 windows" in lines
-    assert lines[-1].startswith("finished; more of it:  rushes status ")
+    assert lines[-1].startswith("finished; details:  rushes status ")
     with pytest.raises(UsageError, match="--json"):
         status.command(str(finished), as_json=True, watch=True)
 

@@ -1,6 +1,5 @@
 """What the documents show is run: the filter of CONTRIBUTING, the notebook page's code, the README's commands and links."""
 
-import ast
 import re
 import shutil
 import sys
@@ -17,7 +16,7 @@ from pydantic import ValidationError
 from curate.clip import Clip
 from curate.stages import stage
 from curate.stages.stage import StageSpec
-from docs.make import cli
+from docs.make import cli, messages
 from docs.make.parts import PARTS, written
 from tests import kuberay
 
@@ -117,43 +116,24 @@ def test_a_page_says_what_the_code_says(page: str) -> None:
     assert (ROOT / page).read_text() == written(page), "write it anew: python -m docs.make"
 
 
-def texts() -> list[list[str]]:
-    """Every text in the code: its own words in order, without what is put in between."""
-    found = []
-    for package in ("curate", "filters", "annotate", "train_hooks"):
-        for path in sorted((ROOT / package).rglob("*.py")):
-            for node in ast.walk(ast.parse(path.read_text())):
-                if isinstance(node, ast.JoinedStr | ast.Constant):
-                    parts = node.values if isinstance(node, ast.JoinedStr) else [node]
-                    words = [part.value for part in parts if isinstance(part, ast.Constant)]
-                    found.append([word for word in words if isinstance(word, str) and len(word) > 1])
-    return [words for words in found if len("".join(words)) >= 10]
+def test_the_messages_of_the_troubleshooting_page_are_printed_by_the_code() -> None:
+    assert len(list(messages.quoted())) > 40
+    differing = messages.differing()
+    assert not differing, "\n".join(differing)
 
 
-def said_by(words: list[str], message: str) -> set[int]:
-    """The places in a message that a text accounts for: all of its words, in order, or none."""
-    places: set[int] = set()
-    at = 0
-    for word in words:
-        at = message.find(word, at)
-        if at < 0:
-            return set()
-        places.update(range(at, at + len(word)))
-        at += len(word)
-    return places
-
-
-def test_the_messages_of_the_troubleshooting_page_are_the_programs_own() -> None:
-    known = texts()
-    messages = [line for block in blocks("docs/troubleshooting.md", "text") for line in block.splitlines()]
-    assert len(messages) > 40
-    of_the_system = "OSError: [Errno 28] No space left on device"
-    strange = {}
-    for message in messages:
-        said = set().union(*(said_by(words, message) for words in known))
-        if message != of_the_system and len(said) < 0.4 * len(message):
-            strange[message] = "".join(c if i in said else "." for i, c in enumerate(message))
-    assert not strange
+@pytest.mark.parametrize(
+    ("message", "known"),
+    [
+        ("runs/demo is full; remove some files", True),
+        ("runs/demo is full; delete some files", False),
+        ("pipeline.yaml:3: 'x' is full; remove some files", True),
+        ("remove some files; runs/demo is full", False),
+    ],
+)
+def test_a_quoted_message_must_have_the_words_of_the_code(message: str, known: bool) -> None:
+    text = messages.Text("a.py", 1, (" is full; ", "remove some files"))
+    assert messages.is_known(message, [text]) is known
 
 
 @pytest.mark.parametrize(("name", "kind"), [("rayjob", kuberay.RayJob), ("raycluster", kuberay.RayCluster)])

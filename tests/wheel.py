@@ -12,6 +12,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+import pyarrow.parquet as pq
 
 PIPELINE = """\
 run: run
@@ -61,8 +62,9 @@ def main() -> None:
         clips = run.clips()
         if len(clips) != 2:
             sys.exit(f"the scan found {len(clips)} clips; the video has 2 shots")
-        if not (folder / "run" / "shards" / "index.json").exists():
-            sys.exit("the run wrote no shards")
+        written = sum(pq.ParquetFile(path).metadata.num_rows for path in (folder / "run" / "shards").glob("*.parquet"))
+        if written != 2:
+            sys.exit(f"the shards hold {written} clips of 2; see `rushes errors`")
     print(f"rushes {rushes.__version__}: 2 clips scanned, measured and written without torch")
 
 

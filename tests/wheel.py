@@ -42,8 +42,9 @@ def write_film(path: Path, seconds: float = 4.0, fps: int = 25) -> None:
 
 def main() -> None:
     """Checks the environment, writes the video, runs the command."""
-    import curate
     import rushes
+
+    import curate
 
     checkout = Path(__file__).resolve().parents[1]
     for module in (curate, rushes):

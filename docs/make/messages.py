@@ -1,7 +1,8 @@
 """The messages quoted in docs/troubleshooting.md, compared with the texts in the code. `python -m docs.make.messages` lists what differs.
 
-A quoted message is an example: its names and numbers are made up, its other words must come from texts of the code (string literals and the fixed
-pieces of f-strings, each text with all of its pieces in order). What differs is printed with its line and the text in the code that is most like it.
+A quoted message is an example: its names and numbers are invented, its other words must come from texts of the code (string literals and
+fixed pieces of f-strings, each text with all of its pieces in order). For each message that differs, its line and the most similar text in
+the code are printed.
 """
 
 import ast

@@ -52,13 +52,16 @@ def newcomers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     for name, code in contributed().items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(code)
+    names = ("filters.colorfulness", "annotate.colours")
+    before = {name: sys.modules.pop(name) for name in names if name in sys.modules}
     for package, module, name in ((filters, "colorfulness", "Colorfulness"), (annotate, "colours", "Colours")):
-        monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path / package.__name__)])
+        monkeypatch.setattr(package, "__path__", [str(tmp_path / package.__name__), *package.__path__])
         made = importlib.import_module(f"{package.__name__}.{module}")
         monkeypatch.setattr(package, name, getattr(made, name), raising=False)
     yield tmp_path
-    for name in ("filters.colorfulness", "annotate.colours"):
-        sys.modules.pop(name, None)
+    for name in names:
+        sys.modules.pop(name)
+    sys.modules.update(before)
 
 
 def test_contributing_gives_a_filter_a_captioner_and_a_recipe_with_tests() -> None:

@@ -154,6 +154,14 @@ def test_the_python_of_a_page_runs_on_a_run(
         exec(compile(code, f"docs/{page}.md", "exec"), {})
 
 
+def test_the_page_on_python_documents_the_public_names() -> None:
+    public, _, internal = (ROOT / "docs/api.md").read_text().partition("## Not part of the interface")
+    documented = {*re.findall(r"^::: rushes\.(\w+)", public, flags=re.M), "__version__"}
+    assert documented == set(importlib.import_module("rushes").__all__)
+    assert "::: curate.dataset.run.Run" in public
+    assert "::: rushes" not in internal
+
+
 PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
 
 

@@ -7,7 +7,7 @@ best, captions dealt out at random have 0.5 on average. Fit is the cosine of emb
 the order of a hash of their ids, so they depend on which clips there are and not on their order.
 
 `caption_flags`: what is wrong, as words `captioner:flag` with spaces between; empty where nothing is, so `keep: caption_flags:
-{is: ""}` drops what is flagged. The flags of `annotate/caption_flags.py`, and
+{is: ""}` drops what is flagged. The flags of `annotate/models/caption_flags.py`, and
 
 | flag | the caption |
 |---|---|
@@ -34,11 +34,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from annotate.caption_flags import Language, flags
 from annotate.minilm import MiniLM
-from annotate.prompts import PRESETS
+from annotate.models.caption_flags import Language, flags
+from annotate.models.prompts import PRESETS
 from curate.clip import Clip
-from filters.open_clip import Encoder, Precision, load, unit
+from filters.models.device import Precision
+from filters.models.openclip import Encoder, load, unit
 
 COMMON_SHARE, COMMON_LEAST = 0.05, 5
 TEXTS = 64

@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from annotate.caption import clean
+from annotate.models.caption import clean
 from curate.clip import Clip
 
 NAMES = {"start_s": ("start_s", "start"), "end_s": ("end_s", "end"), "caption": ("caption", "text")}

@@ -31,9 +31,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from curate.clip import Clip
+from filters.models.efficientnet import load_classifier, network_input
 
-SIDE_PX = 224
-WIDEST = 4 / 3
 CONFIDENT = 0.3
 MOTION_WORDS = (
     (0.05, "almost no motion"),
@@ -53,28 +52,6 @@ CAMERA_WORDS = {
     "shake": "shaky camera",
     "mixed": "mixed camera motion",
 }
-
-
-def network_input(frame_HWC: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """The frame cut to 4:3 at most, squeezed to 224 x 224 and scaled as in training, shape (3, 224, 224)."""
-    height_px, width_px = frame_HWC.shape[:2]
-    keep_px = round(WIDEST * min(height_px, width_px))
-    top, left = max(0, height_px - keep_px) // 2, max(0, width_px - keep_px) // 2
-    frame_HWC = frame_HWC[top : top + keep_px, left : left + keep_px]
-    how = cv2.INTER_AREA if min(frame_HWC.shape[:2]) >= SIDE_PX else cv2.INTER_LINEAR
-    square = cv2.resize(frame_HWC, (SIDE_PX, SIDE_PX), interpolation=how)
-    return np.ascontiguousarray(((square.astype(np.float32) - 127.0) / 128.0).transpose(2, 0, 1))
-
-
-def load_classifier(weights: str) -> tuple[Any, list[str]]:
-    """EfficientNet-lite0 from a PyTorch state dict, and the names of its 1,000 classes."""
-    import torch
-    from efficientnet_lite_pytorch import EfficientNet
-    from torchvision.models import EfficientNet_B0_Weights
-
-    model = EfficientNet.from_name("efficientnet-lite0")
-    model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
-    return model.eval(), list(EfficientNet_B0_Weights.DEFAULT.meta["categories"])
 
 
 def top_labels(

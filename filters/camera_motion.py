@@ -13,7 +13,7 @@ short side in half a second (at 2 fps).
 - `subject_motion`: mean flow magnitude after the camera's move is taken out, where both frames see the scene. Parallax
   (a camera that travels through a scene with depth) is in it.
 
-How: `filters/camera_step.py` finds the move between two frames. The word is that of the mean move: when the moves cancel
+How: `filters/models/camera_step.py` finds the move between two frames. The word is that of the mean move: when the moves cancel
 (mean below 0.6 of what they add up to) it is shake or, when they change slowly, mixed; when no part of the mean move (pan,
 tilt, zoom, roll) makes up 0.9 of its length, mixed; and below 0.1 a camera is static (1.25 % of the short side in a second).
 
@@ -34,10 +34,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from curate.clip import Clip
-from filters.camera_step import STANDS, TRACK_SIDE_PX, Similarity, camera_step, evened
-from filters.flow import DIS, DIS_SIDE_PX, MAP_SIDE_PX, flow_map
-from filters.motion import sampled
-from filters.picture import edges, grey, still_pattern, without_bars
+from filters.models.camera_step import STANDS, TRACK_SIDE_PX, Similarity, camera_step, displacement, evened
+from filters.models.flow import DIS, DIS_SIDE_PX, flow_map
+from filters.models.picture import edges, grey, still_pattern, without_bars
+from filters.models.sampling import sampled
 
 STATIC = 0.1
 """Camera speed below which the camera is static."""
@@ -50,19 +50,6 @@ JERKY = 0.5
 
 WORDS = (("pan_left", "pan_right"), ("tilt_up", "tilt_down"), ("zoom_in", "zoom_out"), ("roll", "roll"))
 """Per part of a move: the word when it is positive, and when it is negative. A picture that goes right: the camera goes left."""
-
-
-def displacement(move: Similarity, height_px: int, width_px: int) -> tuple[NDArray[np.float64], float]:
-    """A similarity as (right, down, zoom, roll) and the mean displacement over the picture, px at a 16 px short side."""
-    unit = MAP_SIDE_PX / min(height_px, width_px)
-    y, x = (np.mgrid[0:16, 0:16].reshape(2, -1) + 0.5) * [[height_px / 16], [width_px / 16]] - 0.5
-    centre = np.array([(width_px - 1) / 2, (height_px - 1) / 2])
-    radius = float(np.hypot(x - centre[0], y - centre[1]).mean())
-    shift = move[:, :2] @ centre + move[:, 2] - centre
-    a, b = move[0, 0], move[1, 0]  # zoom * (cos, sin) of the roll
-    parts = np.array([*shift, radius * np.log(np.hypot(a, b)), radius * np.arctan2(b, a)])
-    field = np.stack([x, y], axis=1) @ (move[:, :2] - np.eye(2)).T + move[:, 2]
-    return parts * unit, float(np.linalg.norm(field, axis=1).mean() * unit)
 
 
 def describe(parts_S4: NDArray[np.float64], speeds_S: NDArray[np.float64]) -> tuple[str, float, float]:

@@ -20,7 +20,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from curate.clip import Clip
-from filters.open_clip import FRAMES, Encoder, Precision, load, unit
+from filters.models.device import Precision
+from filters.models.openclip import FRAMES, Encoder, load, unit
 
 GPU_TEXTS = 64
 SUFFIXES = ("_first", "_middle", "_last", "")

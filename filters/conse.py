@@ -25,10 +25,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from annotate.labels import load_classifier, network_input
-from annotate.minilm import MiniLM
 from curate.clip import Clip
-from filters.open_clip import distinct_frames
+from filters.models.efficientnet import load_classifier, network_input
+from filters.models.openclip import distinct_frames
 
 DIM = 384
 
@@ -85,9 +84,7 @@ class Conse:
         cv2.setNumThreads(1)
         model, names = load_classifier(self.weights)
         self._model = model.to(memory_format=torch.channels_last)
-        sentences = MiniLM(weights=self.text_weights)  # needed for this alone, and let go
-        sentences.setup()
-        self._name_vectors = sentences.embed_texts([f"a photo of a {name}" for name in names])
+        self._name_vectors = self.embed_texts([f"a photo of a {name}" for name in names])
 
     def embed(self, frames: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Embedding of frames of one clip, RGB 0..255, each (H, W, 3), of any size; shape (384,), unit norm.
@@ -116,6 +113,8 @@ class Conse:
 
     def embed_texts(self, texts: list[str]) -> NDArray[np.float32]:
         """Embeddings of texts, to search with; shape (N, 384), unit norm."""
+        from annotate.minilm import MiniLM
+
         sentences = MiniLM(weights=self.text_weights)
         sentences.setup()
         return sentences.embed_texts(texts)

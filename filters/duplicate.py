@@ -37,7 +37,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from curate.clip import Clip
-from filters.fingerprint import CELLS, Shot, similarity
+from filters.models.shot import CELLS, Shot, similarity
 
 OWN: dict[str, Callable[[Clip], float]] = {
     "duration_s": lambda clip: clip.duration_s,

@@ -23,7 +23,7 @@ less steady: one column of pixels less changes a shot of passing cars by up to 1
 with noise comes nearer to 0.05 (0.047 against 0.014 at most). The default stays what SVD says.
 
 Black bars are cut off first, so the same clip scores the same with and without them. A logo or a subtitle over a moving
-picture (`filters/picture.py` says what counts as one) is filled with its surroundings and left out of the mean, where at
+picture (`filters/models/picture.py` says what counts as one) is filled with its surroundings and left out of the mean, where at
 least 85 % of the rest moves; where less does, it dilutes as any still part of the picture. The price: a small still thing
 that all moves around is left out too (a car's inside around its passenger: 1.2 times the value). A subtitle lowers 6 % of
 moving photographs by more than 5 % all the same (at most 17 %; with dis none), a logo none. `benchmarks/filters_motion.py`
@@ -43,8 +43,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from curate.clip import Clip
-from filters.flow import DIS, FARNEBACK, Flow, flow_map, raft
-from filters.picture import Edges, edges, filled, still_pattern, without_bars
+from filters.models.flow import DIS, FARNEBACK, Flow, flow_map, raft
+from filters.models.picture import Edges, edges, filled, still_pattern, without_bars
+from filters.models.sampling import sampled
 
 STILL = 0.05
 """Motion below this, in px per step, is none: SVD's Fig. 13 shows a static video at 0.043."""
@@ -105,33 +106,6 @@ def motion_score(frames_THWC: NDArray[np.uint8], flow: Flow = FARNEBACK) -> floa
             score = score if around is None else around
         scores.append(score)
     return float(np.mean(scores))
-
-
-def nearest_to_grid(times_s: NDArray[np.float64], fps: float) -> NDArray[np.intp]:
-    """Indices of the frames nearest to a grid of `fps` that starts at the first one, ascending, each once."""
-    grid_s = times_s[0] + np.arange(int((times_s[-1] - times_s[0]) * fps + 1e-6) + 1) / fps
-    return np.unique(np.abs(times_s[None, :] - grid_s[:, None]).argmin(axis=1))
-
-
-def sampled(clip: Clip, fps: float, what: str) -> NDArray[np.uint8]:
-    """The clip's thumbnails at `fps`, two at least.
-
-    Raises:
-        ValueError: fewer than two thumbnails, or they lie too far apart for `fps`; it names the clip and `what` wants them.
-    """
-    times_s = clip.times_s
-    if len(times_s) < 2:
-        raise ValueError(f"clip {clip.clip_id} has {len(times_s)} thumbnail(s); {what} needs at least two")
-    gap_s = float(np.median(np.diff(times_s)))
-    if gap_s * fps > 1.5:
-        raise ValueError(
-            f"clip {clip.clip_id} has a thumbnail every {gap_s:.2f} s, too few for {what} at {fps:g} fps; "
-            f"raise scan.thumb_fps or lower the stage's fps"
-        )
-    indices = nearest_to_grid(times_s, fps)
-    if len(indices) < 2:
-        raise ValueError(f"clip {clip.clip_id} is shorter than one step of {what} at {fps:g} fps")
-    return clip.frames_THWC[indices]
 
 
 @dataclass

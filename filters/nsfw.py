@@ -17,7 +17,6 @@ The wheel's licence is MIT, while the model file in it names AGPL-3.0 (its expor
 N frames, H height, W width, in pixels; P places, K classes.
 """
 
-import ast
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,93 +28,24 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from curate.clip import Clip
-
-SIDE_PX = 320
-EXPOSED = (
-    "FEMALE_GENITALIA_EXPOSED",
-    "MALE_GENITALIA_EXPOSED",
-    "FEMALE_BREAST_EXPOSED",
-    "BUTTOCKS_EXPOSED",
-    "ANUS_EXPOSED",
-)
+from filters.models.image_classifier import ImageClassifier
+from filters.models.nudenet import EXPOSED, load_detector
 
 
-def network_input(frame_HWC: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """The frame at a long side of 320 px, black at its right or lower side, in [0, 1], shape (1, 3, 320, 320)."""
-    height_px, width_px = frame_HWC.shape[:2]
-    scale = SIDE_PX / max(height_px, width_px)
-    small_px = (max(1, round(width_px * scale)), max(1, round(height_px * scale)))
-    small_HWC = cv2.resize(frame_HWC, small_px, interpolation=cv2.INTER_LINEAR)
-    square_1CHW = np.zeros((1, 3, SIDE_PX, SIDE_PX), dtype=np.float32)
-    for channel_HW, small_HW in zip(square_1CHW[0], cv2.split(small_HWC), strict=True):
-        np.multiply(small_HW, np.float32(1 / 255), out=channel_HW[: small_px[1], : small_px[0]])
-    return square_1CHW
+def label_score(classifier: ImageClassifier, labels: Sequence[str]) -> Callable[[NDArray[np.uint8]], float]:
+    """A function from a frame to the summed probability of `labels`, matched without regard to case.
 
-
-@dataclass(frozen=True)
-class Detector:
-    """nudenet's network: what it is asked, and the names of its classes."""
-
-    session: Any
-    names: tuple[str, ...]
-
-    def places(self, frame_HWC: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Boxes (P, 4): centre x, y, width and height in pixels of the frame; scores (P, K), [0, 1]. Nothing is merged."""
-        (answer,) = self.session.run(None, {self.session.get_inputs()[0].name: network_input(frame_HWC)})
-        answer_PK = np.asarray(answer[0].T, dtype=np.float32)
-        if not np.isfinite(answer_PK).all():
-            raise ValueError("the detector's answer is not finite")
-        scale = max(frame_HWC.shape[:2]) / SIDE_PX
-        return answer_PK[:, :4] * np.float32(scale), answer_PK[:, 4:]
-
-    def indices(self, names: Sequence[str]) -> list[int]:
-        """Columns of the scores that belong to these classes."""
-        return [self.names.index(name) for name in names]
-
-
-def load_detector(weights: str) -> Detector:
-    """nudenet's ONNX file, on one thread of the CPU; the classes are those its metadata names.
-
-    Raises ValueError when the file is another model.
+    Raises:
+        ValueError: the classifier has none of the labels.
     """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(weights, options, providers=["CPUExecutionProvider"])
-    told = session.get_modelmeta().custom_metadata_map.get("names", "{}")
-    names = ast.literal_eval(told)
-    found = tuple(str(names[i]) for i in range(len(names))) if isinstance(names, dict) else ()
-    if missing := [name for name in EXPOSED if name not in found]:
-        raise ValueError(f"{weights} is not nudenet's detector: it knows no class {missing[0]}")
-    return Detector(session, found)
-
-
-def load_classifier(folder: str, labels: Sequence[str]) -> Callable[[NDArray[np.uint8]], float]:
-    """A picture classifier of transformers: frame to the summed probability of `labels` (as written there, in any case).
-
-    Raises ValueError when it has none of the labels.
-    """
-    import torch
-    from transformers import AutoImageProcessor, AutoModelForImageClassification
-
-    model = AutoModelForImageClassification.from_pretrained(
-        folder, local_files_only=True, dtype="float32", trust_remote_code=False
-    ).eval()
-    prepare = AutoImageProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     wanted = {label.lower() for label in labels}
-    columns = [int(i) for i, name in model.config.id2label.items() if str(name).lower() in wanted]
+    columns = [i for i, name in classifier.labels.items() if name.lower() in wanted]
     if not columns:
-        has = ", ".join(map(str, model.config.id2label.values()))
-        raise ValueError(f"the classifier in {folder} has none of the labels {', '.join(labels)}; it has {has}")
-
-    def score(frame_HWC: NDArray[np.uint8]) -> float:
-        with torch.inference_mode():
-            logits = model(**prepare(images=frame_HWC, return_tensors="pt")).logits[0]
-        return float(torch.softmax(logits.float(), dim=0)[columns].sum().clamp(0, 1))
-
-    return score
+        has = ", ".join(classifier.labels.values())
+        raise ValueError(
+            f"the classifier in {classifier.folder} has none of the labels {', '.join(labels)}; it has {has}"
+        )
+    return lambda frame_HWC: float(classifier.probabilities(frame_HWC)[columns].sum().clamp(0, 1))
 
 
 @dataclass
@@ -140,7 +70,7 @@ class Nsfw:
         """Load the detector or the classifier; nothing is fetched."""
         cv2.setNumThreads(1)
         if Path(self.weights).is_dir():
-            self._score = load_classifier(self.weights, self.labels)
+            self._score = label_score(ImageClassifier(self.weights, "float32"), self.labels)
             return
         detector = load_detector(self.weights)
         exposed = detector.indices(EXPOSED)

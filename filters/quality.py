@@ -8,7 +8,7 @@
 | `blockiness` | ratio, (-1, inf), 0 = none | JPEG and MPEG blocks | the two terms B and A of Wang, Sheikh, Bovik, ICIP 2002: B / A - 1 |
 | `noise` | grey levels, [0, inf) | noise (and fine texture) | sigma of Immerkaer, CVIU 64(2), 1996 |
 | `flicker` | share of full white, [0, 1] | brightness going up and down | mean absolute second difference of mean luma over time, halved |
-| `brisque` | about -10 to 110 | distortion | BRISQUE: Mittal, Moorthy, Bovik, IEEE TIP 21(12), 2012 (`filters/brisque.py`) |
+| `brisque` | about -10 to 110 | distortion | BRISQUE: Mittal, Moorthy, Bovik, IEEE TIP 21(12), 2012 (`filters/models/brisque.py`) |
 
 Ours: B / A alone (Wang's full score also holds a rate of zero crossings and five constants fitted to one set of pictures; as a ratio it needs
 none), and flicker (a fade is a straight line and counts nothing; at 2 thumbnails a second only slow flicker is seen). Wang's grid of 8 px is
@@ -16,7 +16,7 @@ that of the source: on a thumbnail it has 8 px times the scale, and below 4 px i
 thumbnail's own JPEG blocks (quality 90) are the floor of the column.
 
 Bars at the edges don't count: rows and columns that stay at black in every thumbnail are cut off first, unless nothing is left
-(`filters.picture.lit_area`).
+(`filters.models.picture.lit_area`).
 Every value is the median of up to five thumbnails spread over the clip, `exposure` and `flicker` look at all, `brisque` at the middle one.
 
 T frames, H height, W width, in pixels; luma is 0..255.
@@ -31,8 +31,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from curate.clip import Clip
-from filters.brisque import Brisque
-from filters.picture import lit_area
+from filters.models.brisque import Brisque
+from filters.models.picture import lit_area
 
 GRID_PX = 8
 FRAMES = 5

@@ -32,7 +32,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from curate.clip import Clip
-from filters.nsfw import Detector, load_detector
+from filters.models.nudenet import Detector, load_detector
 
 FLAT_LEVELS = 2
 COLOURS = 6

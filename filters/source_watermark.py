@@ -25,7 +25,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from curate.clip import Clip
-from filters.still_edges import MAP_CELLS, unpacked
+from filters.models.still_edges import MAP_CELLS, unpacked
 
 FEWEST = 3
 SHARE = 0.65

@@ -31,10 +31,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from curate.clip import Clip
-from filters.camera_motion import displacement
-from filters.camera_step import LEAST_CORNERS, STANDS, TRACK_SIDE_PX, corners, evened, fit, follow
-from filters.motion import sampled
-from filters.picture import without_bars
+from filters.models.camera_step import LEAST_CORNERS, STANDS, TRACK_SIDE_PX, corners, displacement, evened, fit, follow
+from filters.models.picture import without_bars
+from filters.models.sampling import sampled
 
 REPEAT_SIDE_PX = 36
 REPEAT_MEAN, REPEAT_MOST = 0.3, 10.0

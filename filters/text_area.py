@@ -21,7 +21,7 @@ the project's real footage):
   drawn on photographs 81 % came within 15 % of their ink's bounding box, median 0.97; single words a third of the frame
   tall come out up to 1.5 times too large, and 4 of the 72 scored too low and were missed.
 
-Where the text belongs is told by motion (`filters/overlay.py`): `overlay_text` is laid over the picture (it stays put,
+Where the text belongs is told by motion (`filters/models/overlay.py`): `overlay_text` is laid over the picture (it stays put,
 or slides along its line, while the rest of the picture moves), `scene_text` moves with the picture, and `still_text` is
 text in a picture that doesn't move, of which nothing can be told. So a rule on `overlay_text` keeps a tripod's street
 signs, and a rule on both drops every text that may be an overlay. What cannot be told: text that leaves while the
@@ -41,8 +41,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from curate.clip import Clip
-from filters.overlay import Kind, Sight
-from filters.picture import lit_area
+from filters.models.onnx import one_thread_session
+from filters.models.overlay import Kind, Sight
+from filters.models.picture import lit_area
 
 NETWORK_SIDE_PX = 480
 SCORE = 0.7
@@ -136,16 +137,11 @@ class TextArea:
 
     def setup(self) -> None:
         """Load the detector, on one thread: parallelism is the engine's business."""
-        import onnxruntime
-
         # The post-processing alone: rapidocr's front door loads its own session, and logs a line for each.
         from rapidocr.ch_ppocr_det.utils import DBPostProcess
 
         cv2.setNumThreads(1)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        session = onnxruntime.InferenceSession(self.weights, options, providers=["CPUExecutionProvider"])
+        session = one_thread_session(self.weights)
         name = session.get_inputs()[0].name
         self._network = lambda picture: np.asarray(session.run(None, {name: picture})[0], dtype=np.float32)
         self._boxes = DBPostProcess(thresh=0.3, box_thresh=SCORE, unclip_ratio=UNCLIP, score_mode="fast")

@@ -2,7 +2,7 @@
 opinions, and whose it is.
 
 - `edges` (weight-free): a group of edges that stays exactly where it is while the rest of the picture moves
-  (`filters/still_edges.py`; the median gradient of Dekel et al., CVPR 2017). A logistic function of five numbers: how
+  (`filters/models/still_edges.py`; the median gradient of Dekel et al., CVPR 2017). A logistic function of five numbers: how
   many pixels, the share of the group's edges that stay, how sure they are, the share of the rest that stays as well,
   and how much else is still.
 - `text`: a line that reads like an agency, an address or a handle. Lines are those of `TextArea` that are an overlay or
@@ -34,9 +34,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from curate.clip import Clip
-from filters.picture import lit_area
-from filters.still_edges import Group, groups, packed, still_edges
-from filters.text_reader import Reader
+from filters.models.image_classifier import ImageClassifier
+from filters.models.picture import lit_area
+from filters.models.still_edges import Group, groups, packed, still_edges
+from filters.models.text_reader import Reader
 
 OFFSET, PER_LOG_PIXEL, PER_OWN, PER_LOG_SURENESS, PER_REST, PER_LOG_ELSEWHERE = -9.0, 1.12, 1.31, 1.28, -1.17, -0.46
 """Of a logistic function. The offset is 1.3 lower than fitted: none of the tuning half's clean clips reaches 0.5."""
@@ -142,7 +143,12 @@ class Watermark:
         """Load what has weights; keep OpenCV to one thread: parallelism is the engine's business."""
         cv2.setNumThreads(1)
         self._reader = Reader(self.text_weights) if self.text_weights else None
-        self._classify = load_classifier(self.weights) if self.weights else None
+        self._classify = None
+        if self.weights:
+            import torch
+
+            torch.set_num_threads(1)
+            self._classify = watermark_score(ImageClassifier(self.weights))
 
     def __call__(self, clips: list[Clip]) -> list[dict[str, Any]]:
         """One row per clip: `clip_id` and the five columns."""
@@ -221,18 +227,13 @@ def still_lines(frames_THWC: NDArray[np.uint8], found: list[Group]) -> list[Line
     return lines
 
 
-def load_classifier(folder: str) -> Classifier:
-    """An image classifier of transformers as a function of one RGB frame: the probability of its watermark label.
+def watermark_score(classifier: ImageClassifier) -> Classifier:
+    """A function from a frame to the probability of the classifier's watermark label.
 
-    Raises ValueError when no label, or more than one, stands for a watermark.
+    Raises:
+        ValueError: not exactly one label names a watermark.
     """
-    import torch
-    from transformers import AutoImageProcessor, AutoModelForImageClassification
-
-    torch.set_num_threads(1)
-    model = AutoModelForImageClassification.from_pretrained(folder, trust_remote_code=False).eval()
-    processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
-    labels = {int(index): str(label).lower() for index, label in model.config.id2label.items()}
+    labels = {index: label.lower() for index, label in classifier.labels.items()}
     yes = [
         index
         for index, label in labels.items()
@@ -240,15 +241,13 @@ def load_classifier(folder: str) -> Classifier:
     ]
     if len(yes) != 1:
         raise ValueError(
-            f"the classifier in {folder} must have one label for a watermark; it has {sorted(labels.values())}"
+            f"the classifier in {classifier.folder} must have exactly one watermark label; it has {sorted(labels.values())}"
         )
 
-    def classify(frame_HWC: NDArray[np.uint8]) -> float:
-        with torch.inference_mode():
-            logits = model(**processor(images=frame_HWC, return_tensors="pt")).logits
-            chance = float(logits.float().softmax(dim=-1)[0, yes[0]])
-        if not np.isfinite(chance):
-            raise ValueError("the watermark classifier answered with NaN")
-        return chance
+    def score(frame_HWC: NDArray[np.uint8]) -> float:
+        probability = float(classifier.probabilities(frame_HWC)[yes[0]])
+        if not np.isfinite(probability):
+            raise ValueError("the output of the watermark classifier is not finite")
+        return probability
 
-    return classify
+    return score

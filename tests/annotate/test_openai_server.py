@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from annotate import OpenAIServer
-from annotate.chat_client import ChatClient, _seconds
+from annotate.models.chat_client import ChatClient, _seconds
 from curate.dataset.run import Run
 from curate.stages import stage
 from tests.annotate import chat_server
@@ -231,7 +231,7 @@ def test_nobody_there():
         ({"retries": -1}, "retries"),
         ({"timeout_s": 0}, "timeout_s"),
         ({"frames": -1}, "frames"),
-        ({"frames": 1, "every_s": 2.0}, "give one"),
+        ({"frames": 1, "every_s": 2.0}, "remove one"),
     ],
 )
 def test_options_that_make_no_sense(options, told):

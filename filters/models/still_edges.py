@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from filters.overlay import gradients
+from filters.models.overlay import gradients
 
 MOST_FRAMES = 12
 """Frames looked at, spread over the clip: more change the median little and cost as much again."""

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from filters.picture import grey, short_side
+from filters.models.picture import grey, short_side
 
 FARNEBACK_SIDE_PX = 64
 DIS_SIDE_PX = 128

@@ -20,8 +20,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from filters.flow import DIS, DIS_SIDE_PX, flow_map
-from filters.picture import grey, short_side
+from filters.models.flow import DIS, DIS_SIDE_PX, MAP_SIDE_PX, flow_map
+from filters.models.picture import grey, short_side
 
 TRACK_SIDE_PX = 240
 MATCH_SIDE_PX = 120
@@ -200,3 +200,16 @@ def _of_flow(before_HW: NDArray[np.uint8], after_HW: NDArray[np.uint8]) -> Simil
         move = np.array([[a, -b, right], [b, a, down]])
         weight_N = 1 / np.maximum(np.linalg.norm(from_N2 @ move[:, :2].T + move[:, 2] - to_N2, axis=1), 0.1)
     return move
+
+
+def displacement(move: Similarity, height_px: int, width_px: int) -> tuple[NDArray[np.float64], float]:
+    """A similarity as (right, down, zoom, roll) and the mean displacement over the picture, px at a 16 px short side."""
+    unit = MAP_SIDE_PX / min(height_px, width_px)
+    y, x = (np.mgrid[0:16, 0:16].reshape(2, -1) + 0.5) * [[height_px / 16], [width_px / 16]] - 0.5
+    centre = np.array([(width_px - 1) / 2, (height_px - 1) / 2])
+    radius = float(np.hypot(x - centre[0], y - centre[1]).mean())
+    shift = move[:, :2] @ centre + move[:, 2] - centre
+    a, b = move[0, 0], move[1, 0]  # zoom * (cos, sin) of the roll
+    parts = np.array([*shift, radius * np.log(np.hypot(a, b)), radius * np.arctan2(b, a)])
+    field = np.stack([x, y], axis=1) @ (move[:, :2] - np.eye(2)).T + move[:, 2]
+    return parts * unit, float(np.linalg.norm(field, axis=1).mean() * unit)

@@ -7,12 +7,13 @@ boxes much taller than wide are turned by a quarter first, as PP-OCR does.
 N boxes; H height, W width, in pixels.
 """
 
-from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from filters.models.onnx import one_thread_session
 
 LINE_PX = 48
 WIDEST_PX = 1600
@@ -39,14 +40,7 @@ class Reader:
 
     def __init__(self, weights: str) -> None:
         """Loads the ONNX file, on one thread. Raises FileNotFoundError when `weights` is not a file."""
-        import onnxruntime
-
-        if not Path(weights).is_file():
-            raise FileNotFoundError(f"there is no text recogniser at {weights}")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        self._session: Any = onnxruntime.InferenceSession(weights, options, providers=["CPUExecutionProvider"])
+        self._session: Any = one_thread_session(weights)
         self._input = self._session.get_inputs()[0].name
         characters = self._session.get_modelmeta().custom_metadata_map["character"].split("\n")
         self._characters = ["", *characters, " "]

@@ -1,26 +1,26 @@
-"""Fingerprint: what stays of a shot when it is encoded again, resized, cropped a little, re-timed or watermarked.
+"""Fingerprint: a perceptual hash of a shot over time, robust to encoding, resizing, small crops, re-timing and watermarks.
 
-Two columns tell copies. `content_digest` is the BLAKE2b digest (32 hex digits) of the clip's thumbnails: equal digests are
-equal content. `fingerprint` is a perceptual hash over time: 64 bytes for each thumbnail, its luma on a grid of 8 x 8,
+Two columns identify copies. `content_digest` is the BLAKE2b digest (32 hex digits) of the clip's thumbnails: equal digests are
+equal content. `fingerprint` is a perceptual hash over time: 64 bytes per thumbnail, its luma on a grid of 8 x 8,
 row by row, every `fingerprint_step_s` seconds.
 
-`similarity` compares two fingerprints, up to 1 (the same): about 0 for strangers, and 0.75 or more for copies. Ours, as is
-all of it. A copy must be told from another shot of the same scene, and before a camera that stands still these look the
-same (a hash of single pictures finds every pair of them). So three things count:
+`similarity` (`filters/models/shot.py`) compares two fingerprints, at most 1 (equal): about 0 for unrelated clips, 0.75 or more for
+copies. The measure is ours. It must separate a copy from another shot of the same scene, which looks the same if the camera stands
+still (a hash of single frames reports every pair of them). So it has three parts:
 
-- how the pictures change: correlation of the residuals (each cell less its mean over time), `changes`;
-- where they change: correlation of the residuals' size over the cells, `places`;
-- how they look: correlation of the pictures themselves, `looks`.
+- how the frames change: correlation of the residuals (each cell minus its mean over time), `changes`;
+- where they change: correlation of the residuals' magnitude over the cells, `places`;
+- how they look: correlation of the frames themselves, `looks`.
 
-similarity = 0.3 changes + 0.4 places + 0.3 looks where something moves. Where nothing does (residuals below 1/45 of the
-pictures' contrast, where compression alone makes them differ) only the looks are left, and they must agree closely:
-1 - 4 (1 - looks). Between the two it slides. Of all speeds and offsets of `alignments`, with frames between thumbnails
-interpolated, the best counts.
+similarity = 0.3 changes + 0.4 places + 0.3 looks if something moves. If nothing moves (residuals below 1/45 of the
+frames' contrast, where compression alone makes them differ) only the looks remain, and they must agree closely:
+1 - 4 (1 - looks). Between the two it is interpolated. The best of all speeds and offsets of `alignments` is used, with
+frames between thumbnails interpolated.
 
-Measured on windows of 3 and 4 s from 17 real videos with copies of each. A grid of 4, 6, 8 and 12 cells a side finds 76,
-88, 94 and 94 % of copies played 10 % faster at 1 % false alarms, and of copies cropped by 5 % 97, 96, 99 and 94 %. The
-weights were chosen on eight of the videos: with 0.3, 0.4, 0.3 copies are found at 0.96 before the first false pair there.
-A person who stands where nobody stood gives 1 - looks = 0.08, a crop of 5 % of a still picture 0.02 to 0.07: hence the 4.
+Measured on windows of 3 and 4 s from 17 real videos with copies of each. Grids of 4, 6, 8 and 12 cells a side find 76,
+88, 94 and 94 % of copies played 10 % faster at 1 % false positives, and of copies cropped by 5 % 97, 96, 99 and 94 %. The
+weights were chosen on eight of the videos: with 0.3, 0.4, 0.3 the recall is 0.96 before the first false pair there.
+A person who appears in a still picture gives 1 - looks = 0.08, a crop of 5 % of it 0.02 to 0.07: hence the factor 4.
 
 T thumbnails, P = 64 cells, H alignments; A and B are two shots.
 """
@@ -47,7 +47,7 @@ def grid_of(frames_THWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 @dataclass
 class Fingerprint:
-    """A digest of the clip's content, and a perceptual hash over time by which `Duplicate` finds copies."""
+    """Digest of the clip's content, and a perceptual hash over time, 64 bytes a thumbnail, with which `Duplicate` finds copies."""
 
     columns: ClassVar[dict[str, pa.DataType]] = {
         "content_digest": pa.string(),
@@ -58,11 +58,11 @@ class Fingerprint:
     reads: ClassVar[tuple[str, ...]] = ()
 
     def setup(self) -> None:
-        """Keep OpenCV to one thread: parallelism is the engine's business."""
+        """Keep OpenCV to one thread: the engine runs workers in parallel."""
         cv2.setNumThreads(1)
 
     def __call__(self, clips: list[Clip]) -> list[dict[str, Any]]:
-        """One row per clip: `clip_id`, digest, 64 bytes a thumbnail, and the seconds between two (0 for a single one)."""
+        """One row per clip: `clip_id`, digest, 64 bytes a thumbnail, and the seconds between two thumbnails (0 for one thumbnail)."""
         return [{"clip_id": clip.clip_id, **_measure(clip)} for clip in clips]
 
 

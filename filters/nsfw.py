@@ -1,18 +1,16 @@
-"""Nsfw: how sure a detector is that a clip shows bare intimate parts.
+"""Nsfw: a detector's score that a clip shows exposed intimate parts.
 
-Unit: [0, 1], the highest score over the classes in `EXPOSED` on the first, middle and last thumbnail. It is what the
-detector says of its best box, not a calibrated probability; 0.25 is what nudenet itself reports from, and clean pictures
-stay well below (highest of 51 photographs of coco_mini: 0.14).
+Unit: [0, 1], the maximum score over the classes `EXPOSED` (`filters/models/nudenet.py`) on the first, middle and last thumbnail;
+lower is safer. It is the score of the best box, not a calibrated probability; nudenet itself reports boxes from 0.25 on, and clean
+pictures score well below (maximum of 51 photographs of coco_mini: 0.14).
 
-Source: nudenet 3.4.2's detector, a YOLOv8n of 18 classes at 320 px. The picture is padded with black to a square at its
-right and lower side, resized and divided by 255; the answer holds centre, size and 18 scores for each of 2,100 places.
-Ours: of the "exposed" classes the five that are sexual count, not bare feet, bellies, armpits or men's chests; red, green
-and blue in this order (faces on the 51 photographs: six are found so, three with blue first, as nudenet's own code feeds
-it); no box is merged, because only the highest score is asked for.
+Source: nudenet 3.4.2's detector, a YOLOv8n of 18 classes at 320 px. Ours: of the "exposed" classes the five sexual ones count,
+not bare feet, bellies, armpits or men's chests; the channel order is RGB (on the 51 photographs it finds six faces, BGR, which
+nudenet's own code passes, three); boxes are not merged, because only the maximum score is used.
 
-A picture classifier of the hub does instead when `weights` is a folder: the summed probability of `labels`.
+If `weights` is a folder, an image classifier of transformers is used instead: the summed probability of `labels`.
 
-The wheel's licence is MIT, while the model file in it names AGPL-3.0 (its exporter's) in its metadata. We ship neither.
+The wheel's licence is MIT; the model file in it names AGPL-3.0 (its exporter's) in its metadata. We ship neither.
 
 N frames, H height, W width, in pixels; P places, K classes.
 """
@@ -50,11 +48,11 @@ def label_score(classifier: ImageClassifier, labels: Sequence[str]) -> Callable[
 
 @dataclass
 class Nsfw:
-    """Highest score of a bare intimate part on the first, middle and last thumbnail [0, 1]; lower is safer.
+    """Maximum detector score of exposed intimate parts on the first, middle and last thumbnail [0, 1]; lower is safer.
 
     Attributes:
-        weights: nudenet's detector (an ONNX file), or the folder of a picture classifier (transformers).
-        labels: Of a classifier, the labels whose probabilities are summed; the detector has classes of its own.
+        weights: nudenet's detector (an ONNX file), or the folder of an image classifier (transformers).
+        labels: Labels of the image classifier whose probabilities are summed; not used by the detector.
     """
 
     weights: str = "pip:nudenet==3.4.2:nudenet/320n.onnx"
@@ -67,7 +65,7 @@ class Nsfw:
     reads: ClassVar[tuple[str, ...]] = ()
 
     def setup(self) -> None:
-        """Load the detector or the classifier; nothing is fetched."""
+        """Load the detector or the classifier; nothing is downloaded."""
         cv2.setNumThreads(1)
         if Path(self.weights).is_dir():
             self._score = label_score(ImageClassifier(self.weights, "float32"), self.labels)
@@ -81,7 +79,7 @@ class Nsfw:
 
         Raises:
             RuntimeError: called before `setup`.
-            ValueError: the model's answer is not finite.
+            ValueError: the model's output is not finite.
         """
         return [{"clip_id": clip.clip_id, "nsfw": self._measure(clip)} for clip in clips]
 
@@ -91,5 +89,5 @@ class Nsfw:
         frames = [clip.first, clip.middle, clip.last][: max(1, len(clip.jpegs))]
         found = float(np.max([self._score(frame) for frame in frames]))
         if not np.isfinite(found):
-            raise ValueError(f"clip {clip.clip_id}: the classifier's answer is not a number")
+            raise ValueError(f"clip {clip.clip_id}: the output of the classifier is not finite")
         return found

@@ -1,20 +1,19 @@
-"""OpenClip: what a CLIP model sees in the first, middle and last thumbnail, stored once for every stage that asks.
+"""OpenClip: CLIP vectors of the first, middle and last thumbnail, stored once for all stages that need them.
 
 Unit: vectors of length 1, float32, as many numbers as the model has (768 for ViT-L/14); the cosine of two is [-1, 1],
-higher is more alike. `Aesthetic`, `CaptionSimilarity`, `ScreenContent`, `Duplicate` and the index read these columns:
-the encoder runs once on a frame. ("clip" alone always means a piece of video; the model is "openclip".)
+higher is more similar. `Aesthetic`, `CaptionSimilarity`, `ZeroShot`, `Duplicate`, `annotate.CaptionCheck` and the index read these
+columns, so the encoder runs once per frame. ("clip" alone always means a piece of video; the model is "openclip".)
 
 Source: CLIP (Radford et al. 2021, arXiv 2103.00020) through open_clip; first, middle and last frame as in SVD (arXiv
-2311.15127, 3.1). The picture goes in as in open_clip's own evaluation: bicubic (Pillow's, which averages when it
-shrinks), the centre cut out, scaled by mean and deviation.
+2311.15127, 3.1). The frame is preprocessed as in open_clip's evaluation: bicubic (Pillow's, which averages when it
+downscales), centre crop, normalised by mean and deviation.
 
-OpenAI's weights were trained with QuickGELU, and a model built without it loads them and answers wrongly without a
-word. The configuration that lies beside the weights (`open_clip_config.json`, as in every repository of the hub's timm
-and laion collections) therefore decides; only for weights without one does the configuration called `model`.
+The configuration beside the weights (`open_clip_config.json`) is used; only for weights without one the configuration called
+`model`: OpenAI's weights need QuickGELU, and a model built without it loads them and gives wrong vectors.
 
-The same value whatever the batch. On the CPU one clip goes through the model at a time: what stands beside it cannot
-change a bit. On a GPU passes have one fixed size, `GPU_FRAMES`, the last one filled up with zeros, so that the same
-kernels run on every frame; float32 is what the CPU computes; by how much bf16 and fp16 differ from it was not measured (no GPU at hand).
+A value does not depend on the batch. The CPU encodes one clip at a time. A GPU runs passes of one fixed size, `GPU_FRAMES`, the last
+one padded with zeros, so that the same kernels run on every frame. float32 is the CPU's precision; the difference of bf16 and fp16
+from it has not been measured.
 
 N frames, H height, W width in pixels, C = 3 channels, D numbers of a vector.
 """
@@ -36,15 +35,15 @@ GPU_FRAMES = 48
 
 @dataclass
 class OpenClip:
-    """Unit-norm CLIP vectors of the first, middle and last thumbnail, and their mean scaled to length 1 again.
+    """Unit-norm CLIP vectors of the first, middle and last thumbnail, and their mean scaled to length 1; cosines are [-1, 1].
 
-    A clip of one thumbnail has that frame's vector in every column; a frame is never encoded twice.
+    A clip of one thumbnail has that frame's vector in every column; no frame is encoded twice.
 
     Attributes:
-        model: Name of an open_clip configuration, or a JSON file of that form. It fixes how long the vectors are.
+        model: Name of an open_clip configuration, or a JSON file in that format. It determines the length of the vectors.
         weights: Folder with `open_clip_config.json` and a checkpoint, or a checkpoint (safetensors, PyTorch).
-        precision: `auto` is bf16 on a GPU that has it, else fp16; fp32 on the CPU.
-        device: `auto` is the GPU where there is one.
+        precision: `auto` is bf16 on a GPU that supports it, else fp16; fp32 on the CPU.
+        device: `auto` is the GPU if there is one.
     """
 
     model: str = "ViT-L-14"
@@ -60,23 +59,23 @@ class OpenClip:
 
     @property
     def columns(self) -> dict[str, pa.DataType]:
-        """Four vectors, as long as the model's."""
+        """Four vectors of the model's length."""
         return {f"openclip{suffix}": vector_type(self.model) for suffix in ("_first", "_middle", "_last", "")}
 
     def setup(self) -> None:
-        """Load the model from its folder; nothing is fetched."""
+        """Load the model from its folder; nothing is downloaded."""
         cv2.setNumThreads(1)
         self._encoder = load(self.model, self.weights, self.precision, self.device)
 
     def embed_images(self, frames: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """Embeddings of any pictures, RGB 0..255, each (H, W, 3), to search with; shape (N, D), unit norm."""
+        """Embeddings of pictures, RGB 0..255, each (H, W, 3), for queries; shape (N, D), unit norm."""
         if (encoder := self._encoder) is None:
             raise RuntimeError("call setup() before embed_images()")
         pictures_NHWC = np.stack([encoder.picture(frame) for frame in frames])
         return unit(encoder.encode_images(pictures_NHWC).cpu().numpy())
 
     def embed_texts(self, texts: list[str]) -> NDArray[np.float32]:
-        """Embeddings of texts, to search with; shape (N, D), unit norm."""
+        """Embeddings of texts, for queries; shape (N, D), unit norm."""
         if (encoder := self._encoder) is None:
             raise RuntimeError("call setup() before embed_texts()")
         return unit(encoder.encode_texts(texts).cpu().numpy())
@@ -86,7 +85,7 @@ class OpenClip:
 
         Raises:
             RuntimeError: called before `setup`.
-            ValueError: the model's answer for a clip is not finite.
+            ValueError: the model's output for a clip is not finite.
         """
         if (encoder := self._encoder) is None:
             raise RuntimeError("call setup() before OpenClip is called")
@@ -99,7 +98,7 @@ class OpenClip:
         return rows
 
     def _on_gpu(self, encoder: Encoder, clips: list[Clip]) -> list[dict[str, Any]]:
-        """Passes of one fixed size; while one runs, the pictures of the next are cut and resized."""
+        """Passes of one fixed size; while one runs, the pictures of the next are preprocessed."""
         frames = [frame for clip in clips for frame in distinct_frames(clip)]
         parts = []
         for start in range(0, len(frames), GPU_FRAMES):

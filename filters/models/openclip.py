@@ -34,16 +34,16 @@ CHECKPOINTS = (
 
 
 def config_of(model: str) -> dict[str, Any]:
-    """The configuration called `model`, or of a file of that path; read without importing torch.
+    """The configuration called `model`, or in the JSON file of that path; read without importing torch.
 
     Raises:
         ValueError: there is no such configuration.
-        ModuleNotFoundError: a name is given and the package open_clip is not installed.
+        ModuleNotFoundError: `model` is a name and the package open_clip is not installed.
     """
     if model.endswith(".json"):
         file = Path(model).expanduser()
         if not file.is_file():
-            raise ValueError(f"model '{model}': there is no such file")
+            raise ValueError(f"the file of model '{model}' does not exist")
         return dict(json.loads(file.read_text()))
     spec = importlib.util.find_spec("open_clip")
     if spec is None or not spec.submodule_search_locations:
@@ -61,11 +61,11 @@ def vector_type(model: str) -> pa.DataType:
 
 
 def unit(vectors_ND: NDArray[np.generic]) -> NDArray[np.float32]:
-    """The vectors scaled to length 1, float32, shape (N, D). Raises ValueError where there is none, or no number."""
+    """The vectors scaled to length 1, float32, shape (N, D). Raises ValueError for a zero or non-finite vector."""
     vectors: NDArray[np.float32] = np.asarray(vectors_ND, dtype=np.float32)
     norms_N1 = np.linalg.norm(vectors, axis=-1, keepdims=True)
     if not (np.isfinite(norms_N1).all() and (norms_N1 > 0).all()):
-        raise ValueError("the model's answer is not a finite vector")
+        raise ValueError("the model's output is zero or not finite")
     return np.asarray(vectors / norms_N1, dtype=np.float32)
 
 
@@ -78,8 +78,8 @@ def model_picture(
 ) -> NDArray[np.uint8]:
     """The frame as the model sees it before scaling: `size_px` square, RGB 0..255.
 
-    `shortest` brings the short side to `size_px` and cuts out the centre, `squash` (SigLIP) gives up the proportions:
-    to the last bit what open_clip's own transform gives.
+    `shortest` resizes the short side to `size_px` and crops the centre, `squash` (SigLIP) changes the aspect ratio. Equal to
+    open_clip's own transform to the last bit.
     """
     from PIL import Image
 
@@ -118,7 +118,7 @@ def checkpoint_in(folder: Path) -> Path:
 
 @dataclass
 class Encoder:
-    """A loaded open_clip model with all that is needed to feed it."""
+    """A loaded open_clip model with its preprocessing."""
 
     net: Any
     device: Any
@@ -141,7 +141,7 @@ class Encoder:
         return model_picture(frame_HWC, self.size_px, interpolation=self.interpolation, mode=self.mode)
 
     def pixels(self, pictures_NHWC: NDArray[np.uint8]) -> Any:
-        """Pictures of the model's own size as it takes them, on its device, shape (N, 3, H, W)."""
+        """Pictures of the model's size as its input tensor, on its device, shape (N, 3, H, W)."""
         import torch
 
         pixels_NCHW = torch.from_numpy(pictures_NHWC).to(self.device, non_blocking=True).permute(0, 3, 1, 2).float()
@@ -149,14 +149,14 @@ class Encoder:
         return ((pixels_NCHW / 255.0 - mean) / std).to(self.dtype, memory_format=torch.contiguous_format)
 
     def encode_images(self, pictures_NHWC: NDArray[np.uint8]) -> Any:
-        """Model's answer for pictures of its own size, still on its device, shape (N, D), not scaled to length 1."""
+        """The model's output for pictures of its size, on its device, shape (N, D), not scaled to length 1."""
         import torch
 
         with torch.inference_mode():
             return self.net.encode_image(self.pixels(pictures_NHWC)).float()
 
     def encode_texts(self, texts: Sequence[str]) -> Any:
-        """Model's answer for texts, still on its device, shape (N, D), not scaled to length 1."""
+        """The model's output for texts, on its device, shape (N, D), not scaled to length 1."""
         import torch
 
         with torch.inference_mode():
@@ -164,9 +164,10 @@ class Encoder:
 
 
 def load(model: str, weights: str, precision: Precision = "auto", device: str = "auto") -> Encoder:
-    """Loads an open_clip model from a folder or a file; nothing is fetched.
+    """Loads an open_clip model from a folder or a file; nothing is downloaded.
 
-    Raises ValueError when the weights are of another model than `model`.
+    Raises:
+        ValueError: the weights do not belong to `model`, or the model resizes frames in an unsupported way.
     """
     import open_clip
 
@@ -183,7 +184,9 @@ def load(model: str, weights: str, precision: Precision = "auto", device: str = 
     how = net.visual.preprocess_cfg
     size_px = how["size"] if isinstance(how["size"], int) else how["size"][0]
     if how["resize_mode"] not in ("shortest", "squash") or how["size"] not in (size_px, (size_px, size_px)):
-        raise ValueError(f"model '{model}' wants pictures resized in a way ('{how['resize_mode']}') we do not do")
+        raise ValueError(
+            f"model '{model}' resizes frames by '{how['resize_mode']}', which is not supported; use a model with shortest or squash"
+        )
     encoder = Encoder(
         net,
         device,
@@ -198,12 +201,14 @@ def load(model: str, weights: str, precision: Precision = "auto", device: str = 
     )
     blank = np.zeros((1, size_px, size_px, 3), dtype=np.uint8)
     if (found := int(encoder.encode_images(blank).shape[-1])) != dim:
-        raise ValueError(f"the weights give vectors of {found} numbers, model '{model}' has {dim}: they do not match")
+        raise ValueError(
+            f"the weights give vectors of {found} numbers, model '{model}' has {dim}; set model and weights to the same model"
+        )
     return encoder
 
 
 def distinct_frames(clip: Clip) -> list[NDArray[np.uint8]]:
-    """First, middle and last thumbnail, each frame once: three, or as many as there are."""
+    """First, middle and last thumbnail, each frame once: up to three."""
     return (
         [clip.first, clip.middle, clip.last] if len(clip.jpegs) > 2 else [clip.first, clip.last][: len(clip.jpegs) or 1]
     )

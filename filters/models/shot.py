@@ -1,4 +1,4 @@
-"""Similarity of two fingerprints: a shot is its luma on a grid of 8 x 8 over time. `filters/fingerprint.py` says what it measures.
+"""Similarity of two shots by their fingerprints, the luma on a grid of 8 x 8 over time. `filters/fingerprint.py` has the formula and its measurements.
 
 T thumbnails, P = 64 cells, H alignments; A and B are two shots.
 """
@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 GRID = 8
 CELLS = GRID * GRID
 QUIET = 0.0005
-"""Energy of the residuals, of the pictures' own, below which changes say nothing: 1/45 of the contrast, squared."""
+"""Energy of the residuals, relative to the frames', below which changes are not significant: 1/45 of the contrast, squared."""
 BLANK = 0.001
-"""The same for the looks: two blank pictures look alike."""
+"""The same for the looks: two blank frames are equal."""
 CHANGES, PLACES, LOOKS = 0.3, 0.4, 0.3
 STILL = 4.0
 SPEEDS = tuple(1.25 ** (k / 4) for k in range(-4, 5))
-"""How fast a copy may be played: 0.8 to 1.25, in steps of 6 %."""
+"""Playback speeds of a copy: 0.8 to 1.25, in steps of 6 %."""
 OFFSET_STEP = 0.25
 OVERLAP_OF_SHORTER, OVERLAP_OF_LONGER = 0.75, 0.5
 MAX_THUMBS = 32
@@ -26,7 +26,7 @@ Floats = NDArray[np.float32]
 
 
 class Shot:
-    """A fingerprint made ready to be compared.
+    """A fingerprint, normalised for comparison.
 
     Args:
         grid_TP: Luma, shape (T, 64), T >= 1.
@@ -34,7 +34,7 @@ class Shot:
     """
 
     def __init__(self, grid_TP: NDArray[np.uint8], step_s: float) -> None:
-        every = -(-len(grid_TP) // MAX_THUMBS)  # of long clips every second, third ... thumbnail
+        every = -(-len(grid_TP) // MAX_THUMBS)  # long clips: every second, third ... thumbnail
         self.step_s = max(step_s, 1e-3) * every
         looks_TP = grid_TP[::every].astype(np.float32)
         looks_TP -= looks_TP.mean(axis=1, keepdims=True)
@@ -46,17 +46,17 @@ class Shot:
 
     @cached_property
     def grams(self) -> tuple[Floats, Floats]:
-        """Products of every two of its frames: looks, changes; each (T, T)."""
+        """Products of all pairs of frames: looks, changes; each (T, T)."""
         return tuple((x @ x.T / CELLS) for x in (self.looks_TP, self.changes_TP))  # type: ignore[return-value]
 
     @cached_property
     def energy(self) -> float:
-        """Mean square of the residuals; that of the looks is 1."""
+        """Mean square of the residuals; the looks have 1."""
         return float(np.square(self.changes_TP).mean())
 
     @cached_property
     def vector(self) -> Floats:
-        """Mean look, and where it changes, whatever the timing; shape (128,), for finding candidates."""
+        """Mean look and places of change, independent of timing; shape (128,), for candidate search."""
         places_P = np.sqrt(np.square(self.changes_TP).mean(axis=0))
         places_P /= np.sqrt(np.square(places_P).mean() + np.float32(QUIET))
         return np.concatenate([self.looks_TP.mean(axis=0), places_P]).astype(np.float32) / np.float32(GRID)
@@ -64,12 +64,12 @@ class Shot:
 
 @lru_cache(maxsize=4096)
 def alignments(length_a: int, length_b: int, step_b: float) -> tuple[NDArray[np.intp], Floats, Floats] | None:
-    """Ways to lay B over A: thumbnail i of B at the place `whole + part` of A's thumbnails, where it counts.
+    """Alignments of B with A: thumbnail i of B is at position `whole + part` among A's thumbnails, if it counts.
 
-    `step_b` is B's step in A's steps. At least three quarters of the shorter shot and half of the longer must be covered.
+    `step_b` is B's step in units of A's. An alignment covers at least three quarters of the shorter shot and half of the longer.
 
     Returns:
-        whole (H, B), part (H, B) in [0, 1), and counts (H, B) of 0 and 1; None where nothing fits.
+        whole (H, B), part (H, B) in [0, 1), and counts (H, B) of 0 and 1; None if there is no alignment.
     """
     shorter, longer = sorted((length_a, length_b * step_b))
     if length_a > 1 and length_b > 1 and shorter < OVERLAP_OF_LONGER * longer * 0.999:
@@ -95,17 +95,17 @@ def alignments(length_a: int, length_b: int, step_b: float) -> tuple[NDArray[np.
 
 
 def similarity(a: Shot, b: Shot) -> float:
-    """How much two shots are copies of each other, at most 1; -1 where their lengths cannot be laid over each other.
+    """Similarity of two shots, at most 1; -1 if their lengths cannot be aligned.
 
-    Takes the same two in the same order: the other way round it is interpolated elsewhere and may differ by a little.
+    Not exactly symmetric: the order of the arguments decides which shot is interpolated.
     """
-    laid = alignments(len(a), len(b), round(b.step_s / a.step_s, 3))
-    if laid is None:
+    aligned = alignments(len(a), len(b), round(b.step_s / a.step_s, 3))
+    if aligned is None:
         return -1.0
-    whole_HB, part_HB, counts_HB = laid
-    quiet = QUIET / ((a.energy + b.energy) / 2 + QUIET)  # of the whole shots: one that moves later is not still
-    looks_H = _correlations(a.looks_TP, b.looks_TP, a.grams[0], laid, BLANK, BLANK)
-    changes_H = _correlations(a.changes_TP, b.changes_TP, a.grams[1], laid, QUIET, QUIET * quiet)
+    whole_HB, part_HB, counts_HB = aligned
+    quiet = QUIET / ((a.energy + b.energy) / 2 + QUIET)  # of the whole shots: a shot that moves only later is not still
+    looks_H = _correlations(a.looks_TP, b.looks_TP, a.grams[0], aligned, BLANK, BLANK)
+    changes_H = _correlations(a.changes_TP, b.changes_TP, a.grams[1], aligned, QUIET, QUIET * quiet)
     best = int(np.argmax(changes_H + looks_H / 2))
     looks, changes = float(looks_H[best]), float(changes_H[best])
     counts_B = counts_HB[best] > 0
@@ -121,12 +121,12 @@ def _correlations(
     a_TP: Floats,
     b_TP: Floats,
     gram_AA: Floats,
-    laid: tuple[NDArray[np.intp], Floats, Floats],
+    aligned: tuple[NDArray[np.intp], Floats, Floats],
     noise: float,
     floor: float,
 ) -> Floats:
-    """Correlation of B with A interpolated, for each alignment, (H,); with nothing but noise in both it is `floor / noise`."""
-    whole_HB, part_HB, counts_HB = laid
+    """Correlation of B with interpolated A for each alignment, (H,); `floor / noise` if both hold only noise."""
+    whole_HB, part_HB, counts_HB = aligned
     after_HB = np.minimum(whole_HB + 1, len(a_TP) - 1)
     rest_HB = 1 - part_HB
     cross_AB = a_TP @ b_TP.T / CELLS
@@ -144,7 +144,7 @@ def _correlations(
 
 
 def _place_correlation(a_TP: Floats, b_TP: Floats, quiet: float) -> float:
-    """Correlation of the sizes of the residuals over the cells; with nothing but noise in both it is `quiet`."""
+    """Correlation of the residuals' magnitudes over the cells; `quiet` if both hold only noise."""
     a_P, b_P = (np.sqrt(np.square(x).mean(axis=0)) for x in (a_TP, b_TP))
     a_P, b_P = a_P - a_P.mean(), b_P - b_P.mean()
     noise = QUIET / 5

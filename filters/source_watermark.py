@@ -29,7 +29,7 @@ from filters.models.still_edges import MAP_CELLS, unpacked
 
 MIN_CLIPS = 3
 SHARE = 0.65
-"""Minimum share of clips. Ours: of 0.5, 0.65 and 0.8 the highest AUC on drawn sources of the tuning half of the photographs (0.82, 0.88, 0.67)."""
+"""Share of clips. Ours: of 0.5, 0.65 and 0.8 the highest AUC on drawn sources of the tuning half of the photographs (0.82, 0.88, 0.67)."""
 MIN_EDGES = 20
 """Two clips with fewer cells with edges than this outside the mark count as looking the same."""
 MAX_COMPARED = 24

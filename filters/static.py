@@ -137,7 +137,8 @@ def stillness(frames_THWC: NDArray[np.uint8]) -> dict[str, Any]:
 class Static:
     """Share of steps whose frame repeats [0, 1], share that one still picture explains [0, 1], and whether the clip is a slideshow.
 
-    All repeated frames count, black ones too. A clip with fewer than two thumbnails, or with thumbnails too far apart for `fps`, is an error row with the reason.
+    All repeated frames count, black ones too.
+    A clip with fewer than two thumbnails, or with thumbnails too far apart for `fps`, is an error row with the reason.
 
     Attributes:
         fps: Frames compared per second; at most `scan.thumb_fps`.

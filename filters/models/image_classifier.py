@@ -14,7 +14,7 @@ class ImageClassifier:
 
     Attributes:
         folder: Where the model was loaded from.
-        labels: Class number to label, as the model's configuration has them.
+        labels: Class number to label, as the model's configuration defines them.
     """
 
     def __init__(self, folder: str, dtype: str = "auto") -> None:

@@ -1,4 +1,4 @@
-"""Similarity of two shots by their fingerprints, the luma on a grid of 8 x 8 over time. `filters/fingerprint.py` has the formula and its measurements.
+"""Similarity of two shots by their fingerprints, the luma on a grid of 8 x 8 over time. `filters/fingerprint.py` has the formula.
 
 T thumbnails, P = 64 cells, H alignments; A and B are two shots.
 """

@@ -36,8 +36,8 @@ import numpy as np
 
 import annotate
 from annotate.coca import LEAST_TOKENS, beam_search
-from annotate.generate import write
-from annotate.vlm_inputs import processed
+from annotate.models.generate import write
+from annotate.models.vlm_inputs import processed
 from curate.clip import Clip
 from curate.stages import stage
 from tests.annotate import tiny_models

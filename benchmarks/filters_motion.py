@@ -35,7 +35,7 @@ from curate.config.config import ScanConfig
 from curate.scan.scan import scan_window
 from curate.stages.stage import StageSpec
 from filters import CameraMotion, Motion, Static
-from filters.flow import DIS, FARNEBACK, Flow
+from filters.models.flow import DIS, FARNEBACK, Flow
 from filters.motion import motion_score
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"

@@ -37,7 +37,7 @@ from curate.scan.scan import scan_window
 from curate.stages import weights
 from curate.stages.stage import StageSpec
 from filters import Quality, SourceWatermark, TextArea, Watermark
-from filters.brisque import Brisque
+from filters.models.brisque import Brisque
 from filters.motion import motion_score
 from filters.quality import blockiness, contrast, noise, sharpness
 from filters.text_area import network_input, text_area

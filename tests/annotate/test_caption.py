@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from annotate.caption import COLUMNS, LONGEST, Answer, clean
-from annotate.frames import every, fewer, spread
-from annotate.prompts import PRESETS, fill, placeholders, said
+from annotate.models.caption import COLUMNS, MAX_CHARACTERS, Answer, clean
+from annotate.models.frames import every, fewer, spread
+from annotate.models.prompts import PRESETS, fill, in_words, placeholders
 from curate.stages.stage import OF_CAPTIONER
 
 
@@ -30,7 +30,7 @@ def test_clean(given: str, kept: str) -> None:
 
 
 def test_clean_bounds_what_never_stops() -> None:
-    assert len(clean("word " * 10_000)) <= LONGEST
+    assert len(clean("word " * 10_000)) <= MAX_CHARACTERS
 
 
 def test_a_row_holds_every_column_and_the_engine_renames_them() -> None:
@@ -73,8 +73,15 @@ def test_a_prompt_with_other_braces_is_refused(prompt: str) -> None:
         placeholders(prompt)
 
 
-def test_said() -> None:
-    assert [said(v) for v in (None, float("nan"), True, 3, [], "x")] == ["unknown", "unknown", "yes", "3", "none", "x"]
+def test_in_words() -> None:
+    assert [in_words(v) for v in (None, float("nan"), True, 3, [], "x")] == [
+        "unknown",
+        "unknown",
+        "yes",
+        "3",
+        "none",
+        "x",
+    ]
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -12,7 +12,7 @@ from annotate import CaptionCheck, MiniLM
 from annotate.caption_check import ranks, ring
 from curate.clip import Clip
 from filters import Conse
-from filters.open_clip import unit
+from filters.models.openclip import unit
 from tests.filters import tiny_openclip
 
 

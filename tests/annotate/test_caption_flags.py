@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from annotate.caption_flags import flags, is_other_language, words_of
-from annotate.prompts import PRESETS
+from annotate.models.caption_flags import flags, is_other_language, words_of
+from annotate.models.prompts import PRESETS
 
 PROMPTS = [preset.prompt for preset in PRESETS.values()]
 

@@ -7,9 +7,8 @@ import pytest
 import torch
 
 from annotate import Coca
-from annotate.caption import COLUMNS
 from annotate.coca import END, START, beam_search
-from annotate.generate import TOO_LARGE
+from annotate.models.caption import COLUMNS, TOO_LARGE
 from filters import OpenClip
 
 
@@ -121,7 +120,7 @@ def test_a_clip_too_large_for_the_gpu_costs_itself(folder, clips, monkeypatch):
         return real(self, frames)
 
     monkeypatch.setattr(Coca, "_write", small_gpu)
-    monkeypatch.setattr("filters.open_clip.Encoder.on_cpu", False)
+    monkeypatch.setattr("filters.models.openclip.Encoder.on_cpu", False)
     assert told(stage(clips)) == {**wanted, "clip3": {"clip_id": "clip3", "error": TOO_LARGE}}
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 import torch
 
-from annotate.generate import Decoding, Halving, SeededChoice, Written, seed_of, where, write
+from annotate.models.generate import Decoding, Halving, SeededChoice, Written, device_and_dtype, seed_of, write
 
 PROMPTS = {"a": "Hello", "b": "A longer prompt, of more bytes", "c": "x", "d": "Hello"}
 
@@ -107,5 +107,5 @@ def test_what_is_too_large_alone_costs_itself():
 
 def test_seeds_do_not_change():
     assert seed_of(0, "clip") == 6908975956495798920
-    assert where("cpu", "auto") == ("cpu", torch.float32)
-    assert where("cpu", "bf16") == ("cpu", torch.bfloat16)
+    assert device_and_dtype("cpu", "auto") == ("cpu", torch.float32)
+    assert device_and_dtype("cpu", "bf16") == ("cpu", torch.bfloat16)

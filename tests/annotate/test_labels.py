@@ -3,8 +3,9 @@ import numpy as np
 import pytest
 
 from annotate import Labels
-from annotate.labels import network_input, sentence, top_labels
+from annotate.labels import sentence, top_labels
 from curate.clip import ThumbnailError
+from filters.models.efficientnet import network_input
 
 
 @pytest.fixture(scope="module")

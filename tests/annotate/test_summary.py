@@ -3,7 +3,7 @@
 import pytest
 
 from annotate import Summary
-from annotate.generate import TOO_LARGE
+from annotate.models.caption import TOO_LARGE
 from annotate.summary import listed
 from curate.stages import stage
 from curate.stages.stage import StageSpec

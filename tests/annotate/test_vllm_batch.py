@@ -6,7 +6,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from annotate import VllmBatch
-from annotate.caption import COLUMNS
+from annotate.models.caption import COLUMNS
 from tests.annotate.chat_server import Handler, drawn, number_in
 
 

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from annotate import Vlm
-from annotate.caption import COLUMNS
-from annotate.generate import TOO_LARGE
-from annotate.prompts import PRESETS
+from annotate.models.caption import COLUMNS, TOO_LARGE
+from annotate.models.prompts import PRESETS
 
 N_WORDS = {"max_tokens": 6, "prompt": "What?"}
 
@@ -67,7 +66,7 @@ def test_a_small_context_shows_fewer_frames(tiny_vlm, clips):
 def test_a_prompt_holds_each_clips_own_value(tiny_vlm, clips):
     stage = ready(tiny_vlm, prompt="Motion {motion}.")
     assert stage.reads == ("motion",)
-    assert [stage._ask(clip).prompt for clip in clips[:3]] == ["Motion 0.", "Motion 0.5.", "Motion 1."]
+    assert [stage.prompt_of(clip) for clip in clips[:3]] == ["Motion 0.", "Motion 0.5.", "Motion 1."]
     with pytest.raises(ValueError, match="braces"):
         Vlm(prompt="{")
 
@@ -84,7 +83,7 @@ def test_a_prompt_holds_each_clips_own_value(tiny_vlm, clips):
 )
 def test_which_frames_are_shown(make_clip, options, indices):
     clip = make_clip([np.zeros((8, 8, 3), np.uint8)] * 10)
-    assert Vlm(**options)._ask(clip).indices == indices
+    assert Vlm(**options).shown(clip) == indices
 
 
 def test_tagged_frames_are_captioned_alone_at_their_place(tiny_vlm, clips):
@@ -117,7 +116,7 @@ def test_a_clip_too_large_for_the_gpu_costs_itself(tiny_vlm, clips, monkeypatch)
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"frames": 4, "every_s": 1.0}, "give one"),
+        ({"frames": 4, "every_s": 1.0}, "remove one"),
         ({"frames": 0}, "frames of Vlm is 0"),
         ({"tag_frames": -1}, "tag_frames"),
         ({"max_tokens": 0}, "max_tokens"),

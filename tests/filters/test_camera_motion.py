@@ -7,8 +7,8 @@ import pytest
 
 from curate.clip import ThumbnailError
 from filters import CameraMotion
-from filters.camera_motion import camera_motion, describe, displacement
-from filters.camera_step import STANDS, camera_step, corners, evened
+from filters.camera_motion import camera_motion, describe
+from filters.models.camera_step import STANDS, camera_step, corners, displacement, evened
 
 # Photographs of the odd half of coco_mini, on which nothing was tuned.
 PHOTOS = ("000000062554", "000000107438", "000000231460", "000000475678")

@@ -6,7 +6,7 @@ import pytest
 from curate.clip import Clip
 from filters import CaptionSimilarity
 from filters.caption_similarity import cosines
-from filters.open_clip import unit
+from filters.models.openclip import unit
 from tests.filters import tiny_openclip
 
 TEXTS = ("a dog", "two people walk along a wet street at night", "a red bus", "waves", "an empty room with a chair")

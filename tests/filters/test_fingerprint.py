@@ -6,7 +6,8 @@ import pytest
 
 from curate.clip import ThumbnailError
 from filters import Fingerprint
-from filters.fingerprint import CELLS, Shot, alignments, grid_of, similarity
+from filters.fingerprint import grid_of
+from filters.models.shot import CELLS, Shot, alignments, similarity
 from tests.filters import copies
 
 

@@ -4,8 +4,9 @@ import pytest
 
 from curate.clip import ThumbnailError
 from filters import Motion
-from filters.flow import DIS, FARNEBACK, raft
-from filters.motion import flow_map, motion_score, nearest_to_grid
+from filters.models.flow import DIS, FARNEBACK, flow_map, raft
+from filters.models.sampling import nearest_to_grid
+from filters.motion import motion_score
 
 FLOWS = pytest.mark.parametrize("flow", [FARNEBACK, DIS], ids=["farneback", "dis"])
 
@@ -209,7 +210,7 @@ def raft_state():
 def test_raft_has_its_own_column_and_does_not_depend_on_the_batch(
     make_clip, textured, raft_state, tmp_path, monkeypatch, kind
 ):
-    monkeypatch.setattr("filters.flow.RAFT_SIDE_PX", 128)  # 450 takes a CPU many seconds
+    monkeypatch.setattr("filters.models.flow.RAFT_SIDE_PX", 128)  # 450 takes a CPU many seconds
     path = tmp_path / ("model.safetensors" if kind == "safetensors" else "model.pth")
     if kind == "safetensors":
         pytest.importorskip("safetensors.torch").save_file(raft_state, path)

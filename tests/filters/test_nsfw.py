@@ -6,7 +6,7 @@ import pytest
 
 from curate.clip import ThumbnailError
 from filters import Nsfw
-from filters.nsfw import EXPOSED, Detector, load_detector, network_input
+from filters.models.nudenet import EXPOSED, Detector, load_detector, network_input
 
 # Photographs of coco_mini with a face.
 FACES = ("000000000790", "000000256353", "000000229358")

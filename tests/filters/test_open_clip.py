@@ -7,7 +7,8 @@ import pytest
 
 from curate.clip import ThumbnailError
 from filters import OpenClip
-from filters.open_clip import GPU_FRAMES, config_of, model_picture, unit, vector_type
+from filters.models.openclip import config_of, model_picture, unit, vector_type
+from filters.open_clip import GPU_FRAMES
 from tests.filters import tiny_openclip
 
 COLUMNS = ("openclip_first", "openclip_middle", "openclip_last", "openclip")

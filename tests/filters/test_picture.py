@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from filters.picture import edges, filled, still_pattern, without_bars
+from filters.models.picture import edges, filled, still_pattern, without_bars
 
 
 def boxed(top=0, bottom=0, left=0, right=0, black=12):

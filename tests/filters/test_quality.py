@@ -7,8 +7,8 @@ import pytest
 
 from curate.clip import ThumbnailError
 from filters import Quality
-from filters.brisque import Brisque, features
-from filters.picture import lit_area
+from filters.models.brisque import Brisque, features
+from filters.models.picture import lit_area
 from filters.quality import blockiness, contrast, flicker, noise, sharpness
 
 PHOTOS = ("000000000790", "000000084284", "000000160012", "000000234748", "000000403353", "000000516008")

@@ -7,7 +7,7 @@ import pytest
 
 from curate.clip import ThumbnailError
 from filters import TextArea
-from filters.overlay import coherence, gradients
+from filters.models.overlay import coherence, gradients
 from filters.text_area import credible, network_input, shares, text_area
 
 # Photographs of coco_mini without a word on them.

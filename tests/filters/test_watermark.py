@@ -7,9 +7,9 @@ import pytest
 
 from curate.clip import ThumbnailError
 from filters import SourceWatermark, Watermark
-from filters.overlay import gradients
+from filters.models.overlay import gradients
+from filters.models.still_edges import MAP_CELLS, long_lines, median_over_time, unpacked
 from filters.source_watermark import common_mark
-from filters.still_edges import MAP_CELLS, long_lines, median_over_time, unpacked
 from filters.text_area import shares
 from filters.watermark import edge_score, marks_owner
 
@@ -253,7 +253,7 @@ def test_empty_maps_have_no_mark():
 
 
 def test_a_score_is_between_0_and_1():
-    from filters.still_edges import Group
+    from filters.models.still_edges import Group
 
     low, high = (
         edge_score(Group((0, 0, 1, 1), n, o, z, r, e)) for n, o, z, r, e in ((12, 0, 4, 1, 99), (1e6, 1, 1e6, 0, 0))

@@ -5,7 +5,7 @@ from curate.clip import Clip
 from curate.stages import stage as stages
 from curate.stages.stage import StageSpec
 from filters import ZeroShot
-from filters.open_clip import unit
+from filters.models.openclip import unit
 from filters.zero_shot import LABELS, NEUTRAL, probabilities
 from tests.filters import tiny_openclip
 

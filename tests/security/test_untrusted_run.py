@@ -20,7 +20,7 @@ from curate.shards import verify as shards_verify
 from curate.stages import weights
 from curate.stages.stage import StageSpec, ready
 from curate.tables import store
-from filters.brisque import Brisque
+from filters.models.brisque import Brisque
 from tests.security.attacks import Bomb
 from train_hooks.errors import TrainError
 from train_hooks.shard_index import read_index

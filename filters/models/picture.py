@@ -1,16 +1,16 @@
-"""Picture: the part of a frame that the camera saw, without black bars and without what was laid over it.
+"""Picture area: the part of a frame that the camera recorded, without black bars and overlays.
 
-Plain functions for filters that measure motion, text and quality; no stage of its own.
+Functions for filters of motion, text and quality.
 
-- A bar is a run of rows or columns at the edge that is black (no colour above 24 of 255) in every frame of the clip: the
-  rule of `curate/video/letterbox.py`. White bars, blurred ones and bars with a subtitle in them are picture to it. `lit_area`
-  lets 1 % of a line be brighter (JPEG rings beside a bar), for filters that look at edges.
-- An overlay is an edge pattern that stays to the pixel from one frame to the next while almost all around it moves: a
-  logo, a subtitle, a caption bar. A still background is none, as most of the picture is still then. What is still
-  *and* small *and* moved around counts as one, whatever it is: the frame of a car's window is laid over the street.
+- A bar is a run of rows or columns at the edge that is black (no colour above 24 of 255) in every frame of the clip, by the
+  rule of `curate/video/letterbox.py`. White bars, blurred bars and bars with a subtitle count as picture. `lit_area`
+  allows 1 % of a line to be brighter (JPEG rings beside a bar), for filters that use edges.
+- An overlay is an edge pattern that stays in place to the pixel from one frame to the next while almost all around it moves: a
+  logo, a subtitle, a caption bar. A still background is not an overlay, as most of the picture is still then. Anything that is still
+  *and* small *and* surrounded by motion counts as an overlay, for example the frame of a car's window.
 
-The figures of the overlay are ours, set on the even half of coco_mini (by name), moved, with a logo, a subtitle, a
-caption bar and a half-transparent word drawn on; the other half is in `benchmarks/filters_motion.py`.
+The constants for overlays are ours, set on the even half of coco_mini (by name), moved, with a logo, a subtitle, a
+caption bar and a half-transparent word drawn on; `benchmarks/filters_motion.py` has results on the other half.
 
 T frames, H height, W width, in pixels; C = 3, RGB 0..255. `h`, `w`: a smaller copy.
 """
@@ -23,18 +23,18 @@ from numpy.typing import NDArray
 
 BLACK = 24
 LEAST_LIT = 0.2
-"""Share of height and width that must be left, or the clip is dark rather than boxed."""
+"""Minimum share of height and width inside the bars; below it the clip is dark, not letterboxed."""
 OVERLAY_SIDE_PX = 180
 EDGE = 60.0
 """Sobel magnitude of an edge, at 180 px: a step of 15 of 255."""
 STILL = 0.25
-"""Largest change of an edge's gradient, as a share of it, for the edge to be the same one in the same place."""
+"""Maximum relative change of an edge's gradient for the edge to count as still."""
 TWO_WAYS = 0.03
-"""Least l1 l2 / (l1 + l2)^2 of the structure tensor of a pattern: a line that slides along itself looks still, text does not."""
+"""Minimum l1 l2 / (l1 + l2)^2 of the structure tensor of a pattern: it excludes lines, which look still when they slide along themselves."""
 LEAST_PIXELS = 20
-"""Least edge pixels of a pattern."""
+"""Minimum edge pixels of a pattern."""
 MOST_STILL = 0.3
-"""Largest share of all edges that an overlay can have; above it the picture itself stands still."""
+"""Maximum share of all edges in an overlay; above it the picture itself is still."""
 
 
 def short_side(frame: NDArray[np.uint8], side_px: int) -> NDArray[np.uint8]:
@@ -52,7 +52,7 @@ def grey(frame_HWC: NDArray[np.uint8], side_px: int) -> NDArray[np.uint8]:
 
 
 def without_bars(frames_THWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A view of the frames without their black bars; all of them when there are none, or little else than black."""
+    """A view of the frames without their black bars; the full frames if they have no bars or are almost black."""
     sides = (frames_THWC[:, 0], frames_THWC[:, -1], frames_THWC[:, :, 0], frames_THWC[:, :, -1])
     if all(side.max() > BLACK for side in sides):
         return frames_THWC
@@ -67,7 +67,7 @@ def without_bars(frames_THWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def lit_area(lumas_THW: NDArray[np.generic]) -> tuple[slice, slice]:
-    """Rows and columns inside of black bars; the whole picture when all of it is dark."""
+    """Rows and columns inside black bars; the whole picture if all of it is dark."""
     brightest_HW = np.asarray(lumas_THW).max(axis=0)
     spans = []
     for axis in (1, 0):
@@ -79,7 +79,7 @@ def lit_area(lumas_THW: NDArray[np.generic]) -> tuple[slice, slice]:
 
 
 def _inward(lit: NDArray[np.intp], length_px: int) -> tuple[int, int]:
-    """From the first to the last lit line, less one at a bar: in a scaled picture that line is part bar."""
+    """Span from the first to the last lit line, minus one line at a bar, which scaling mixes with the bar."""
     first, last = int(lit[0]), int(lit[-1]) + 1
     return first + (first > 0), last - (last < length_px)
 
@@ -100,10 +100,10 @@ def edges(frame_HWC: NDArray[np.uint8]) -> Edges:
 
 
 def still_pattern(before: Edges, after: Edges) -> NDArray[np.uint8] | None:
-    """Where an overlay can be: patterns that two frames share to the pixel, closed to areas.
+    """Possible overlays: patterns that two frames share to the pixel, closed to areas.
 
     Returns:
-        0 or 1, shape (h, w); None when there is no such pattern or most of the picture is one.
+        0 or 1, shape (h, w); None if there is no such pattern or it is most of the picture.
     """
     strength = cv2.max(before.strength_hw, after.strength_hw)
     change = cv2.magnitude(before.x_hw - after.x_hw, before.y_hw - after.y_hw)
@@ -111,7 +111,7 @@ def still_pattern(before: Edges, after: Edges) -> NDArray[np.uint8] | None:
     still = edge & (change < STILL * strength)
     if np.count_nonzero(still) < LEAST_PIXELS:
         return None
-    # One pixel in the same place is chance; where it is not, most edges around it stay too.
+    # A single still pixel is chance; in an overlay most edges around it stay too.
     near = [cv2.boxFilter(what.astype(np.float32), -1, (9, 9)) for what in (still, edge)]
     still &= near[0] > 0.5 * near[1]
     if np.count_nonzero(still) < LEAST_PIXELS:
@@ -131,7 +131,7 @@ def still_pattern(before: Edges, after: Edges) -> NDArray[np.uint8] | None:
 
 
 def filled(frame_HWC: NDArray[np.uint8], mask_hw: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The frame with the masked part replaced by a blur of what surrounds it, which moves as the surroundings do."""
+    """The frame with the masked part replaced by a blur of its surroundings, which moves with them."""
     height_px, width_px = frame_HWC.shape[:2]
     small_hwC = cv2.resize(frame_HWC, mask_hw.shape[::-1], interpolation=cv2.INTER_AREA).astype(np.float32)
     seen_hw = 1 - mask_hw.astype(np.float32)

@@ -1,9 +1,9 @@
-"""Still edges: the edges of a clip that stay exactly where they are, and how far the rest of the picture moves while they do.
+"""Still edges: the edges of a clip that stay exactly in place, and how far the rest of the picture moves meanwhile.
 
 Source: Dekel, Rubinstein, Liu, Freeman, "On the effectiveness of visible watermarks", CVPR 2017: the median over
 pictures of the gradient keeps what all of them share, a watermark, and cancels what differs. There the pictures are a
-collection; here they are the thumbnails of one clip, so that the median also keeps whatever the camera does not move
-over. Ours, therefore: the spread around the median (a pixel is still when its median gradient is well above the
+collection; here they are the thumbnails of one clip, so the median also keeps scene parts that do not move.
+Ours, therefore: the spread around the median (a pixel is still if its median gradient is well above the
 spread), groups of still pixels, and for each group the share of the *other* edges that stay as well.
 
 T frames, H height, W width, in pixels; gradients are in grey levels per pixel.
@@ -15,14 +15,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from filters.overlay import gradients
+from filters.models.overlay import gradients
 
-MOST_FRAMES = 12
-"""Frames looked at, spread over the clip: more change the median little and cost as much again."""
+MAX_FRAMES = 12
+"""Maximum frames used, spread over the clip: more cost time and hardly change the median."""
 LEVELS = 2.0
-"""A still pixel has at least this median gradient."""
+"""Minimum median gradient of a still pixel."""
 SURE = 4.0
-"""And this many times its spread (median absolute deviation, plus half a level of noise)."""
+"""Minimum median gradient of a still pixel, in multiples of its spread (median absolute deviation plus half a level of noise)."""
 MAP_CELLS = (54, 96)
 
 Plane = NDArray[np.float32]
@@ -30,25 +30,25 @@ Plane = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Group:
-    """Still pixels that lie together."""
+    """Connected still pixels."""
 
     box_px: tuple[int, int, int, int]
     """Left, top, right, bottom."""
     pixels: float
-    """Still pixels, as they would be at a 360 px short side."""
+    """Number of still pixels, scaled to a 360 px short side."""
     own: float
     """Share of the edges in the group's area that stay, about [0, 1]."""
     sureness: float
     """Median over the group of median gradient over spread."""
     rest: float
-    """Share of the edges outside of it that stay, about [0, 1]: near 1 the camera is still and the group says nothing."""
+    """Share of the edges outside the group that stay, about [0, 1]: near 1 the camera is still and the group is not evidence."""
     elsewhere: int
-    """Cells of a 54 x 96 map outside of its box that have still edges: a mark is alone, a still background is everywhere."""
+    """Cells of a 54 x 96 map outside its box with still edges: few for a mark, many for a still background."""
 
 
 @dataclass(frozen=True)
 class StillEdges:
-    """What stays in one clip, each (H, W): median and mean gradient, how sure, the still pixels, and where edges count at all."""
+    """Still edges of one clip, each (H, W): median and mean gradient, certainty, still pixels, and pixels where edges count."""
 
     median: Plane
     mean: Plane
@@ -57,13 +57,13 @@ class StillEdges:
     still: NDArray[np.uint8]
     counts: NDArray[np.uint8]
     lit_px: tuple[int, int, int, int]
-    """Left, top, right, bottom of what is inside of black bars."""
+    """Left, top, right, bottom of the area inside black bars."""
 
 
 def long_lines(still_HW: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Straight lines along a side, at least a quarter of it long: the borders of bars and frames, not marks.
 
-    A picture that is still and dense with texture is all lines, too, and so has no groups.
+    A still picture with dense texture also consists of lines only, and so has no groups.
     """
     height_px, width_px = still_HW.shape
     fat = cv2.dilate(still_HW, np.ones((3, 3), np.uint8))
@@ -73,7 +73,7 @@ def long_lines(still_HW: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def median_over_time(values_TN: NDArray[np.int16]) -> NDArray[np.float32]:
-    """Median over the first axis. A sorting network of whole frames (Batcher, 1968): a tenth of the time of np.median, which sorts pixels."""
+    """Median over the first axis. A sorting network of whole frames (Batcher, 1968): a tenth of the time of np.median."""
     rows = list(values_TN)
     count, p = len(rows), 1
     while p < count:
@@ -95,9 +95,9 @@ def still_edges(greys_THW: NDArray[np.uint8], lit: tuple[slice, slice]) -> Still
 
     Args:
         greys_THW: Grey frames, T >= 2.
-        lit: Rows and columns inside of black bars.
+        lit: Rows and columns inside black bars.
     """
-    chosen = np.unique(np.linspace(0, len(greys_THW) - 1, MOST_FRAMES).round().astype(int))
+    chosen = np.unique(np.linspace(0, len(greys_THW) - 1, MAX_FRAMES).round().astype(int))
     fields = [gradients(greys_THW[index], blur_px=0.8) for index in chosen]
     mean_HW: Plane = np.mean([cv2.magnitude(*field) for field in fields], axis=0, dtype=np.float32)
     scaled = np.stack([np.rint(field * 64).astype(np.int16) for field in fields])
@@ -116,7 +116,7 @@ def still_edges(greys_THW: NDArray[np.uint8], lit: tuple[slice, slice]) -> Still
 
 
 def _rims(stats_5: NDArray[np.int32], lit_px: tuple[int, int, int, int], short_px: int) -> bool:
-    """Whether a group is a thin piece along the rim of the picture: what is left of a border that is broken in places."""
+    """Whether a group is a thin strip along the edge of the picture: the remains of a broken border."""
     left, top, width, height = (int(v) for v in stats_5[:4])
     near_px, thin_px = 0.04 * short_px, 0.06 * short_px
     beside = left - lit_px[0] < near_px or lit_px[2] - left - width < near_px
@@ -176,7 +176,7 @@ def _cells_of(box_px: tuple[int, int, int, int], shape: tuple[int, ...]) -> tupl
 
 
 def packed(edges: StillEdges) -> bytes:
-    """Two maps of 54 x 96 bits, one after the other: cells with still edges, and cells with edges of any kind."""
+    """Two maps of 54 x 96 bits, concatenated: cells with still edges, and cells with any edges."""
     edge_HW = ((edges.mean > 2 * LEVELS) & (edges.counts > 0)).astype(np.float32)
     edge = cv2.resize(edge_HW, MAP_CELLS[::-1], interpolation=cv2.INTER_AREA) > 0.15
     return np.packbits(np.stack([still_cells(edges), edge])).tobytes()

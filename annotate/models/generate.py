@@ -1,20 +1,23 @@
-"""Writing with a transformers model, a batch at a time: what a row says does not depend on its neighbours.
+"""Text generation with a transformers model, a batch at a time: a row does not depend on the other rows of its batch.
 
-Greedy at temperature 0. Above it a token is drawn from softmax(logits / temperature), cut to the smallest set of tokens
-that holds `top_p` of the probability (Holtzman et al. 2020, arXiv 1904.09751), and each draw is a function of (seed, key of
-the row, position) alone: Gumbel noise is added to the logits and the largest wins, which is the same distribution
-(Gumbel 1954). So a clip has the same caption whatever batch it is in and wherever a run was stopped, up to the last bits of
-the logits, which padding moves by about 1e-6 in float32 (more in bf16): where two tokens are that close, either may win.
+Greedy at temperature 0. Above 0 a token is sampled from softmax(logits / temperature), truncated to the smallest set of tokens
+that holds `top_p` of the probability (Holtzman et al. 2020, arXiv 1904.09751). Each sample is a function of (seed, key of
+the row, position) alone: Gumbel noise is added to the logits and the maximum is taken, which is the same distribution
+(Gumbel 1954). A clip therefore has the same caption in any batch and after any interruption, up to the last bits of
+the logits: padding changes them by about 1e-6 in float32 (more in bf16), and of two tokens that close either may win.
 
 Prompts are padded on the left. N rows, L tokens, V tokens of the vocabulary.
 """
 
 import hashlib
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-Precision = Literal["auto", "fp32", "fp16", "bf16"]
+from annotate.models.caption import Answer
+from filters.models.device import Precision, dtype_of, resolved
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -40,7 +43,7 @@ class Decoding:
 
 @dataclass(frozen=True)
 class Written:
-    """What the model wrote in one row: token ids without the one that ends it, and why it ended."""
+    """The output of one row: token ids without the end token, and why it ended."""
 
     tokens: list[int]
     prompt_tokens: int
@@ -48,21 +51,21 @@ class Written:
 
 
 def seed_of(seed: int, key: str) -> int:
-    """A number of 63 bits from a seed and a key, the same on every machine."""
+    """63 bits from a seed and a key, the same on every machine."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{key}".encode()).digest()[:8], "big") >> 1
 
 
 class SeededChoice:
-    """A logits processor after which the largest logit is the token drawn."""
+    """A logits processor: the largest logit of its output is the sampled token."""
 
     def __init__(self, decoding: Decoding, keys: Sequence[str]) -> None:
         import torch
 
         self.decoding = decoding
-        self.draws = [torch.Generator().manual_seed(seed_of(decoding.seed, key)) for key in keys]
+        self.rngs = [torch.Generator().manual_seed(seed_of(decoding.seed, key)) for key in keys]
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
-        """Scores (N, V) with noise, those outside `top_p` at minus infinity."""
+        """Scores (N, V) plus noise, minus infinity outside `top_p`."""
         import torch
 
         scores_NV = scores.float() / self.decoding.temperature
@@ -71,19 +74,19 @@ class SeededChoice:
             share_NV = sorted_NV.softmax(-1)
             beyond_NV = share_NV.cumsum(-1) - share_NV >= self.decoding.top_p
             scores_NV = scores_NV.masked_fill(beyond_NV.scatter(1, order_NV, beyond_NV), -torch.inf)
-        uniform_NV = torch.stack([torch.rand(scores_NV.shape[1], generator=draw) for draw in self.draws])
+        uniform_NV = torch.stack([torch.rand(scores_NV.shape[1], generator=rng) for rng in self.rngs])
         return scores_NV - torch.log(-torch.log(uniform_NV.clamp(1e-20, 1 - 1e-7))).to(scores_NV.device)
 
 
 def write(net: Any, inputs: Mapping[str, Any], keys: Sequence[str], decoding: Decoding, pad: int) -> list[Written]:
-    """Lets the model go on from prompts.
+    """Generates the answers to a batch of prompts.
 
     Args:
-        net: a model with transformers' `generate`.
-        inputs: what its processor made, on its device: `input_ids` and `attention_mask` (N, L) padded on the left, and pictures.
-        keys: of the rows, such as clip ids; they decide the draws.
-        decoding: how tokens are chosen.
-        pad: id of the padding token.
+        net: A model with transformers' `generate`.
+        inputs: Its processor's output, on its device: `input_ids` and `attention_mask` (N, L) padded on the left, and pixels.
+        keys: Keys of the rows, such as clip ids; they determine the samples.
+        decoding: How tokens are chosen.
+        pad: Id of the padding token.
 
     Returns:
         One per row, in order.
@@ -92,12 +95,12 @@ def write(net: Any, inputs: Mapping[str, Any], keys: Sequence[str], decoding: De
 
     more = {} if decoding.temperature == 0 else {"logits_processor": [SeededChoice(decoding, keys)]}
     with torch.inference_mode():
-        made_NL = net.generate(
+        tokens_NL = net.generate(
             **inputs, max_new_tokens=decoding.max_tokens, do_sample=False, num_beams=1, pad_token_id=pad, **more
         )
     ends = ending(net)
     lengths = inputs["attention_mask"].sum(dim=1).tolist()
-    rows = made_NL[:, inputs["input_ids"].shape[1] :].tolist()
+    rows = tokens_NL[:, inputs["input_ids"].shape[1] :].tolist()
     return [_until(row, length, ends) for row, length in zip(rows, lengths, strict=True)]
 
 
@@ -114,21 +117,26 @@ def _until(row: list[int], prompt_tokens: int, ends: set[int]) -> Written:
     return Written(row, int(prompt_tokens), "length")
 
 
-def where(device: str, precision: Precision) -> tuple[str, Any]:
-    """The device and dtype meant: `auto` is the GPU where there is one, and there bf16, else fp16; fp32 on the CPU."""
-    import torch
+def answers_of(written: Sequence[Written], tokenizer: Any, frames: Sequence[int | None], began: float) -> list[Answer]:
+    """The rows of one pass as answers: decoded, with an equal share each of the seconds since `began` (`time.perf_counter`)."""
+    texts = tokenizer.batch_decode([row.tokens for row in written], skip_special_tokens=True)
+    seconds = (time.perf_counter() - began) / len(written)
+    return [
+        Answer(text, row.prompt_tokens, len(row.tokens), row.finish_reason, n_frames, seconds)
+        for text, row, n_frames in zip(texts, written, frames, strict=True)
+    ]
 
-    found = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    if precision == "auto":
-        on_gpu: Precision = "bf16" if found.startswith("cuda") and torch.cuda.is_bf16_supported() else "fp16"
-        precision = "fp32" if found == "cpu" else on_gpu
-    return found, {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+
+def device_and_dtype(device: str, precision: Precision) -> tuple[str, Any]:
+    """The device and torch dtype; `filters.models.device` says what `auto` is."""
+    found, precise = resolved(device, precision)
+    return found, dtype_of(precise)
 
 
 class Halving:
-    """Work in passes of a size that fits the GPU: when one runs out of memory it is halved, and the size is remembered.
+    """Runs work in passes that fit the GPU: if a pass runs out of memory, its size is halved and kept for later passes.
 
-    An item that does not fit alone has `None` for a result.
+    The result of an item that does not fit alone is None.
     """
 
     def __init__(self) -> None:
@@ -150,6 +158,3 @@ class Halving:
                 else:
                     self.most = len(some) // 2
         return done
-
-
-TOO_LARGE = "the model ran out of GPU memory on this clip alone"

@@ -1,23 +1,23 @@
-"""What stays put while the picture moves: text laid over the picture (subtitle, caption, logo, ticker) against text in the scene.
+"""Text overlays: whether text is over the picture (subtitle, caption, logo, ticker) or part of the scene, by how it moves.
 
-A box of text is called
+A box of text is
 
-- `overlay` when its edges are found again exactly where they were while the edges of the rest of the picture are not,
-  or when it slides along its own line and what is around it does not slide with it (a ticker);
-- `scene` when it went elsewhere, or is gone, while the picture moved;
-- `still` when the picture never moved: then nothing can be told, and nothing is claimed.
+- `overlay` if its edges stay exactly in place while the edges of the rest of the picture do not,
+  or if it slides along its own line and its surroundings do not slide with it (a ticker);
+- `scene` if it moved, or disappeared, while the picture moved;
+- `still` if the picture never moved: overlay and scene cannot be distinguished.
 
 The measure is the coherence of two frames' gradients over a region, in [-1, 1]: the sum of their dot products over the
-larger of the sums of their squares. 1: the same edges at the same places; 0: unrelated ones. "Exactly" means that among
-all shifts of up to `REACH_PX` none agrees better than no shift at all: that also tells a sign near the centre of a slow
-zoom, which moves by a pixel or two. A frame is compared with the nearest one at which the rest of the picture (black
-bars and text boxes left out) has fallen below `MOVED`, on either side: nearest, because a subtitle changes; either
-side, because it has just appeared or is about to go. A tripod with people walking through is not a moving picture: most
+maximum of the sums of their squares. 1: the same edges at the same places; 0: unrelated edges. "Exactly" means that
+no shift of up to `REACH_PX` agrees better than no shift: this also excludes a sign near the centre of a slow
+zoom, which moves by a pixel or two. A frame is compared with the nearest one, on either side, at which the coherence of the rest of
+the picture (without black bars and text boxes) is below `MOVED`: nearest, because a subtitle changes; either
+side, because it may have just appeared or be about to disappear. A tripod shot of people walking does not count as moving: most
 edges stay.
 
-Ours, all of it; the idea of judging an overlay by what changes around it is that of Dekel et al., CVPR 2017. The
-four constants were set on lines drawn on every second photograph of coco_mini under a moving camera and are reported on
-the others (`benchmarks/filters_overlay.py`).
+All of it is ours; judging an overlay by what changes around it is the idea of Dekel et al., CVPR 2017. The
+four constants were set on lines drawn on every second photograph of coco_mini under a moving camera; results on
+the others are in `benchmarks/filters_overlay.py`.
 
 T frames, H height, W width, in pixels; a gradient field is (2, H, W): d/dx, d/dy in grey levels per pixel.
 """
@@ -29,12 +29,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 MOVED = 0.4
-"""The picture has moved when the rest of its edges agree less than this."""
+"""The picture has moved if the coherence of its other edges is below this."""
 STAYS = 0.25
-"""A box that stays put agrees with itself at least this much, and nowhere near it better."""
+"""Minimum agreement of a box that stays in place, which must also be the maximum nearby."""
 REACH_PX = 8
 SLIDES = 0.45
-"""A ticker's line must be found again along itself with at least this agreement, at least `REACH_PX` away."""
+"""Minimum agreement of a ticker's line with itself at its new place, at least `REACH_PX` away."""
 
 Kind = Literal["overlay", "scene", "still"]
 Field = NDArray[np.float32]
@@ -48,10 +48,10 @@ def gradients(grey_HW: NDArray[np.generic], blur_px: float = 1.0) -> Field:
 
 
 def coherence(one: Field, other: Field, mask_HW: NDArray[np.bool_] | None = None) -> float:
-    """How far two gradient fields agree, [-1, 1]; 1 where neither has an edge (nothing moved that could be seen)."""
+    """Coherence of two gradient fields, [-1, 1]; 1 if neither has an edge."""
     if mask_HW is not None:
         one, other = one[:, mask_HW], other[:, mask_HW]
-    floor = 0.1 * one[0].size  # what noise and compression leave on a plain surface
+    floor = 0.1 * one[0].size  # noise and compression on a plain surface
     scale = max(float((one**2).sum(dtype=np.float64)), float((other**2).sum(dtype=np.float64)))
     return 1.0 if scale <= floor else float((one * other).sum(dtype=np.float64) / scale)
 
@@ -67,7 +67,7 @@ def _agreement(part: Field, window: Field) -> NDArray[np.float32]:
 
 
 def stays_put(one: Field, other: Field, rows: slice, columns: slice) -> bool:
-    """Whether the edges of a box in one frame are found in the other exactly where they were."""
+    """Whether the edges of a box in one frame are at exactly the same place in the other."""
     top_px, left_px = max(0, rows.start - REACH_PX), max(0, columns.start - REACH_PX)
     window = other[:, top_px : rows.stop + REACH_PX, left_px : columns.stop + REACH_PX]
     found = _agreement(one[:, rows, columns], window)
@@ -76,8 +76,8 @@ def stays_put(one: Field, other: Field, rows: slice, columns: slice) -> bool:
 
 
 def slide_px(one: Field, other: Field, rows: slice, columns: slice) -> int | None:
-    """How far a line of text has slid along itself, or None when it isn't found again at another place of the same rows."""
-    quarter_px = (columns.stop - columns.start) // 4  # its ends may have left the picture
+    """Displacement of a line of text along itself; None if it is not found at another place of the same rows."""
+    quarter_px = (columns.stop - columns.start) // 4  # its ends may be outside the picture
     part = one[:, rows, columns.start + quarter_px : columns.stop - quarter_px]
     if min(part.shape[1:]) < 4:
         return None
@@ -88,7 +88,7 @@ def slide_px(one: Field, other: Field, rows: slice, columns: slice) -> int | Non
 
 
 def moves_with(one: Field, other: Field, rows: slice, columns: slice, dx_px: int) -> bool:
-    """Whether what is above and below a box slid with it: agrees better there than where it was."""
+    """Whether the regions above and below a box slid with it: they agree better after the shift than without it."""
     height_px = rows.stop - rows.start
     gap_px = height_px // 4
     here = slice(columns.start + max(0, -dx_px), columns.stop - max(0, dx_px))
@@ -102,11 +102,11 @@ def moves_with(one: Field, other: Field, rows: slice, columns: slice, dx_px: int
     return False
 
 
-class Sight:
-    """The grey thumbnails of one clip, and their gradient fields, each computed once and only when asked for."""
+class TextMotion:
+    """The grey thumbnails of one clip, and their gradient fields, computed lazily and once."""
 
     def __init__(self, greys_THW: NDArray[np.uint8], lit: tuple[slice, slice]) -> None:
-        """Grey frames, and the rows and columns inside of black bars."""
+        """Grey frames, and the rows and columns inside black bars."""
         self.greys_THW = greys_THW
         self.inside_HW = np.zeros(greys_THW.shape[1:], dtype=bool)
         rows, columns = lit
@@ -120,7 +120,7 @@ class Sight:
         return self._fields[index]
 
     def kinds(self, index: int, boxes_N42: NDArray[np.float32]) -> list[Kind]:
-        """What each box of text in frame `index` is."""
+        """The kind of each box of text in frame `index`."""
         if not len(boxes_N42):
             return []
         spans = [self._span(box) for box in boxes_N42]
@@ -131,7 +131,7 @@ class Sight:
                 max(0, rows.start - margin_px) : rows.stop + margin_px,
                 max(0, columns.start - margin_px) : columns.stop + margin_px,
             ] = False
-        if rest_HW.mean() < 0.1:  # text all over (a page, a screen): nothing is left to judge by
+        if rest_HW.mean() < 0.1:  # text everywhere (a page, a screen): no rest to compare
             return ["still"] * len(spans)
         moved = [other for side in (-1, 1) if (other := self._moved(index, side, rest_HW)) is not None]
         return [self._kind(index, span, moved) for span in spans]

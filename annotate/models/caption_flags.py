@@ -1,15 +1,15 @@
-"""What is wrong with a caption that can be told from its words alone.
+"""Defects of a caption that its text alone shows.
 
 | flag | the caption |
 |---|---|
-| `empty` | holds no word |
+| `empty` | contains no word |
 | `refused` | is the model declining to answer ("I'm sorry, I cannot ...") |
-| `repeated` | goes round in circles: of ten words or more, fewer than half the triples differ, or a word stands four times running |
-| `echo` | repeats eight words in a row of a prompt |
-| `language` | is in another language than wanted, by its script and its most common words |
+| `repeated` | loops: it has ten words or more and fewer than half of its triples differ, or a word is repeated four times in a row |
+| `echo` | repeats eight consecutive words of a prompt |
+| `language` | is in another language than requested, by its script and its most common words |
 
-All bounds are ours; tests/annotate/test_caption_flags.py holds them against the 255 human captions of coco_mini, none of
-which is flagged.
+All bounds are ours. tests/annotate/test_caption_flags.py checks them on the 255 human captions of coco_mini; none of them is
+flagged.
 """
 
 import re
@@ -27,10 +27,10 @@ COMMON: dict[Language, str] = {
     "pt": "o a os as um uma e é em com de do da no na ao por para se dois",
     "nl": "de het een en is zijn op met van in aan bij te voor naar er twee",
 }
-"""Words that nearly every sentence of a language has."""
+"""Words that occur in nearly every sentence of a language."""
 STOP_WORDS = {language: frozenset(words.split()) for language, words in COMMON.items()}
 LEAST_WORDS = 6
-"""A shorter caption says too little of its language."""
+"""Minimum words to judge the language."""
 REFUSALS = re.compile(
     r"^\W*(i['’]?m sorry|i am sorry|sorry,|i apologi[sz]e|i can ?not |i can['’]?t |i['’]?m (unable|not able) to|i am (unable|not able) to|"
     r"unfortunately,? i )|\bas an? (ai|artificial intelligence|language model|large language model)\b|"
@@ -47,7 +47,7 @@ def words_of(text: str) -> list[str]:
 
 
 def flags(text: str, prompts: Iterable[str] = (), language: Language | None = "en") -> list[str]:
-    """The flags of a caption, of those listed above, in that order."""
+    """The flags of a caption, in the order of the table above."""
     words = words_of(text)
     if not words:
         return ["empty"]
@@ -61,7 +61,7 @@ def flags(text: str, prompts: Iterable[str] = (), language: Language | None = "e
 
 
 def is_repeated(words: list[str]) -> bool:
-    """Whether the words go round in circles."""
+    """Whether the text loops."""
     if any(len(set(words[i : i + 4])) == 1 for i in range(len(words) - 3)):
         return True
     triples = list(zip(words, words[1:], words[2:], strict=False))
@@ -69,13 +69,13 @@ def is_repeated(words: list[str]) -> bool:
 
 
 def is_echo(words: list[str], prompt: list[str]) -> bool:
-    """Whether a stretch of the prompt stands in the caption."""
+    """Whether the caption contains ECHO_WORDS consecutive words of the prompt."""
     asked = {tuple(prompt[i : i + ECHO_WORDS]) for i in range(len(prompt) - ECHO_WORDS + 1)}
     return any(tuple(words[i : i + ECHO_WORDS]) in asked for i in range(len(words) - ECHO_WORDS + 1))
 
 
 def is_other_language(text: str, words: list[str], language: Language) -> bool:
-    """Whether most letters are of another script than Latin, or another language's common words outnumber the wanted one's."""
+    """Whether most letters are not Latin, or another language's common words outnumber the requested language's."""
     letters = [character for character in text if character.isalpha()]
     latin = sum(unicodedata.name(letter, "").startswith("LATIN") for letter in letters)
     if latin < 0.5 * len(letters):

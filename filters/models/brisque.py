@@ -1,13 +1,13 @@
-"""BRISQUE: how far the statistics of one picture are from those of undistorted photographs, about 0 (good) to 100,
-a little beyond both for the best and the worst.
+"""BRISQUE: distance of one picture's statistics from those of undistorted photographs, about 0 (good) to 100,
+slightly outside this range for the best and the worst.
 
 Source: Mittal, Moorthy, Bovik, "No-reference image quality assessment in the spatial domain", IEEE TIP 21(12), 2012. Luma is normalised by a
-local mean and deviation (Gaussian window 7x7, sigma 7/6); of the result a generalised Gaussian is fitted, and an asymmetric one to
-the products of neighbours in four directions: 18 numbers at full size and 18 at half size. A support vector regression (RBF) turns them into a
-score. Its weights are those of the pip package `brisque` 0.2.0 (Apache-2.0), read as data: the package's own code and dependencies are
-not used. Only a number leaves the pickle that holds the ranges: everything but lists, dictionaries and floats is refused.
+local mean and deviation (Gaussian window 7x7, sigma 7/6). A generalised Gaussian is fitted to the result, and an asymmetric one to
+the products of neighbours in four directions: 18 numbers at full size and 18 at half size. A support vector regression (RBF) maps them to a
+score. Its weights are those of the pip package `brisque` 0.2.0 (Apache-2.0), read as data: the package's code and dependencies are
+not used. The pickle with the feature ranges is read with an unpickler that accepts only lists, dictionaries and floats.
 
-Fitted on pictures of 0.2 to 0.4 megapixels, as thumbnails are; on a thumbnail a large source looks better than it is.
+Fitted on pictures of 0.2 to 0.4 megapixels, the size of thumbnails; a large source scores better on its thumbnail than in full.
 """
 
 import math
@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 SHAPES = np.arange(0.2, 10.001, 0.001)
 _GAMMA_1, _GAMMA_2, _GAMMA_3 = (np.array([math.gamma(k / shape) for shape in SHAPES]) for k in (1, 2, 3))
 RATIOS = _GAMMA_2**2 / (_GAMMA_1 * _GAMMA_3)
-"""(mean magnitude)^2 / mean square of a generalised Gaussian of each shape; rises with the shape."""
+"""(mean magnitude)^2 / mean square of a generalised Gaussian of each shape; increases with the shape."""
 FLAT = 1e-6
 
 
 class _NumbersOnly(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> type:
-        raise pickle.UnpicklingError(f"the ranges of BRISQUE hold a {module}.{name}; only numbers are read")
+        raise pickle.UnpicklingError(f"normalize.pickle of BRISQUE contains {module}.{name}; only numbers are accepted")
 
 
 def _shape(ratio: float) -> tuple[float, int]:
@@ -56,7 +56,7 @@ def asymmetric_fit(values: NDArray[np.float64]) -> list[float]:
 
 
 def features(luma_HW: NDArray[np.generic]) -> NDArray[np.float64] | None:
-    """The 36 numbers of one picture (luma 0..255, at least 16 px a side), or None when it is of one colour."""
+    """The 36 numbers of one picture (luma 0..255, at least 16 px a side), or None if it has one colour."""
     luma: NDArray[np.float64] = np.asarray(luma_HW, dtype=np.float64)
     numbers: list[float] = []
     for _ in range(2):
@@ -89,7 +89,7 @@ class Brisque:
 
     @classmethod
     def load(cls, folder: str) -> "Brisque":
-        """Reads `svm.txt` (libsvm's text form) and `normalize.pickle`. Raises ValueError for a model of another form."""
+        """Reads `svm.txt` (libsvm's text form) and `normalize.pickle`. Raises ValueError for another kind of model."""
         head, _, body = (Path(folder) / "svm.txt").read_text().partition("SV\n")
         settings = dict(line.split(maxsplit=1) for line in head.splitlines() if " " in line)
         if settings.get("svm_type") != "epsilon_svr" or settings.get("kernel_type") != "rbf":
@@ -107,7 +107,7 @@ class Brisque:
         return cls(vectors, weights, float(settings["gamma"]), float(settings["rho"]), low, high)
 
     def score(self, luma_HW: NDArray[np.generic]) -> float | None:
-        """The score of one picture, or None when it is of one colour."""
+        """The score of one picture, or None if it has one colour."""
         found = features(luma_HW)
         if found is None:
             return None

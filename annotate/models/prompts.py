@@ -1,10 +1,10 @@
-"""Prompts: the presets, and how a measured fact of the clip gets into one.
+"""Prompts: the presets, and how values of a clip's columns are inserted.
 
-A prompt may name columns in braces, `The camera: {camera}.`; the stage then reads them, and each clip's own value is
-written in their place (`unknown` where it has none). `{{` and `}}` are plain braces.
+A prompt may name columns in braces, `The camera: {camera}.`; the stage then reads these columns and inserts each clip's
+value (`unknown` if it has none). `{{` and `}}` are literal braces.
 
-The presets' words are ours. What they ask for follows the field: `video` what SVD's video captioner tells (arXiv
-2311.15127, 3.1), `dense` one frame every two seconds and a long description as CogVideoX (arXiv 2408.06072, 4.2).
+The wording of the presets is ours. The content follows the field: `video` describes what SVD's video captioner describes (arXiv
+2311.15127, 3.1), `dense` uses one frame every two seconds and a long description, as CogVideoX does (arXiv 2408.06072, 4.2).
 """
 
 import string
@@ -19,7 +19,7 @@ PresetName = Literal["video", "dense", "camera", "tags"]
 
 @dataclass(frozen=True)
 class Preset:
-    """What is asked, how many pictures go with it (evenly spread, or one every `every_s`), and how long the answer may be."""
+    """A prompt, its frames (`frames` evenly spread, or one every `every_s` seconds), and the maximum length of the answer."""
 
     prompt: str
     frames: int | None
@@ -63,48 +63,50 @@ PRESETS: dict[str, Preset] = {
 def question(
     preset: PresetName, prompt: str | None, frames: int | None, every_s: float | None, max_tokens: int | None
 ) -> Preset:
-    """A preset with what was given in its place. Raises ValueError where that makes no sense."""
+    """A preset with the options that are set in place of its own values. Raises ValueError if they are out of range or contradict each other."""
     if frames is not None and every_s is not None:
-        raise ValueError("frames and every_s are two ways to say the same; give one")
+        raise ValueError("frames and every_s both set which frames are shown; remove one of them")
     if every_s is not None and not every_s > 0:
         raise ValueError(f"every_s is {every_s}; it must be above 0")
     base = PRESETS[preset]
-    made = Preset(
+    asked = Preset(
         base.prompt if prompt is None else prompt,
         base.frames if frames is None and every_s is None else frames,
         base.every_s if frames is None and every_s is None else every_s,
         base.max_tokens if max_tokens is None else max_tokens,
     )
-    placeholders(made.prompt)
-    return made
+    placeholders(asked.prompt)
+    return asked
 
 
 def placeholders(prompt: str) -> tuple[str, ...]:
-    """The columns that a prompt names, in order, each once. Raises ValueError where its braces do not match."""
+    """The columns that a prompt names, in order, each once. Raises ValueError for unmatched braces or a malformed name."""
     try:
         parsed = list(string.Formatter().parse(prompt))
     except ValueError as error:
-        raise ValueError(f"the prompt's braces do not match ({error}); write {{{{ and }}}} for plain ones") from error
+        raise ValueError(
+            f"the prompt has unmatched braces ({error}); write {{{{ and }}}} for literal braces"
+        ) from error
     names = [name for _, name, form, conversion in parsed if name is not None]
     for _, name, form, conversion in parsed:
         if name is not None and (not name.isidentifier() or form or conversion):
             raise ValueError(
-                f"the prompt names {{{name}}}, which is no column name; write {{{{ and }}}} for plain braces"
+                f"the prompt names {{{name}}}, which is not a column name; write {{{{ and }}}} for literal braces"
             )
     return tuple(dict.fromkeys(names))
 
 
 def fill(prompt: str, columns: Mapping[str, Any]) -> str:
-    """The prompt with each clip's values in place of the columns it names."""
-    return prompt.format(**{name: said(columns.get(name)) for name in placeholders(prompt)})
+    """The prompt with the clip's values in place of the column names."""
+    return prompt.format(**{name: in_words(columns.get(name)) for name in placeholders(prompt)})
 
 
-def said(value: Any) -> str:
-    """A measured value in words: numbers to three digits, lists with commas, `unknown` for none."""
+def in_words(value: Any) -> str:
+    """A column's value as text: numbers to three digits, lists with commas, `unknown` for null or not finite."""
     if value is None or (isinstance(value, float) and not np.isfinite(value)):
         return "unknown"
     if isinstance(value, list | tuple | np.ndarray):
-        return ", ".join(said(item) for item in value) or "none"
+        return ", ".join(in_words(item) for item in value) or "none"
     if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"
     return f"{value:.3g}" if isinstance(value, float | np.floating) else str(value)

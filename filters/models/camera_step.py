@@ -1,15 +1,15 @@
-"""Camera step: the move of the camera between two frames, as a similarity (shift, zoom, roll) of the picture.
+"""Camera step: the camera's move between two frames, as a similarity (shift, zoom, roll) of the picture.
 
-Plain functions for `filters/camera_motion.py`; no stage of its own. Unit of a move: pixels at a 240 px short side.
+Functions for `filters/camera_motion.py` and `filters/static.py`. Unit of a move: pixels at a 240 px short side.
 
-Corners, at most four in each cell of an 8 x 6 grid so that no busy corner of the picture speaks for all of it, are
-followed by pyramidal Lucas-Kanade there and back, in pictures whose light is evened out; RANSAC finds the similarity most
-of them agree with. Where too few agree, as after a large move, SIFT features are matched instead, and the move counts
-when it explains the picture as a whole. Where that fails too (everything moves by itself), it is the similarity nearest
-to DIS flow, or none if that explains nothing. A camera stands where 30 % of the corners stand still, whatever moves in front of it.
+Corners, at most four in each cell of an 8 x 6 grid so that no textured region dominates, are
+tracked by pyramidal Lucas-Kanade forward and backward, in frames with equalised light. RANSAC finds the similarity that most
+of them agree with. If too few agree, as after a large move, SIFT features are matched instead, and the move is accepted
+if it explains the picture as a whole. If that fails too (everything moves independently), it is the similarity nearest
+to DIS flow, or no move if that explains nothing. The camera is still if 30 % of the corners are still, whatever moves in front of it.
 
-Every figure is ours, set on the even half of coco_mini (by name) moved synthetically, with and without an object that
-moves in front, and on `raw/intel__car-detection` (a car's entrance changes the exposure of an almost bare road).
+All constants are ours, set on the even half of coco_mini (by name) with synthetic moves, with and without an object that
+moves in front, and on `raw/intel__car-detection` (a passing car changes the exposure of an almost bare road).
 
 H height, W width, in pixels; P points (x, y), N pixels; h, w a smaller copy.
 """
@@ -20,39 +20,39 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from filters.flow import DIS, DIS_SIDE_PX, flow_map
-from filters.picture import grey, short_side
+from filters.models.flow import DIS, DIS_SIDE_PX, MAP_SIDE_PX, flow_map
+from filters.models.picture import grey, short_side
 
 TRACK_SIDE_PX = 240
 MATCH_SIDE_PX = 120
 FAINT = 8.0
-"""Local contrast (0..255) that is raised to about half of what strong contrast is."""
+"""Local contrast (0..255) that is amplified to about half of a strong contrast."""
 CELLS = (8, 6)
 PER_CELL = 4
 NEAR_PX = 2.0
-"""A corner agrees with a move when it lies this near to where the move puts it, at 240 px."""
+"""Maximum distance of a corner from its predicted position for it to agree with a move, at 240 px."""
 STANDS_PX = 0.5
 AGREE, FOUND = 0.3, 0.15
-"""Least share of the corners found again that must agree with a move, and of all corners."""
+"""Minimum share of the tracked corners that must agree with a move, and of all corners."""
 WIDE = 0.4
-"""Least spread of those that agree, over the spread of all: a car or a subtitle is not the scene."""
+"""Minimum spread of the agreeing corners over the spread of all: a car or a subtitle is not the scene."""
 STAND = 0.3
-"""Share of the corners that must stand still for the camera to stand; half of it where no move is found either."""
+"""Minimum share of still corners for a still camera; half of it if no move is found either."""
 LEAST_CORNERS = 12
-BORNE_OUT = 0.8
-"""Most of the difference between two frames that may be left after a large move is taken out, or it is none."""
-BETTER = 0.95
-"""The same for the move nearest to the flow: in bare noise every move leaves about all."""
+MAX_LEFT = 0.8
+"""Maximum share of the difference between two frames that may remain after a large move is removed."""
+MAX_LEFT_OF_FLOW = 0.95
+"""The same for the move nearest to the flow: in pure noise nearly all of the difference remains after any move."""
 LEAST_SEEN = 0.2
-"""Least share of the picture that both frames must show."""
+"""Minimum share of the picture that both frames must show."""
 
 Similarity = NDArray[np.float64]
-"""(2, 3): takes a point (x, y, 1) of the frame before to the frame after, in pixels at 240 px."""
+"""(2, 3): maps a point (x, y, 1) of the first frame to the second, in pixels at 240 px."""
 STANDS: Similarity = np.eye(2, 3)
 
 
 def evened(frame_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The frame in grey at a 240 px short side, its light evened out: exposure may change, faint texture counts too."""
+    """The frame in grey at a 240 px short side, with equalised light: robust to exposure changes, sensitive to faint texture."""
     light_HW = grey(frame_HWC, TRACK_SIDE_PX).astype(np.float32)
     height_px, width_px = light_HW.shape
     small_px = (width_px // 4, height_px // 4)
@@ -85,7 +85,7 @@ def follow(
     points_P2: NDArray[np.float32],
     guess: Similarity = STANDS,
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Where points went, (P, 2), and which were found again on the way back, (P,)."""
+    """New positions of points, (P, 2), and which were confirmed by backward tracking, (P,)."""
     how: dict[str, Any] = {"winSize": (15, 15), "maxLevel": 4, "flags": cv2.OPTFLOW_USE_INITIAL_FLOW}
     start_P2 = _moved(points_P2, guess)
     there, seen, _ = cv2.calcOpticalFlowPyrLK(before_HW, after_HW, points_P2, start_P2.copy(), **how)
@@ -103,7 +103,7 @@ def fit(
     to_P2: NDArray[np.float32],
     good: NDArray[np.bool_],
 ) -> tuple[Similarity | None, NDArray[np.bool_]]:
-    """The similarity that most of the good points agree with, and which do, (P,)."""
+    """The similarity that most of the good points agree with, and which points agree, (P,)."""
     agree = np.zeros(len(good), bool)
     if good.sum() < 4:
         return None, agree
@@ -117,7 +117,7 @@ def fit(
 
 
 def _spread(points_P2: NDArray[np.float32]) -> float:
-    """How much of the picture points cover: the product of their standard deviations, px^2."""
+    """Spread of points over the picture: the product of their standard deviations, px^2."""
     return float(points_P2.std(axis=0).prod())
 
 
@@ -140,7 +140,7 @@ def camera_step(before_HW: NDArray[np.uint8], after_HW: NDArray[np.uint8]) -> Si
         if (move := _matched(before_HW, after_HW, points_P2)) is not None:
             return move
     move = _of_flow(before_HW, after_HW)
-    return move if _left(before_HW, after_HW, move) < BETTER else STANDS
+    return move if _left(before_HW, after_HW, move) < MAX_LEFT_OF_FLOW else STANDS
 
 
 def _matched(
@@ -148,7 +148,7 @@ def _matched(
     after_HW: NDArray[np.uint8],
     points_P2: NDArray[np.float32],
 ) -> Similarity | None:
-    """The move that matched SIFT features agree on, made exact by following the corners, if the picture as a whole bears it out."""
+    """The move that matched SIFT features agree on, refined by tracking the corners, if it explains the picture as a whole."""
     sift = cv2.SIFT.create(nfeatures=400)
     halves = [short_side(g, MATCH_SIDE_PX) for g in (before_HW, after_HW)]
     (keys_a, words_a), (keys_b, words_b) = (sift.detectAndCompute(half, None) for half in halves)
@@ -165,11 +165,11 @@ def _matched(
     better, agree = fit(points_P2, there_P2, good)
     if better is not None and agree.sum() >= LEAST_CORNERS:
         move = better
-    return move if _left(before_HW, after_HW, move) < BORNE_OUT else None
+    return move if _left(before_HW, after_HW, move) < MAX_LEFT else None
 
 
 def _left(before_HW: NDArray[np.uint8], after_HW: NDArray[np.uint8], move: Similarity) -> float:
-    """Share of the difference between two frames that a move leaves; infinite when it leaves too little of the picture in sight."""
+    """Share of the difference between two frames that remains after a move; infinite if the frames overlap too little."""
     size_px = before_HW.shape[::-1]
     seen_HW = cv2.warpAffine(np.ones(before_HW.shape, np.uint8), move, size_px) > 0
     if seen_HW.mean() < LEAST_SEEN:
@@ -200,3 +200,16 @@ def _of_flow(before_HW: NDArray[np.uint8], after_HW: NDArray[np.uint8]) -> Simil
         move = np.array([[a, -b, right], [b, a, down]])
         weight_N = 1 / np.maximum(np.linalg.norm(from_N2 @ move[:, :2].T + move[:, 2] - to_N2, axis=1), 0.1)
     return move
+
+
+def displacement(move: Similarity, height_px: int, width_px: int) -> tuple[NDArray[np.float64], float]:
+    """A similarity as (right, down, zoom, roll) and the mean displacement over the picture, px at a 16 px short side."""
+    unit = MAP_SIDE_PX / min(height_px, width_px)
+    y, x = (np.mgrid[0:16, 0:16].reshape(2, -1) + 0.5) * [[height_px / 16], [width_px / 16]] - 0.5
+    centre = np.array([(width_px - 1) / 2, (height_px - 1) / 2])
+    radius = float(np.hypot(x - centre[0], y - centre[1]).mean())
+    shift = move[:, :2] @ centre + move[:, 2] - centre
+    a, b = move[0, 0], move[1, 0]  # zoom * (cos, sin) of the roll
+    parts = np.array([*shift, radius * np.log(np.hypot(a, b)), radius * np.arctan2(b, a)])
+    field = np.stack([x, y], axis=1) @ (move[:, :2] - np.eye(2)).T + move[:, 2]
+    return parts * unit, float(np.linalg.norm(field, axis=1).mean() * unit)

@@ -1,13 +1,13 @@
-"""Questions to an OpenAI-compatible server: many at a time, a limited number in flight, each tried again where that helps.
+"""Client of an OpenAI-compatible server: many requests, a limited number in flight, with retries.
 
-Tried again, after a pause that doubles (with jitter; what the server asks for by Retry-After counts more): 408, 409, 425, 429,
-5xx, a connection that fails or closes early, no answer within the time limit, an answer that is not the expected JSON. Not tried
-again: any other refusal. A question that has no answer in the end has a sentence instead; the others go on. A question that is
-too long for the model is asked again, shorter, where it knows how (`shorter`).
+Retried, after a pause that doubles (with jitter; at least as long as the server's Retry-After): status 408, 409, 425, 429 and
+5xx, a connection that fails or closes early, a timeout, a response that is not the expected JSON. Any other refusal is not
+retried. A request without an answer after all retries returns one sentence with the reason; the others are not affected. A
+request that is too long for the model is shortened by the caller (`shorten`) and sent again.
 
-An answer belongs to the question it was awaited for: it is returned under the question's key, which is also sent along as
-`X-Request-Id`; an answer that names another question's is none. The API key comes from the environment, stands in the request's
-header, and nowhere else: it is struck out of whatever a server says, answers included.
+A response is returned under the key of its request. The key is also sent as `X-Request-Id`; a response that names another
+request's key is discarded and retried. The API key is read from the environment and sent only in the request's header; it is
+removed from everything a server returns, answers included.
 """
 
 import asyncio
@@ -28,22 +28,22 @@ from urllib.parse import urlsplit
 if TYPE_CHECKING:
     import aiohttp
 
-AGAIN = {408, 409, 425, 429}
+RETRIED = {408, 409, 425, 429}
 LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 TOO_LONG = re.compile(r"context|too (long|large|many)|at most \d+ (image|video)", re.IGNORECASE)
-"""How servers say, with 400, 413 or 422, that a question does not fit the model."""
+"""What servers write, with 400, 413 or 422, if a request does not fit the model."""
 COUNTS = range(2**31)
-"""Token counts that are any, and fit their column."""
+"""Valid token counts: those that fit their column."""
 T = TypeVar("T")
 Body = Callable[[], Mapping[str, Any]]
 
 
 class _TooLongError(Exception):
-    """The question is more than the model takes."""
+    """The request is longer than the model accepts."""
 
 
-class _TryAgainError(Exception):
-    """The answer is none, for a reason that may pass; `wait_s` is what the server asks for."""
+class _RetryError(Exception):
+    """There is no valid answer, for a reason that may be temporary; `wait_s` is the pause that the server requests."""
 
     def __init__(self, reason: str, wait_s: float | None = None) -> None:
         super().__init__(reason)
@@ -52,7 +52,7 @@ class _TryAgainError(Exception):
 
 @dataclass(frozen=True)
 class Reply:
-    """What a server wrote, and what it took; tokens are null where it does not count them."""
+    """The text a server generated; token counts are None if it does not report them."""
 
     text: str
     prompt_tokens: int | None
@@ -63,25 +63,25 @@ class Reply:
 
 @dataclass(frozen=True)
 class _Batch:
-    """The questions of one call, and what they share."""
+    """The requests of one call, and their shared session."""
 
     session: "aiohttp.ClientSession"
     gate: asyncio.Semaphore
     bodies: Mapping[str, Body]
-    shorter: Callable[[str], bool]
+    shorten: Callable[[str], bool]
 
 
 @dataclass(frozen=True)
 class ChatClient:
-    """A server, and how patient one is with it.
+    """A server, with the limits of its requests.
 
     Attributes:
-        base_url: Up to and with `/v1`.
-        concurrency: Questions in flight at most.
-        timeout_s: Seconds that one attempt may take.
+        base_url: The address up to and with `/v1`.
+        concurrency: Maximum requests in flight.
+        timeout_s: Maximum seconds of one attempt.
         retries: Attempts after the first.
-        backoff_s: Pause before the second attempt; it doubles each time, to a minute at most.
-        api_key_env: Name of the environment variable with the key; None sends none.
+        backoff_s: Pause before the second attempt; it doubles each time, up to a minute.
+        api_key_env: Name of the environment variable with the API key; None sends no key.
     """
 
     base_url: str
@@ -95,10 +95,12 @@ class ChatClient:
         """Check the values."""
         parts = urlsplit(self.base_url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"base_url '{self.base_url}' is no http address such as http://127.0.0.1:8000/v1")
+            raise ValueError(
+                f"base_url '{self.base_url}' is not an http address; write one such as http://127.0.0.1:8000/v1"
+            )
         if parts.username or parts.password:
             raise ValueError(
-                "base_url holds a password; give the name of an environment variable as api_key_env instead"
+                "base_url contains a user name or password; set api_key_env to the name of an environment variable instead"
             )
         for name, least in (("concurrency", 1), ("retries", 0), ("backoff_s", 0)):
             if getattr(self, name) < least:
@@ -107,25 +109,31 @@ class ChatClient:
             raise ValueError(f"timeout_s is {self.timeout_s}; it must be above 0")
 
     def ask(
-        self, bodies: Mapping[str, Body], shorter: Callable[[str], bool] = lambda key: False
+        self, bodies: Mapping[str, Body], shorten: Callable[[str], bool] = lambda key: False
     ) -> dict[str, Reply | str]:
-        """Asks every question.
+        """Sends all requests and waits for the answers.
 
         Args:
-            bodies: key to what makes the body of a chat completion (called when it is sent, so that few pictures wait in memory).
-            shorter: called with the key of a question that is too long for the model; makes its next body shorter, or says False.
+            bodies: Key to a function that returns the body of a chat completion. It is called when the request is sent, which
+                limits the number of pictures in memory.
+            shorten: Called with the key of a request that is too long for the model. It shortens the next body and returns
+                True, or returns False if that is not possible.
 
         Returns:
-            Key to the reply, or to one sentence why there is none.
+            Key to the reply, or to one sentence with the reason why there is no reply.
         """
-        return _run(self._ask(bodies, shorter)) if bodies else {}
+        return _run(self._ask(bodies, shorten)) if bodies else {}
 
     def check(self, model: str) -> None:
-        """Whether the server answers, lets us in and has the model (where it lists its models). Raises ValueError, in one sentence."""
+        """Raises ValueError if the server does not answer, refuses the key, or lists its models and `model` is not among them."""
         if self.api_key_env and not self._key():
-            raise ValueError(f"the environment variable {self.api_key_env}, which should hold the API key, is not set")
+            raise ValueError(
+                f"the environment variable {self.api_key_env}, named by api_key_env, is not set; set it to the API key"
+            )
         if not re.fullmatch(r"[!-~]*", self._key()):
-            raise ValueError(f"the environment variable {self.api_key_env} holds characters that no API key has")
+            raise ValueError(
+                f"the environment variable {self.api_key_env} must hold the API key in printable ASCII; it contains other characters"
+            )
         found = _run(self._models())
         if found is not None and model not in found:
             near = difflib.get_close_matches(model, found, n=1)
@@ -133,11 +141,11 @@ class ChatClient:
             raise ValueError(f"the server at {self.base_url} has no model '{model}'; {hint}")
 
     def _key(self) -> str:
-        """The key, without the line end that a file leaves; empty where there is none."""
+        """The API key without surrounding white space; empty if it is not set."""
         return os.environ.get(self.api_key_env, "").strip() if self.api_key_env else ""
 
-    def _struck(self, raw: bytes) -> bytes:
-        """What a server said, without the key."""
+    def _without_key(self, raw: bytes) -> bytes:
+        """Bytes from a server, with the API key replaced by ***."""
         key = self._key().encode()
         return raw.replace(key, b"***") if key else raw
 
@@ -153,7 +161,7 @@ class ChatClient:
         )
 
     async def _models(self) -> list[str] | None:
-        """Names of the server's models; None where it does not list them."""
+        """Names of the server's models; None if it does not list them."""
         import aiohttp
 
         url = f"{self.base_url.rstrip('/')}/models"
@@ -161,8 +169,8 @@ class ChatClient:
             async with self._session() as session, session.get(url) as response:
                 status, raw = response.status, await response.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            told = f"no server answers at {self.base_url} ({self._told(error)}); start it, or mend base_url"
-            raise ValueError(told) from None
+            reason = f"no server answers at {self.base_url} ({self._reason(error)}); start it, or correct base_url"
+            raise ValueError(reason) from None
         if status in (401, 403):
             how = f"the key in {self.api_key_env}" if self.api_key_env else "a request without a key; set api_key_env"
             raise ValueError(f"the server at {self.base_url} refuses {how} ({status})")
@@ -171,23 +179,23 @@ class ChatClient:
         except (ValueError, KeyError, TypeError):
             return None
 
-    async def _ask(self, bodies: Mapping[str, Body], shorter: Callable[[str], bool]) -> dict[str, Reply | str]:
+    async def _ask(self, bodies: Mapping[str, Body], shorten: Callable[[str], bool]) -> dict[str, Reply | str]:
         async with self._session() as session:
-            batch = _Batch(session, asyncio.Semaphore(self.concurrency), bodies, shorter)
+            batch = _Batch(session, asyncio.Semaphore(self.concurrency), bodies, shorten)
             replies = await asyncio.gather(*(self._fitting(batch, key) for key in bodies))
         return dict(zip(bodies, replies, strict=True))
 
     async def _fitting(self, batch: "_Batch", key: str) -> Reply | str:
-        """One question, made shorter until the model takes it."""
+        """One request, shortened until the model accepts it."""
         while True:
             try:
-                return await self._patiently(batch, key)
+                return await self._with_retries(batch, key)
             except _TooLongError as error:
-                if not batch.shorter(key):
+                if not batch.shorten(key):
                     return str(error)
 
-    async def _patiently(self, batch: "_Batch", key: str) -> Reply | str:
-        """One question, tried until it has an answer or the limit is reached. While it pauses another may go."""
+    async def _with_retries(self, batch: "_Batch", key: str) -> Reply | str:
+        """One request, retried up to the limit. During a pause its slot is free for another request."""
         import aiohttp
 
         taken_s, reason = 0.0, ""
@@ -197,10 +205,10 @@ class ChatClient:
                 began = time.monotonic()
                 try:
                     return await self._once(batch, key, began - taken_s)
-                except _TryAgainError as error:
+                except _RetryError as error:
                     reason, wait_s = str(error), error.wait_s
                 except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                    reason = self._told(error)
+                    reason = self._reason(error)
                 except ValueError as error:
                     return str(error)
                 taken_s += time.monotonic() - began
@@ -210,35 +218,35 @@ class ChatClient:
         return f"the server gave no answer in {self.retries + 1} attempts; the last time: {reason}"
 
     async def _once(self, batch: "_Batch", key: str, began: float) -> Reply:
-        """One attempt. Raises _TryAgainError, _TooLongError, an error of the connection, or ValueError where it is refused for good."""
+        """One attempt. Raises _RetryError, _TooLongError, a connection error, or ValueError if retrying would not help."""
         url = f"{self.base_url.rstrip('/')}/chat/completions"
         async with batch.session.post(url, json=batch.bodies[key](), headers={"X-Request-Id": key}) as response:
-            raw, echoed = self._struck(await response.read()), response.headers.get("X-Request-Id", "")
-            if response.status in AGAIN or response.status >= 500:
-                raise _TryAgainError(f"status {response.status}", _seconds(response.headers.get("Retry-After")))
+            raw, echoed = self._without_key(await response.read()), response.headers.get("X-Request-Id", "")
+            if response.status in RETRIED or response.status >= 500:
+                raise _RetryError(f"status {response.status}", retry_after_s(response.headers.get("Retry-After")))
             if response.status != 200:
-                told = f"the server refused with status {response.status}: {self._told(raw)}"
-                too_long = response.status in (400, 413, 422) and TOO_LONG.search(told)
-                raise _TooLongError(told) if too_long else ValueError(told)
+                reason = f"the server refused with status {response.status}: {self._reason(raw)}"
+                too_long = response.status in (400, 413, 422) and TOO_LONG.search(reason)
+                raise _TooLongError(reason) if too_long else ValueError(reason)
         try:
-            # Control characters, and bytes that are no UTF-8, are cleaned later; they are no reason to lose a caption.
+            # Control characters and malformed UTF-8 do not make a caption invalid; `caption.clean` removes them.
             answer = json.loads(raw.decode("utf-8", "replace"), strict=False)
             choice, usage = answer["choices"][0], answer.get("usage")
-            said = choice["message"]
-            text = said.get("content") or said.get("refusal") or ""
+            message = choice["message"]
+            text = message.get("content") or message.get("refusal") or ""
             if not isinstance(text, str):
                 text = " ".join(part.get("text", "") for part in text)
         except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
-            raise _TryAgainError("an answer that is no chat completion") from None
-        # vLLM, asked with our id, makes its own of it. Other servers echo nothing, or ids of theirs.
+            raise _RetryError("a response that is not a chat completion") from None
+        # vLLM derives its id from ours. Other servers send ids of their own, or none.
         named = {echoed, str(answer.get("id")).removeprefix("chatcmpl-")}
         if key not in named and not named.isdisjoint(batch.bodies):
-            raise _TryAgainError("an answer to another question")
+            raise _RetryError("a response to another request")
         read, written = (_count(usage, name) for name in ("prompt_tokens", "completion_tokens"))
         return Reply(text, read, written, str(choice.get("finish_reason") or "stop"), time.monotonic() - began)
 
-    def _told(self, what: BaseException | bytes) -> str:
-        """What went wrong, in few words, without the key."""
+    def _reason(self, what: BaseException | bytes) -> str:
+        """The reason of a failure, at most 200 characters, without the API key."""
         if isinstance(what, bytes):
             text = what.decode("utf-8", "replace")
             with contextlib.suppress(ValueError, KeyError, TypeError):
@@ -247,11 +255,11 @@ class ChatClient:
             text = (
                 "no answer in time" if isinstance(what, TimeoutError) else f"{type(what).__name__}: {what}".rstrip(": ")
             )
-        return " ".join(self._struck(text.encode("utf-8", "replace")).decode().split())[:200]
+        return " ".join(self._without_key(text.encode("utf-8", "replace")).decode().split())[:200]
 
 
-def _seconds(retry_after: str | None) -> float | None:
-    """What Retry-After asks for, in seconds or as a date."""
+def retry_after_s(retry_after: str | None) -> float | None:
+    """Seconds that a Retry-After header requests, as a number or a date; None for no or a malformed header."""
     if retry_after is None:
         return None
     with contextlib.suppress(ValueError):
@@ -262,13 +270,13 @@ def _seconds(retry_after: str | None) -> float | None:
 
 
 def _count(usage: Any, name: str) -> int | None:
-    """A number of tokens, where the server gives one: a caption is not lost for it."""
+    """A token count; None if it is missing or malformed, which does not invalidate the caption."""
     value = usage.get(name) if isinstance(usage, dict) else None
     return value if isinstance(value, int) and not isinstance(value, bool) and value in COUNTS else None
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:
-    """Runs it to its end: here, so that Ctrl-C ends it, or in a thread of its own where there is a loop already (a notebook)."""
+    """Runs a coroutine to its end: in this thread, so that Ctrl-C interrupts it, or in a new one if a loop already runs here (a notebook)."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

@@ -1,4 +1,4 @@
-"""What a vision-language model is given: questions about frames, through its own processor, as many frames as its context holds."""
+"""The inputs of a vision-language model: questions about frames, through the model's own processor, as many frames as its context holds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from annotate.frames import fewer
+from annotate.models.frames import fewer
 from curate.clip import Clip
 
 
@@ -22,28 +22,28 @@ class Ask:
 
     @property
     def pictures(self) -> list[NDArray[np.uint8]]:
-        """The frames shown, each (H, W, 3), RGB 0..255."""
+        """The frames, each (H, W, 3), RGB 0..255."""
         return [self.clip.frames_THWC[i] for i in self.indices]
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """When the frames are, as processors of videos want it."""
-        at = [round((self.clip.jpeg_times_s[i] - self.clip.start_s) * self.clip.fps) for i in self.indices]
-        return {"fps": self.clip.fps, "total_num_frames": self.clip.n_frames, "frames_indices": at}
+        """The times of the frames, in the form that video processors expect."""
+        numbers = [round((self.clip.jpeg_times_s[i] - self.clip.start_s) * self.clip.fps) for i in self.indices]
+        return {"fps": self.clip.fps, "total_num_frames": self.clip.n_frames, "frames_indices": numbers}
 
     def within(self, share: float) -> "Ask":
-        """The same about this share of the frames, at least one fewer and at least one."""
+        """The same question about this share of the frames: at least one frame, and at least one fewer than now."""
         most = max(1, min(len(self.indices) - 1, int(len(self.indices) * share)))
         return replace(self, indices=fewer(self.indices, most))
 
 
 def processed(processor: Any, asks: Sequence[Ask], as_video: bool) -> dict[str, Any]:
-    """The model's inputs: `input_ids` and `attention_mask` (N, L), padded on the left, and pictures as the processor makes them."""
+    """The model's inputs: `input_ids` and `attention_mask` (N, L), padded on the left, and pixels in the processor's form."""
     from PIL import Image
 
-    how: dict[str, Any] = {"padding": True}
+    options: dict[str, Any] = {"padding": True}
     if as_video:
-        how |= {"do_sample_frames": False, "video_metadata": [[ask.metadata] for ask in asks]}
+        options |= {"do_sample_frames": False, "video_metadata": [[ask.metadata] for ask in asks]}
     conversations = []
     for ask in asks:
         if as_video:
@@ -51,19 +51,19 @@ def processed(processor: Any, asks: Sequence[Ask], as_video: bool) -> dict[str, 
         else:
             shown = [{"type": "image", "image": Image.fromarray(picture)} for picture in ask.pictures]
         conversations.append([{"role": "user", "content": [*shown, {"type": "text", "text": ask.prompt}]}])
-    made = processor.apply_chat_template(
+    inputs = processor.apply_chat_template(
         conversations,
         add_generation_prompt=True,
         tokenize=True,
         return_dict=True,
         return_tensors="pt",
-        processor_kwargs=how,
+        processor_kwargs=options,
     )
-    return dict(made)
+    return dict(inputs)
 
 
 def takes_ragged(processor: Any, asks: Sequence[Ask], as_video: bool) -> bool:
-    """Whether the processor takes questions with different numbers of frames in one batch; two such must be among them."""
+    """Whether the processor accepts different numbers of frames in one batch. `asks` must hold two such questions."""
     other = next(ask for ask in asks if len(ask.indices) != len(asks[0].indices))
     try:
         processed(processor, [asks[0], other], as_video)
@@ -73,9 +73,9 @@ def takes_ragged(processor: Any, asks: Sequence[Ask], as_video: bool) -> bool:
 
 
 def fitted(processor: Any, asks: Sequence[Ask], as_video: bool, room: int) -> tuple[dict[str, Any], Sequence[Ask]]:
-    """The model's inputs, and the questions as they were put: with fewer frames where a prompt is longer than `room` tokens.
+    """The model's inputs, and the questions used: with fewer frames for a prompt longer than `room` tokens.
 
-    A prompt with one frame is left as it is, however long.
+    A prompt with one frame is not shortened further.
     """
     while True:
         inputs = processed(processor, asks, as_video)

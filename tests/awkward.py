@@ -456,7 +456,7 @@ def _(path: Path) -> None:
     "restart.ts",
     "two transport streams joined: the clock starts again",
     numbers=range(70),
-    error="timestamps start again",
+    error="timestamps restart",
     first=70,
     most=70,
 )

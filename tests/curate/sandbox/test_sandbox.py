@@ -29,7 +29,7 @@ def test_a_call_returns_and_the_child_is_reused(sandbox: Sandbox) -> None:
         pytest.param(
             naughty.segfault,
             30,
-            r"killed by signal 11; it last said: about to read a bad address \(attempt 2 of 2\)",
+            r"killed by signal 11; its last log line: about to read a bad address \(attempt 2 of 2\)",
             id="segfault",
         ),
         pytest.param(naughty.hang, 1, r"took longer than 1 s and was stopped \(attempt 2 of 2\)", id="hang"),
@@ -80,7 +80,7 @@ def test_what_the_child_started_goes_with_it(then: str) -> None:
             with pytest.raises(SandboxError, match=r"killed by signal 11|longer than 2 s") as error:
                 box.call(naughty.leave_a_child_behind, then, wall_s=2)
             assert time.monotonic() - began < 10, "the grandchild holds the pipe open, which must not be waited for"
-            number = int(str(error.value).split("it last said: ")[1].split()[0])
+            number = int(str(error.value).split("its last log line: ")[1].split()[0])
     deadline = time.monotonic() + 5
     while naughty.alive(number):
         assert time.monotonic() < deadline, "it lives on"
@@ -113,14 +113,14 @@ def test_large_answers_come_through(sandbox: Sandbox) -> None:
 
 def test_an_answer_that_cannot_be_sent_is_the_functions_own_fault(sandbox: Sandbox) -> None:
     before = sandbox.call(naughty.process_id, wall_s=30)
-    with pytest.raises(SandboxError, match=r"the sandbox cannot hand over a builtins.function") as error:
+    with pytest.raises(SandboxError, match=r"the sandbox cannot return a builtins.function") as error:
         sandbox.call(naughty.unpicklable, wall_s=30)
     assert error.value.raised
     assert sandbox.call(naughty.process_id, wall_s=30) == before
 
 
 def test_the_last_words_come_along_when_asked_for_and_without_addresses(sandbox: Sandbox) -> None:
-    with pytest.raises(SandboxError, match=r"^not a video; it last said: \[mov\] moov atom not found$") as error:
+    with pytest.raises(SandboxError, match=r"^not a video; its last log line: \[mov\] moov atom not found$") as error:
         sandbox.call(naughty.complain, wall_s=30)
     assert error.value.raised
     with pytest.raises(SandboxError, match=r"^this is not a video$"):
@@ -129,7 +129,7 @@ def test_the_last_words_come_along_when_asked_for_and_without_addresses(sandbox:
 
 def test_a_decoder_that_never_stops_talking_fills_no_disk(sandbox: Sandbox) -> None:
     assert sandbox.call(naughty.chatter, 60, wall_s=60) < 40 * 2**20
-    assert sandbox._tail() == "; it last said: [h264] the last word"
+    assert sandbox._tail() == "; its last log line: [h264] the last word"
 
 
 def test_a_child_ends_with_its_parent() -> None:

@@ -221,7 +221,7 @@ class _Failing:
     def get_batch(self, indices: list[int]) -> Any:
         if self._how == "raises":
             raise RuntimeError("[12:00:00] /build/reader.cc:7: Check failed: something")
-        if self._how == "complains":
+        if self._how == "logs":
             video_decord._listen(None, 16, b"error while decoding MB %d %d", None)
         return self._real.get_batch(indices)
 
@@ -229,8 +229,8 @@ class _Failing:
 @pytest.mark.parametrize(
     ("how", "reason"),
     [
-        ("raises", "it fails at reading (Check failed: something)"),
-        ("complains", "its decoder complains (error while decoding MB … …)"),
+        ("raises", "it fails to read (Check failed: something)"),
+        ("logs", "its decoder logs an error (error while decoding MB … …)"),
     ],
 )
 def test_when_decord_goes_wrong_pyav_takes_over(film: Path, how: str, reason: str) -> None:
@@ -240,7 +240,7 @@ def test_when_decord_goes_wrong_pyav_takes_over(film: Path, how: str, reason: st
     assert before.decoder == "decord"
     for alone in (False, True):
         with DecordVideo(str(film), alone=alone) as video:
-            video._reader = _Failing(video._reader, how)
+            video._by_number = _Failing(video._by_number, how)
             if alone:
                 with pytest.raises(VideoError, match=r"^decord fails: it"):
                     video.frames_at(wanted_s)
@@ -255,7 +255,7 @@ def test_decord_is_not_believed_when_its_first_picture_differs(film: Path, monke
     pytest.importorskip("decord", reason="decord has no wheel for this machine")
     batch = DecordVideo._batch
     monkeypatch.setattr(DecordVideo, "_batch", lambda self, numbers: batch(self, numbers) + np.uint8(3))
-    assert frames_at(str(film), [0.0]).fallback == "its first picture is not PyAV's"
+    assert frames_at(str(film), [0.0]).fallback == "its first picture differs from PyAV's"
 
 
 def test_what_decord_logs_is_heard() -> None:
@@ -263,10 +263,10 @@ def test_what_decord_logs_is_heard() -> None:
     from decord._ffi.base import _LIB
 
     video_decord._decord()
-    video_decord._complaints.clear()
+    video_decord._logged.clear()
     _LIB.av_log(None, 48, b"a trifle\n")
     _LIB.av_log(None, 16, b"a real error\n")
-    assert video_decord._complaints == ["a real error"]
+    assert video_decord._logged == ["a real error"]
 
 
 def test_it_works_in_the_sandbox(film: Path, sandbox: Sandbox) -> None:

@@ -1,17 +1,24 @@
-"""Pictures at given times by decord 0.6, where it is installed and can be believed with the file; PyAV otherwise.
+"""Pictures at given times by decord 0.6, on request only (`decoder="decord"`): PyAV gives the same pictures for less.
 
-decord finds a frame by its number among the packets and says little about what goes wrong. So it is given a file only
-after its packets were looked at, and only while it stays silent:
+Measured, CPU seconds of decord over those of PyAV:
 
-- open groups of pictures, pictures left out or sharing a time, containers without an index: it gives other frames than
-  asked for, or retries at the end of the file for minutes;
-- a second video stream: it may take another one than PyAV;
-- damage: it repeats the last good frame (`fault_tol` turns that into an error) or smears (its FFmpeg says so in the log);
+- 20 pictures through `open_video`: 1.3 to 1.6 (`python benchmarks/random_access.py`), and over 3 for a single picture or for all of a file. So
+  contact sheets and thumbnails come from PyAV.
+- the training feed, clips of 5 s: 0.88 (`python benchmarks/feed.py`), and less the later the window begins in the clip. A feed reads a window from the middle of a short mp4, and there decord decodes from
+  the keyframe before it. So `train_hooks/decode.py` uses decord first.
+
+decord addresses frames by number and reports few errors. So it is used only for a file whose packets were checked, and only while its FFmpeg
+logs no error:
+
+- open groups of pictures, skipped pictures, pictures with the same time, containers without an index: it returns other frames than requested, or
+  retries at the end of the file for minutes;
+- a second video stream: it may choose another stream than PyAV;
+- damage: it repeats the last good frame (`fault_tol` makes that an error) or returns smeared pictures (its FFmpeg logs an error);
 - AV1, GIF and others: its FFmpeg of 2018 cannot open them, or fails at the first read;
-- it decodes ahead in the background as far as it has read, without a bound: a seek to the start after each call stops it;
-- what else may differ (rotation, colour matrix, pixel format) shows in the first picture, which must equal PyAV's bit for bit.
+- it decodes ahead in the background without a limit, so a seek to the start after each call stops it;
+- all other differences (rotation, colour matrix, pixel format) show in the first picture, which must equal PyAV's bit for bit.
 
-One thread, so that it is repeatable.
+It uses one thread, which makes it reproducible.
 """
 
 from __future__ import annotations
@@ -46,20 +53,21 @@ class NotTrustedError(Exception):
 
 
 class DecordVideo(PyAVVideo):
-    """One file whose pictures at given times come from decord. PyAV gives its clock, its frames in order, and the pictures that decord fails at.
+    """One file whose pictures at given times come from decord. PyAV gives its clock and its frames in order.
 
-    `alone` raises VideoError instead of falling back to PyAV. Raises NotTrustedError when decord cannot be used from the start.
+    Raises NotTrustedError when decord cannot be used with the file.
     """
 
-    def __init__(self, uri: str, storage_options: Mapping[str, Any] | None = None, *, alone: bool = False) -> None:
+    decoder = "decord"
+
+    def __init__(self, uri: str, storage_options: Mapping[str, Any] | None = None) -> None:
         path = local_path(uri)
         if path is None:
             raise NotTrustedError("it reads local files only")
         decord = _decord()
         super().__init__(uri, storage_options)
-        self._alone = alone
         self._by_number: Any = None
-        """decord's reader; None once it has failed."""
+        """decord's reader."""
         try:
             if path.stat().st_size > MAX_BYTES:
                 raise NotTrustedError(f"it would read the whole file, which is larger than {MAX_BYTES >> 20} MiB")
@@ -70,7 +78,6 @@ class DecordVideo(PyAVVideo):
         except BaseException:
             self.close()
             raise
-        self.decoder = "decord"
 
     def close(self) -> None:
         """Closes the file and ends decord's threads."""
@@ -78,9 +85,7 @@ class DecordVideo(PyAVVideo):
         super().close()
 
     def frames_at(self, times_s: Sequence[float], short_side_px: int | None = None) -> Sample:
-        """See `curate.video.open.frames_at`."""
-        if self._by_number is None:
-            return super().frames_at(times_s, short_side_px)
+        """See `curate.video.open.frames_at`. Raises VideoError when decord fails."""
         numbers = [self._number(t_s) for t_s in times_s]
         wanted = sorted(set(numbers))
         size = max(1, _BATCH_BYTES // (self.info.width_px * self.info.height_px * 3))
@@ -91,11 +96,7 @@ class DecordVideo(PyAVVideo):
                 for number, picture in zip(part, self._batch(part), strict=True):
                     pictures[number] = scaled(self.reader, picture, short_side_px)
         except NotTrustedError as reason:
-            if self._alone:
-                raise VideoError(f"decord fails: {reason}") from reason
-            self._by_number = None
-            self.decoder, self.fallback = "pyav", str(reason)
-            return super().frames_at(times_s, short_side_px)
+            raise VideoError(f"decord fails: {reason}") from reason
         frames_THWC = stacked([pictures[number] for number in numbers], self.info, short_side_px)
         return Sample(frames_THWC, [self._times_s[number] for number in numbers], "decord")
 

@@ -8,7 +8,7 @@ class Limits:
     """The limits under `scan:` in the pipeline file, each 0 or more. The defaults (ours) are above any camera or broadcast that we know."""
 
     max_megapixels: float = 140.0
-    """Millions of pixels of one picture. 8K has 33, 12K 80, 16K 133. A picture takes 3 to 8 bytes a pixel, and a decoder keeps up to 16 pictures."""
+    """Millions of pixels of one picture. 8K has 33, 12K 80, 16K 133. A pixel takes 3 to 8 bytes, and a decoder keeps up to 16 pictures."""
     max_hours: float = 168.0
     """Hours that the header states. The default is a week."""
     max_streams: int = 256

@@ -60,7 +60,9 @@ def index_packets(uri: str, storage_options: Mapping[str, Any] | None = None) ->
         try:
             for packet in packets(container, streams):
                 losses.packet(packet, is_picture=False)
-                if packet.stream is stream and not (packet.size == 0 and packet.dts is None):  # PyAV's empty packet at the end
+                if packet.stream is stream and not (
+                    packet.size == 0 and packet.dts is None
+                ):  # PyAV's empty packet at the end
                     walk.take(packet, is_closed_start)
         except FFmpegError:
             walk.doubt = "the file cannot be read to its end"
@@ -116,7 +118,9 @@ def _closed_start_check(stream: VideoStream) -> Callable[[Packet[Any]], bool]:
     Containers also mark other packets as keyframes: entry points of open groups, and all packets when a table is missing.
     """
     settings = stream.codec_context.extradata or b""
-    codec = stream.codec_context.name if settings[:1] == b"\1" else ""  # units are preceded by their size, ISO/IEC 14496-15
+    codec = (
+        stream.codec_context.name if settings[:1] == b"\1" else ""
+    )  # units are preceded by their size, ISO/IEC 14496-15
     if codec == "h264" and len(settings) > 6:
         size, shift, mask, slices, closed = (settings[4] & 3) + 1, 0, 31, range(1, 6), range(5, 6)
     elif codec == "hevc" and len(settings) > 22:

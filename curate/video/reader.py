@@ -305,7 +305,10 @@ class Reader:
             except (FFmpegError, VideoError):
                 continue
             finally:
-                del self.errors[n_errors:], self.damage_s[n_errors:]  # errors after a seek to a wrong place are not damage
+                del (
+                    self.errors[n_errors:],
+                    self.damage_s[n_errors:],
+                )  # errors after a seek to a wrong place are not damage
             tick = None if first is None else self._tick(first)
             if first is None or tick is None:
                 continue

@@ -36,8 +36,6 @@ class Sample:
     """Start time of each picture: at or before the requested time."""
     decoder: str
     """`pyav` or `decord`."""
-    fallback: str | None = None
-    """Why decord was not used; None when it was, or when PyAV was requested."""
     errors: list[str] = field(default_factory=list)
     """One sentence for each damaged place found while decoding. Pictures there may be wrong or replaced by a neighbour."""
 
@@ -54,11 +52,8 @@ class PyAVVideo:
 
     decoder = "pyav"
 
-    def __init__(
-        self, uri: str, storage_options: Mapping[str, Any] | None = None, *, fallback: str | None = None
-    ) -> None:
+    def __init__(self, uri: str, storage_options: Mapping[str, Any] | None = None) -> None:
         self.uri = uri
-        self.fallback = fallback
         self.storage_options = storage_options
         self.reader = Reader(uri, storage_options=storage_options)
         self.info: VideoInfo = self.reader.info
@@ -114,7 +109,6 @@ class PyAVVideo:
             stacked([pictures[t_s][1] for t_s in times_s], self.info, short_side_px),
             [pictures[t_s][0] for t_s in times_s],
             "pyav",
-            self.fallback,
             list(errors),
         )
 

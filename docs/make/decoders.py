@@ -21,14 +21,15 @@ HEAD = """\
 
 *Written by `python -m docs.make.decoders` from the files of `tests/awkward.py`; a test fails when it is out of date.*
 
-Pictures in order (the scan, the clip writer) are always decoded by PyAV. Pictures at given times
-(`curate.video.open.frames_at`) come from decord where the last column says "the same pictures", where it is installed (it is
-part of `rushes[train]` and has no wheels for ARM and macOS), and where the file is local and at most 512 MiB; from PyAV
-otherwise, and `Sample.fallback` says why. The pixels are the same either way: bit for bit in every file below.
+PyAV decodes the pictures in order (the scan, the clip writer) and the pictures at given times (`curate.video.open.frames_at`). The
+table shows how it handles files that are damaged, unusual, or not videos.
 
-decord is asked this carefully because left alone it says little: `python benchmarks/random_access.py` prints for how many of
-these files it gives other pictures than asked for without an error, and what it costs beside PyAV, which is no worse a choice:
-`decoder="pyav"`.
+decord is the decoder of the training feed (`train_hooks/decode.py`): it reads a window from the middle of a short clip in 0.88 times
+the CPU of PyAV (`python benchmarks/feed.py`). For pictures of a whole file it costs 1.3 to 1.6 times as much as PyAV
+(`python benchmarks/random_access.py`), so `frames_at(..., decoder="decord")` is an option, not the default. It is part of
+`rushes[train]` and has no wheels for ARM and macOS. It reads local files up to 512 MiB. For the files whose last column says "the same
+pictures" they equal PyAV's, bit for bit; for the others decord is refused, for the reason in that column. Without these checks decord
+returns wrong pictures without an error: `python benchmarks/random_access.py` prints for how many of these files.
 
 """
 

@@ -47,7 +47,7 @@ def test_rates_and_sums() -> None:
     assert (one.precision, one.recall, one.f1) == (0.5, 0.5, 0.5)
     assert one.made == {"hard": 1, "wipe": 1}
     both = one + score([gradual(1, 9)], [{"type": "fadeblack", "start": 0, "end": 8}])
-    assert (both.said, both.made) == (3, {"hard": 1, "wipe": 1, "fade": 1})
+    assert (both.n_reported, both.made) == (3, {"hard": 1, "wipe": 1, "fade": 1})
     assert both.precision == pytest.approx(2 / 3)
     assert both.recall == pytest.approx(2 / 3)
     assert score([], []).f1 == 1.0

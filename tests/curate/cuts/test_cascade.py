@@ -175,7 +175,7 @@ def test_pyscenedetect_is_heard_about_doubtful_cuts_alone(voice: Any) -> None:
     assert found(seen, voice=voice) == sure, "nothing is doubtful here"
     doubtful = [Boundary("hard", f, f, 0.4, "ratio") for f in (where[0][0], 30)]
     cascade = Cascade(voice=voice)
-    heard = cascade._heard(doubtful, seen, 30)
+    heard = cascade._with_votes(doubtful, seen, 30)
     assert [b.start for b in heard] == [where[0][0]], "the real cut is raised over the bar, the other one is not"
     assert heard[0].detector == f"ratio+pyscenedetect:{voice}"
     assert heard[0].confidence > 0.5

@@ -52,13 +52,13 @@ def test_only_doubtful_boundaries_are_asked_about_and_no_more_than_the_share(wei
         Boundary("hard", real, real, 0.45, "ratio"),
         Boundary("hard", still, still, 0.8, "ratio"),
     ]
-    heard = cascade._heard(candidates, seen, 30)
+    heard = cascade._with_votes(candidates, seen, 30)
     assert asked == [100], "the sure one is not asked about, and for the least doubtful one there is no share left"
     assert [b.start for b in heard] == [where[0][0], real, still]
     assert heard[1].detector == "ratio+transnetv2"
     assert heard[1].confidence > 0.45
     cascade.weights_share = 1.0
-    assert [b.start for b in cascade._heard(candidates, seen, 30)] == [where[0][0], real], (
+    assert [b.start for b in cascade._with_votes(candidates, seen, 30)] == [where[0][0], real], (
         "nothing happens at the other"
     )
 

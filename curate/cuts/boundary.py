@@ -61,7 +61,7 @@ class Score:
 
     @property
     def recall(self) -> float:
-        """Share of the transitions that were found; 1 when there are none."""
+        """Share of the transitions that were found; 1 when there is no transition."""
         made = sum(self.made.values())
         return sum(self.found.values()) / made if made else 1.0
 

@@ -4,8 +4,8 @@ Measured, CPU seconds of decord over those of PyAV:
 
 - 20 pictures through `open_video`: 1.3 to 1.6 (`python benchmarks/random_access.py`), and over 3 for a single picture or for all of a file. So
   contact sheets and thumbnails come from PyAV.
-- the training feed, clips of 5 s: 0.88 (`python benchmarks/feed.py`), and less the later the window begins in the clip. A feed reads a window from the middle of a short mp4, and there decord decodes from
-  the keyframe before it. So `train_hooks/decode.py` uses decord first.
+- the training feed, clips of 5 s: 0.88 (`python benchmarks/feed.py`), and less the later the window begins in the clip: there decord decodes
+  from the keyframe before the window, PyAV from the start of the clip. So `train_hooks/decode.py` uses decord first.
 
 decord addresses frames by number and reports few errors. So it is used only for a file whose packets were checked, and only while its FFmpeg
 logs no error:

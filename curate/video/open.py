@@ -130,8 +130,8 @@ def frames_at(
     """The pictures shown at the given times, which may be in any order and repeat.
 
     A time up to the end of the video gives its last frame. Both decoders give the same pixels, bit for bit: measured on docs/decoders.md and
-    real footage, and checked on the first picture of each file before decord is used. Pictures are converted before they are scaled, so a small one
-    differs from `Frame.rgb` of the same size, which scales first, by 1 of 255 on average (up to 1.4 in real footage). Memory: T x H x W x 3
+    real footage, and checked on the first picture of each file before decord is used. Pictures are converted before they are scaled, so a small
+    one differs from `Frame.rgb` of the same size, which scales first, by 1 of 255 on average (up to 1.4 in real footage). Memory: T x H x W x 3
     bytes and, with decord, 256 MiB of full-size pictures.
 
     Read untrusted files in a sandbox, especially with decord, whose FFmpeg is of 2018:

@@ -204,11 +204,11 @@ class Reader:
 
     @property
     def trouble(self) -> str | None:
-        """One sentence on missing or damaged frames so far, and the decoded length; None when there are none."""
+        """One sentence on missing or damaged frames so far, and the decoded length; None without any."""
         return self.short_read or self.damage()
 
     def damage(self, from_s: float = -math.inf, until_s: float = math.inf) -> str | None:
-        """One sentence on the damage in [from_s, until_s), and the decoded length; None when there is none."""
+        """One sentence on the damage in [from_s, until_s), and the decoded length; None without any."""
         errors = [error for error, at_s in zip(self.errors, self.damage_s, strict=True) if from_s <= at_s < until_s]
         if not errors:
             return None

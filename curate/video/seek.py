@@ -113,7 +113,7 @@ class PyAVVideo:
         )
 
     def frame_at(self, t_s: float) -> Frame:
-        """The frame shown at a time. Raises VideoError when there is none, or when it is damaged."""
+        """The frame shown at a time. Raises VideoError when there is no frame, or when it is damaged."""
         shown = self._shown_at(t_s)
         for error in self._damage(shown):
             raise VideoError(error)

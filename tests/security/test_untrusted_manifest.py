@@ -92,7 +92,7 @@ def test_what_a_manifest_may_name_only_when_it_is_allowed(uri: str, needs: str, 
 
 
 @pytest.mark.parametrize("uri", ["http:///a", "://x", "http://a b/", "https://good.org\\@127.0.0.1/", "http://[::1/"])
-def test_an_address_that_is_none(uri: str, tmp_path: Path) -> None:
+def test_a_malformed_address(uri: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"^sources: row 1 of the manifest"):
         discover(tmp_path, uri)
 

@@ -69,10 +69,10 @@ def write_video(
         gop: Keyframe distance; with libx264 there are no others.
         b_frames: Number of B-frames in a row.
         times_s: Times of the frames, for a variable rate (ticks of 1/90000 s).
-        start_s: Timestamp of the first frame in the file's own clock.
-        rotation_deg: Turn, clockwise, that a player has to apply.
+        start_s: Timestamp of the first frame on the file's clock.
+        rotation_deg: Clockwise rotation that a player must apply.
         aspect: Sample aspect ratio.
-        audio_s: Length of a silent sound track; 0 is none.
+        audio_s: Length of a silent sound track; 0: no sound track.
         format: FFmpeg's name of the container.
         options: For the encoder.
         container_options: For the muxer.

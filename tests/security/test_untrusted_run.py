@@ -1,4 +1,4 @@
-"""A run directory, shards or weights that came from a stranger: what they name is neither run nor followed."""
+"""A run directory, shards or weights that are untrusted: code and paths that they name are neither run nor followed."""
 
 import json
 import pickle
@@ -84,7 +84,7 @@ def test_the_user_who_is_there_or_says_so_gets_the_stages(strange: Path, monkeyp
     assert f"theirs_{strange.parent.name}" in str(Run.open("run").claims)
 
 
-def test_a_notebook_elsewhere_says_where_its_code_lies(strange: Path) -> None:
+def test_a_notebook_elsewhere_reports_where_its_code_is(strange: Path) -> None:
     assert "stage" in Run.open(strange / "run", code=strange).tables()
 
 
@@ -228,8 +228,8 @@ def test_names_and_errors_with_escape_codes_and_markup(capsys: pytest.CaptureFix
     as_json = capsys.readouterr().out
     with pytest.raises(SystemExit):
         fail("there is no \x1b[2Jrun", 2)
-    for told in (shown, as_json, capsys.readouterr().err):
-        assert told
-        assert not [c for c in told if not (c.isprintable() or c in "\n\t")], repr(told)
+    for text in (shown, as_json, capsys.readouterr().err):
+        assert text
+        assert not [c for c in text if not (c.isprintable() or c in "\n\t")], repr(text)
     assert "[bold]b[/nothing].mp4" in shown
     assert {row["uri"] for row in json.loads(as_json)} == set(names)

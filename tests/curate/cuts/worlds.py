@@ -66,7 +66,7 @@ def join(
 ) -> tuple[Stretch, list[tuple[int, int]]]:
     """Joins shots; `how` says for each join a transition and its frames (they overlap), None is a hard cut.
 
-    Returns the stretch and where each transition lies, [start, end).
+    Returns the stretch and the frames of each transition, [start, end).
     """
     frames, where = shots[0], []
     for following, join_by in zip(shots[1:], how, strict=True):

@@ -52,7 +52,7 @@ def test_times_only_go_forward(options: dict[str, object], times_s: list[float],
 @pytest.mark.parametrize(
     ("times_s", "broke"),
     [
-        pytest.param([7.0, 7.04, 0.0, 0.04], "the timestamps start again", id="start again"),
+        pytest.param([7.0, 7.04, 0.0, 0.04], "the timestamps restart", id="start again"),
         pytest.param([0.0, 0.04, 5000.0, 5000.04], "the timestamps jump", id="jump"),
     ],
 )

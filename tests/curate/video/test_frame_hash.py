@@ -37,7 +37,7 @@ def test_the_same_frame_is_known_again(change: object, seed: int) -> None:
     assert bits_apart(frame_hash(picture(seed)), frame_hash(change(picture(seed)))) <= 6  # type: ignore[operator]
 
 
-def test_another_frame_is_told_apart() -> None:
+def test_hashes_of_other_frames_differ() -> None:
     hashes = [frame_hash(picture(seed)) for seed in range(20)]
     apart = [bits_apart(a, b) for i, a in enumerate(hashes) for b in hashes[:i]]
     assert min(apart) > 12

@@ -7,7 +7,7 @@
         metrics.parquet  clips.parquet
         checkpoint.json          step, counters, what the training is (the fingerprint), the sha256 of every file above
 
-There are no states of random generators: every number is a function of (seed, step, place in the batch), see `draws.py`.
+There are no states of random generators: every number is a function of (seed, step, place in the batch), see `rng.py`.
 
 A checkpoint is written beside its place by a thread and moved there in one step, so that one that is there is whole; before it is used its
 digests are compared all the same. The older ones are removed after the newer one is there.
@@ -105,10 +105,10 @@ class Checkpoints:
         self._thread = None
         failure, self._failure = self._failure, None
         if failure is not None:
-            told = f"the checkpoint could not be written to {self.folder}: {failure.strerror or failure}"
+            message = f"the checkpoint could not be written to {self.folder}: {failure.strerror or failure}"
             if strict:
-                raise TrainError(told)
-            self.say(f"{told}; training goes on, and the last one stays")
+                raise TrainError(message)
+            self.say(f"{message}; training goes on, and the last one stays")
 
     def _write(self, step: int, files: Files, progress: dict[str, Any], beside: Mapping[str, bytes]) -> None:
         place = self.folder / f"step-{step:08d}"

@@ -97,10 +97,10 @@ def find(
                 )
         say(f"latents: {root}/{name}, {cache.windows} windows of each clip{', with text' if cache.has_text else ''}")
         return cache
-    told = min((list(differences(claim["made_from"], wanted)) for claim in others.values()), key=len)
+    changes = min((list(differences(claim["made_from"], wanted)) for claim in others.values()), key=len)
     if latents is not None:
-        raise TrainError(f"the latents in {root} are of something else: {'; '.join(told)}")
-    say(f"latents: those in {root} are not used, they are of something else ({'; '.join(told)})")
+        raise TrainError(f"the latents in {root} are of something else: {'; '.join(changes)}")
+    say(f"latents: those in {root} are not used, they are of something else ({'; '.join(changes)})")
     return None
 
 

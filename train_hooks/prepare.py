@@ -17,9 +17,9 @@ from train_hooks.fast import speed_up
 from train_hooks.feed import Feed
 from train_hooks.latents import find, tiny_base
 from train_hooks.machine import Machine
+from train_hooks.micro_batch import Tools
 from train_hooks.net import Net, make
 from train_hooks.objectives import schedule
-from train_hooks.piece import Tools
 from train_hooks.recipe import Recipe
 from train_hooks.shard_index import read_clip_list, read_index
 from train_hooks.stage_feed import build_tiny, feed_of

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
 from train_hooks.errors import RecipeError
@@ -213,7 +213,7 @@ class SmallBaseKeys:
     text_layers: Count = 1
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class Recipe(SmallBaseKeys, SamplingKeys, LoopKeys, ObjectiveKeys, WeightKeys, BaseKeys, SampleKeys):
     """All keys of a recipe. Raises RecipeError, one sentence, when a value is out of range or values do not fit together."""
 
@@ -229,6 +229,8 @@ class Recipe(SmallBaseKeys, SamplingKeys, LoopKeys, ObjectiveKeys, WeightKeys, B
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             key = ".".join(map(str, first["loc"]))
+            if first["type"] in ("missing", "unexpected_keyword_argument"):
+                raise TypeError(f"recipe key {key}: {first['msg']}") from None
             raise RecipeError(f"{key} {out_of_range(error) or 'is not valid'}, got {first['input']!r}") from None
 
     def __post_init__(self) -> None:

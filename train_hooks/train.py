@@ -118,9 +118,9 @@ def _train(
         training.flops = preflight(made, say)
     training.run()
     if training.stopped_by is not None:
-        told = f"stopped after step {training.state.step} of {whole.steps}"
+        progress = f"stopped after step {training.state.step} of {whole.steps}"
         raise StoppedBySignal(
-            training.stopped_by, f"{told}; {out} has a checkpoint, and the same command goes on from there"
+            training.stopped_by, f"{progress}; {out} has a checkpoint, and the same command goes on from there"
         )
     say(
         f"loss on the fixed grid: {training.state.grid_before:.4f} -> {training.grid_after:.4f} "
@@ -224,14 +224,14 @@ def _check_same(out: Path, mark: Mapping[str, Any], allow_changes: bool, say: Ca
     before = _mark_of(out)
     if before is None:
         return
-    told = "; ".join(differences(before, mark))
-    if not told:
+    changes = "; ".join(differences(before, mark))
+    if not changes:
         return
     if not allow_changes:
         raise TrainError(
-            f"{out} holds another training ({told}); --restart begins anew, --allow-changes goes on from there, or give another --out"
+            f"{out} holds another training ({changes}); --restart begins anew, --allow-changes goes on from there, or give another --out"
         )
-    say(f"going on although something changed: {told}")
+    say(f"going on although something changed: {changes}")
 
 
 def _mark_of(out: Path) -> dict[str, Any] | None:

@@ -37,12 +37,12 @@ def test_every_shipped_recipe_loads_and_says_where_each_value_is_from(name):
     rows = {row.key: row for row in explain(name)}
     assert all(row.source for row in rows.values()), [row for row in rows.values() if not row.source]
     plain = {field.name for field in fields(Recipe)} - {"name", "stage", "stages"}
-    told = {key for key in rows if not key.startswith("stage ")}
-    assert told <= plain
+    explained = {key for key in rows if not key.startswith("stage ")}
+    assert explained <= plain
     if not recipe.base:
-        assert told == plain
-    again = load_recipe(name, {key: rows[key].value for key in told})  # what is explained is what is used
-    assert all(getattr(again, key) == getattr(recipe, key) for key in told)
+        assert explained == plain
+    again = load_recipe(name, {key: rows[key].value for key in explained})  # what is explained is what is used
+    assert all(getattr(again, key) == getattr(recipe, key) for key in explained)
 
 
 def test_the_recipes_of_the_five_papers_are_there():
@@ -176,6 +176,10 @@ def test_a_changed_recipe_is_checked_again():
     with pytest.raises(RecipeError, match="lr must be above 0, got -1"):
         replace(recipe, lr=-1)
     assert pickle.loads(pickle.dumps(recipe)) == recipe
+    with pytest.raises(TypeError, match="recipe key lrr"):
+        replace(recipe, lrr=1)
+    with pytest.raises(TypeError, match="recipe key frames"):
+        Recipe(name="no frames")
 
 
 def test_every_alias_names_a_key_and_is_none():

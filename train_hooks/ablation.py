@@ -19,11 +19,10 @@ from typing import Any
 import torch
 
 from train_hooks.base import hush
-from train_hooks.checkpoint import FOLDER
 from train_hooks.errors import StoppedBySignal, TrainError
-from train_hooks.export import RECORD
 from train_hooks.heldout import GRID_LEVELS
 from train_hooks.judge import DRAWS, Judge, Prompt, feed_recipe, usable
+from train_hooks.out_folder import FOLDER, RECORD
 from train_hooks.plan import GIB, fixed_bytes, trials
 from train_hooks.prepare import prepare
 from train_hooks.recipe import Recipe
@@ -104,7 +103,7 @@ class AblationJob:
         except TrainError as error:
             return {**unit, "error": str(error)}
         _put(folder / JUDGED / f"{name}.json", judged)
-        shutil.rmtree(out / FOLDER, ignore_errors=True)  # nobody goes on from there any more
+        shutil.rmtree(out / FOLDER, ignore_errors=True)  # a finished training is not resumed
         return {**unit, "seconds": judged["seconds"]}
 
     def _judge(self, out: Path, samples: Path) -> dict[str, Any]:
@@ -167,7 +166,7 @@ def _lay_base(recipe: Recipe, base: Path, checkpoints: Path) -> None:
 
 
 def _log(name: str, line: str) -> None:
-    if line.startswith(("step ", "going on ", "clip ", "memory ")):
+    if line.startswith(("step ", "resuming ", "clip ", "memory ")):
         print(f"  {name}: {line}", flush=True)
 
 

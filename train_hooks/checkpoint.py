@@ -28,8 +28,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from train_hooks.errors import TrainError
+from train_hooks.out_folder import FOLDER
 
-FOLDER = "checkpoints"
 MANIFEST = "checkpoint.json"
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
@@ -69,9 +69,9 @@ class Checkpoints:
             try:
                 return self._read(path)
             except TrainError as error:
-                self.say(f"{error}; the one before it is taken")
+                self.say(f"{error}; the one before it is used")
         if found:
-            raise TrainError(f"none of the checkpoints in {self.folder} is whole; begin anew with --restart")
+            raise TrainError(f"none of the checkpoints in {self.folder} is intact; --restart starts from step 0")
         return None
 
     def _read(self, path: Path) -> Checkpoint:
@@ -108,7 +108,7 @@ class Checkpoints:
             message = f"the checkpoint could not be written to {self.folder}: {failure.strerror or failure}"
             if strict:
                 raise TrainError(message)
-            self.say(f"{message}; training goes on, and the last one stays")
+            self.say(f"{message}; training continues, and the last one is kept")
 
     def _write(self, step: int, files: Files, progress: dict[str, Any], beside: Mapping[str, bytes]) -> None:
         place = self.folder / f"step-{step:08d}"

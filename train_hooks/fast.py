@@ -133,7 +133,7 @@ def compiler_told(signals: Sequence[int]) -> Iterator[None]:
     except TorchDynamoException as error:
         if signals:
             message = (
-                "stopped while torch.compile was at work; the newest checkpoint is kept, and the same command goes on"
+                "stopped while torch.compile was at work; the newest checkpoint is kept: the same command resumes there"
             )
             raise StoppedBySignal(signals[0], message) from error
         cause = getattr(error, "inner_exception", error)  # the error itself says at length where in torch it came up

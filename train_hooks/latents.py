@@ -19,8 +19,9 @@ from train_hooks.errors import TrainError
 from train_hooks.feed import Feed
 from train_hooks.fingerprint import differences
 from train_hooks.latent_cache import LatentCache, read_claim
+from train_hooks.out_folder import BASE
 from train_hooks.recipe import Recipe
-from train_hooks.tiny_base import BASE, name_of_base
+from train_hooks.tiny_base import name_of_base
 
 LAYOUT = 1  # of the files; another number makes all of them again
 

@@ -129,7 +129,7 @@ class Training:
                 raise TrainError(
                     f"{found.path} is beyond the {self.whole.steps} steps of this recipe; set steps higher, or --restart"
                 )
-            self.say(f"going on from step {self.state.step} ({found.path})")
+            self.say(f"resuming at step {self.state.step} ({found.path})")
 
     def _stage(self, stage: Recipe, feed: Feed, begin: int, end: int) -> None:
         machine, state, optimizer = self.tools.machine, self.state, self._optimizer

@@ -9,7 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 from train_hooks.errors import RecipeError, TrainError
-from train_hooks.export import check_out, clear
+from train_hooks.out_folder import check_out, clear
 from train_hooks.recipe_files import load_recipe, whole_name
 from train_hooks.train import TrainResult, result_of, train
 

@@ -27,9 +27,9 @@ from train_hooks.conditioning import (
     first_frame_latents,
 )
 from train_hooks.errors import RecipeError, TrainError
-from train_hooks.export import RECORD
 from train_hooks.net import Conditions, Net
 from train_hooks.objectives import schedule, signal_scale
+from train_hooks.out_folder import RECORD
 from train_hooks.pictures import check_ending, read_picture, read_video, write_video
 from train_hooks.recipe import Recipe
 from train_hooks.recipe_files import check_value

@@ -68,7 +68,7 @@ def test_a_killed_worker_costs_no_step_beyond_the_last_checkpoint(ray, square_ro
         patched.setattr(ray_train, "_worker", dies_once)
         result = train_on_ray("tiny_modelscope", shards, tmp_path / "out", SETTINGS, 2, 0, say)
     assert lines.count("killed") == 1
-    begun = [line for line in lines if line.startswith("going on from step ")]
+    begun = [line for line in lines if line.startswith("resuming at step ")]
     assert [int(line.split()[4]) for line in begun] == [4]  # the newest checkpoint when it died
     assert not list(tmp_path.glob(".out.ray"))
     alone = train("tiny_modelscope", shards, tmp_path / "alone", SETTINGS, lambda line: None)

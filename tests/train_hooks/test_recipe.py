@@ -17,7 +17,7 @@ FINGERPRINTS = {
     "modelscope": "dedeef18fdc25f08",
     "svd_i2v": "e6d74f0394b9f7b1",
     "svd_t2v": "683e69e0d1aa63d7",
-    "tiny": "9e27f3592de4e294",
+    "tiny": "44bdbe83091bdc23",
     "tiny_lavie": "b70c442fc55726c2",
     "tiny_modelscope": "284372b744e971fd",
     "tiny_svd_i2v": "1b30b31b9512d734",

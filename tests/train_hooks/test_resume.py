@@ -17,8 +17,9 @@ from tests.project import environment
 from tests.servers import free_port
 from tests.train_hooks.trainings import SMALL, ignoring_sigterm, run, stop_after
 from tests.train_hooks.worlds import write_shards
-from train_hooks.checkpoint import FOLDER, Checkpoints, saved
+from train_hooks.checkpoint import Checkpoints, saved
 from train_hooks.errors import TrainError
+from train_hooks.out_folder import FOLDER
 from train_hooks.recipe_files import load_recipe
 
 ONE_THREAD = {
@@ -69,7 +70,7 @@ def test_resume_is_bit_exact_at_every_step(step, recipe, shards, whole, tmp_path
     assert first.training.stopped_by == signal.SIGTERM
     assert first.training.state.step == step
     second = run(recipe, shards, out)
-    assert f"going on from step {step}" in "\n".join(second.lines)
+    assert f"resuming at step {step}" in "\n".join(second.lines)
     same(second, whole)
     assert first.clips + second.clips == whole.clips
 
@@ -164,11 +165,11 @@ def test_a_damaged_checkpoint_is_not_used(shards, tmp_path):
     raw[-1] ^= 1
     (newer / "weights.safetensors").write_bytes(raw)
     again = run(recipe, shards, tmp_path / "out")
-    assert "weights.safetensors is not the file that was saved; the one before it is taken" in "\n".join(again.lines)
+    assert "weights.safetensors is not the file that was saved; the one before it is used" in "\n".join(again.lines)
     same(again, whole)
     for path in saved(tmp_path / "out" / FOLDER):
         (path / "checkpoint.json").write_text("{")
-    with pytest.raises(TrainError, match=r"none of the checkpoints in .* is whole"):
+    with pytest.raises(TrainError, match=r"none of the checkpoints in .* is intact"):
         run(recipe, shards, tmp_path / "out")
 
 
@@ -186,7 +187,7 @@ def test_a_full_disk_costs_a_checkpoint_and_not_the_training(shards, tmp_path, m
 
     monkeypatch.setattr(checkpoint, "save_file", full)
     done = run(load_recipe("tiny_modelscope", settings), shards, tmp_path / "out")
-    assert "No space left on device; training goes on" in "\n".join(done.lines)
+    assert "No space left on device; training continues" in "\n".join(done.lines)
     assert [path.name for path in saved(tmp_path / "out" / FOLDER)] == ["step-00000004"]
     assert [p.name for p in (tmp_path / "out" / FOLDER).iterdir() if p.name.startswith(".")] == []
     shutil.rmtree(tmp_path / "out")
@@ -216,6 +217,6 @@ def test_a_running_process_can_be_asked_to_stop(square_rows, tmp_path):
     step = int(checkpoint.name.removeprefix("step-"))
     assert (
         stderr
-        == f"rushes: stopped after step {step} of 2000; out 🎬 has a checkpoint, and the same command goes on from there\n"
+        == f"rushes: stopped after step {step} of 2000; out 🎬 has a checkpoint: the same command resumes there\n"
     )
     assert len(pq.read_table(tmp_path / "out 🎬" / "metrics.parquet")) == step

@@ -122,15 +122,15 @@ def test_a_foreign_folder_stays_and_an_own_one_is_gone_on_with(trained, tmp_path
     assert [path.name for path in ours.iterdir() if path.name.startswith(".")] == []
 
     again = train("tiny", shards, ours, {**quick, "threads": "2", "sample_steps": "2"}, lines.append)
-    assert lines[-1] == f"{ours} holds this training, finished; --restart trains anew"
+    assert lines[-1] == f"{ours} holds this training, finished; --restart trains again from step 0"
     assert again == result
     with pytest.raises(
         TrainError,
-        match=r"holds another training \(recipe\.lr: 0\.002 -> 0\.001; recipe\.steps: 1 -> 3\); --restart begins anew",
+        match=r"holds another training \(recipe\.lr: 0\.002 -> 0\.001; recipe\.steps: 1 -> 3\); --restart starts from step 0",
     ):
         train("tiny", shards, ours, {**quick, "steps": "3", "lr": "1e-3"}, lines.append)
     longer = train("tiny", shards, ours, {**quick, "steps": "3", "lr": "1e-3"}, lines.append, allow_changes=True)
-    assert any(line.startswith("going on from step 1 ") for line in lines)
+    assert any(line.startswith("resuming at step 1 ") for line in lines)
     losses = json.loads((longer.out / "train.json").read_text())["losses"]["per_step"]
     assert len(losses) == 3
     anew = train("tiny", shards, ours, quick, lines.append, restart=True)

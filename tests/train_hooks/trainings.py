@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 
-from train_hooks.checkpoint import FOLDER
 from train_hooks.fingerprint import fingerprint
+from train_hooks.out_folder import FOLDER
 from train_hooks.prepare import prepare
 from train_hooks.recipe import Recipe
-from train_hooks.train import begin
+from train_hooks.session import begin
 
 SMALL = {
     "frames": "3", "width_px": "16", "height_px": "16", "unet_channels": "16,16", "vae_channels": "16,16", "head_dim": "16",

@@ -57,9 +57,9 @@ def spent(work) -> float:
 
 def write_latents(folder: Path, n: int, group: int) -> None:
     """Random latents of n clips."""
-    shape, draws = [4, 16, 32, 32], np.random.default_rng(0)
+    shape, rng = [4, 16, 32, 32], np.random.default_rng(0)
     folder.mkdir()
-    blobs = [draws.standard_normal(shape).astype(np.float16).tobytes() for _ in range(16)]
+    blobs = [rng.standard_normal(shape).astype(np.float16).tobytes() for _ in range(16)]
     with pq.ParquetWriter(
         folder / "latents-shard-00000.parquet",
         SCHEMA,

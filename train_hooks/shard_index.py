@@ -68,16 +68,16 @@ class ShardIndex(NamedTuple):
     chosen_sha256: str = ""
     """Of the ids of the clips that were chosen among all; empty: all."""
 
-    def only(self, clip_ids: Iterable[str], told: str = "the list of clips") -> "ShardIndex":
+    def only(self, clip_ids: Iterable[str], named_by: str = "the list of clips") -> "ShardIndex":
         """These clips alone, in file order. Raises TrainError where one is not in the shards, or none is named; `told` names who asks."""
         wanted = dict.fromkeys(clip_ids)
         chosen = [clip for clip in self.clips if clip.clip_id in wanted]
         if lacking := wanted.keys() - {clip.clip_id for clip in chosen}:
             raise TrainError(
-                f"{told} names {len(lacking)} clips that are not in these shards, such as {min(lacking)!r}"
+                f"{named_by} names {len(lacking)} clips that are not in these shards, such as {min(lacking)!r}"
             )
         if not chosen:
-            raise TrainError(f"there is nothing to train on: {told} names no clip")
+            raise TrainError(f"there is nothing to train on: {named_by} names no clip")
         digest = hashlib.sha256("\n".join(sorted(wanted)).encode()).hexdigest()
         return self._replace(clips=chosen, chosen_sha256=digest)
 
@@ -120,8 +120,10 @@ def read_index(shards: str | Path) -> ShardIndex:
         if clips:
             _check_digests(shards, index["shards"])
     except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
-        told = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        raise TrainError(f"{shards}/index.json was not written by rushes ({told}); write the shards again") from error
+        named_by = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise TrainError(
+            f"{shards}/index.json was not written by rushes ({named_by}); write the shards again"
+        ) from error
     if not clips:
         raise TrainError(
             f"there is nothing to train on: {shards} holds no clips; `rushes funnel` shows which rule drops them"

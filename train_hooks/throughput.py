@@ -1,4 +1,4 @@
-"""How a training goes, every `log_every` steps: loss by noise level, samples and arithmetic per second, waiting, memory."""
+"""Progress of a training: loss by noise level, samples and operations per second, time spent waiting for data, memory."""
 
 import math
 import time
@@ -11,12 +11,14 @@ from train_hooks.flops import peak_tflops
 from train_hooks.loader import Loader
 from train_hooks.machine import Machine
 from train_hooks.metrics import level_means
-from train_hooks.piece import Tally
+from train_hooks.micro_batch import Tally
 from train_hooks.recipe import Recipe
 
+QUIET_S = 10.0  # a progress line at least this often, whatever `log_every` is; ours
 
-class Pace:
-    """The steps since it was last told.
+
+class Throughput:
+    """Counts the steps since the last report.
 
     `flops`: of one clip, by the size of its bucket; `n_clips`: of the feed; `n_steps`: of the whole training.
     """
@@ -26,15 +28,15 @@ class Pace:
     ) -> None:
         self.stage, self.loader, self.machine, self.flops = stage, loader, machine, flops
         self.n_clips, self.n_steps = n_clips, n_steps
-        self._begin()
+        self._reset()
 
-    def _begin(self) -> None:
+    def _reset(self) -> None:
         self._losses: list[float] = []
         self._levels: list[float] = []
         self._steps = 0
         self._flops = 0.0
         self._wait_s = self.loader.wait_s
-        self._began_s = time.monotonic()
+        self._began_s = self._logged_s = time.monotonic()
 
     def add(self, tally: Tally, size: str) -> None:
         """Adds a step on a bucket of this size. Losses that are not finite do not count."""
@@ -44,13 +46,24 @@ class Pace:
         self._steps += 1
         self._flops += self.flops.get(size, 0.0) * self.stage.batch
 
-    def tell(self, done: int) -> tuple[str, dict[str, float | None]]:
-        """A line for the screen and the values for the metrics, behind `done` steps; and begins anew."""
-        seconds = max(1e-9, time.monotonic() - self._began_s)
+    def overdue(self) -> bool:
+        """Whether the last line is QUIET_S ago."""
+        return time.monotonic() - self._logged_s >= QUIET_S
+
+    def line(self, done: int) -> str:
+        """A line for the screen after `done` steps: the mean loss and the time of a step since the last report."""
+        self._logged_s = time.monotonic()
+        loss = sum(self._losses) / max(1, len(self._losses))
+        step_s = max(1e-9, self._logged_s - self._began_s) / self._steps
+        return f"step {done}/{self.n_steps}  loss {loss:.4f}  {step_s:.2f} s/step"
+
+    def report(self, done: int) -> tuple[str, dict[str, float | None]]:
+        """The line and the values for the metrics after `done` steps; then counts from zero."""
+        line = self.line(done)
+        seconds = max(1e-9, self._logged_s - self._began_s)
         device, world = self.machine.device, self.machine.world
         peak = peak_tflops(device)
         tflops = self._flops / seconds / 1e12 or None
-        loss = sum(self._losses) / max(1, len(self._losses))
         values: dict[str, float | None] = {
             **level_means(self._levels, self._losses),
             "samples_per_s": self._steps * self.stage.batch / seconds,
@@ -60,8 +73,7 @@ class Pace:
             "memory_gb": _memory_gb(device),
             "epoch": done * self.stage.batch / self.n_clips,
         }
-        line = f"step {done}/{self.n_steps}  loss {loss:.4f}  {seconds / self._steps:.2f} s/step"
-        self._begin()
+        self._reset()
         return line, values
 
 

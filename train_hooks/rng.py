@@ -24,7 +24,7 @@ def seed_dropout(seed: int, step: int, place: int) -> None:
     torch.manual_seed(stream(seed, step, place, -1))
 
 
-class Draws:
+class Rng:
     """The numbers for the clips at some places of a step's batch; every call goes on in their streams."""
 
     def __init__(self, seed: int, step: int, places: Sequence[int]) -> None:

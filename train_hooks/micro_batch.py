@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from train_hooks.batch import Encoder, shows_images
-from train_hooks.draws import Draws, seed_dropout
 from train_hooks.feed import Chunk, Feed, Loaded
 from train_hooks.machine import Machine
 from train_hooks.net import Net
 from train_hooks.objectives import draw_levels, draw_noise, noised
 from train_hooks.recipe import Recipe
+from train_hooks.rng import Rng, seed_dropout
 
 
 @dataclass(frozen=True)
@@ -61,15 +61,15 @@ def seen_step(stage: Recipe, step: int) -> int:
     return step % stage.overfit if stage.overfit else step
 
 
-def piece_size(stage: Recipe, world: int) -> int:
+def micro_batch_size(stage: Recipe, world: int) -> int:
     """Clips that go through the net at once on each rank."""
     share = -(-stage.batch // world)
     return min(stage.micro_batch or share, share)
 
 
-def pieces_of(stage: Recipe, feed: Feed, step: int, rank: int, world: int) -> list[Chunk]:
+def micro_batches_of(stage: Recipe, feed: Feed, step: int, rank: int, world: int) -> list[Chunk]:
     """What one rank works through in a step: every world-th piece of the batch."""
-    seen, size = seen_step(stage, step), piece_size(stage, world)
+    seen, size = seen_step(stage, step), micro_batch_size(stage, world)
     firsts = range(0, stage.batch, size)
     return [
         feed.chunk(
@@ -93,20 +93,20 @@ def split(loaded: Loaded, n: int) -> Iterator[Loaded]:
         yield Loaded(own, loaded.samples[part], loaded.stills[pictures], loaded.broken)
 
 
-def backward(stage: Recipe, piece: Loaded, clip_ids: Sequence[str], tools: Tools, tally: Tally) -> None:
+def backward(stage: Recipe, micro_batch: Loaded, clip_ids: Sequence[str], tools: Tools, tally: Tally) -> None:
     """Forward and backward of one piece: adds its share of the batch's mean loss to the gradients, and writes its clips into the tally.
 
     `clip_ids`: the clips that the whole batch should have, by place.
     """
-    chunk, machine = piece.chunk, tools.machine
+    chunk, machine = micro_batch.chunk, tools.machine
     places = list(chunk.places)
-    draws = Draws(stage.seed, chunk.step, places)
-    batch = tools.encoder.batch(stage, piece.samples, piece.stills, draws)
-    noise_BCFhw = draw_noise(batch.latents_BCFhw.shape, stage.offset_noise, draws).to(machine.device)
-    u_B = draw_levels(draws, stage.batch if stage.stratified_timesteps else 0).to(machine.device)
+    rng = Rng(stage.seed, chunk.step, places)
+    batch = tools.encoder.batch(stage, micro_batch.samples, micro_batch.stills, rng)
+    noise_BCFhw = draw_noise(batch.latents_BCFhw.shape, stage.offset_noise, rng).to(machine.device)
+    u_B = draw_levels(rng, stage.batch if stage.stratified_timesteps else 0).to(machine.device)
     draw = noised(stage, tools.scheduler, batch.latents_BCFhw, noise_BCFhw, u_B)
     seed_dropout(stage.seed, chunk.step, places[0])
-    loss_B = batch.loss(stage, draw, tools.net(draw.input_BCTHW, draw.time_B, batch.told))
+    loss_B = batch.loss(stage, draw, tools.net(draw.input_BCTHW, draw.time_B, batch.conditions))
     machine.accelerator.backward(loss_B.sum() / stage.batch)
     tally.rows[0, places] = loss_B.detach().double().cpu()
     tally.rows[1, places] = draw.level_B.double().cpu()

@@ -32,8 +32,8 @@ from curate.config.edits import with_rules
 from curate.config.lines import parse
 from curate.dataset.run import Run
 from curate.errors import ConfigError, RunError, UsageError
-from curate.progress.board import duration
 from curate.progress.cost import Prices
+from curate.progress.model import duration
 from curate.tables import lease, store
 
 GIB = 2**30
@@ -238,7 +238,8 @@ def _train(made: _Made, workers: int, gpus: float) -> int:
     units = [{"name": training_name(*key), "subset": key[0], "seed": key[1]} for key in made.pending]
     done, failed = len(made.grid.trainings) - len(units), 0
     try:
-        for receipt in runner.run_units(job, units, Resources(workers, 1.0, gpus)):
+        for finished in runner.run_units(job, units, Resources(workers, 1.0, gpus)):
+            receipt = finished.receipt
             if "stopped" in receipt:
                 raise Stopped(receipt["stopped"])
             if "error" in receipt:

@@ -4,7 +4,7 @@ from rich.console import Console
 
 from curate.cli.common import grid
 from curate.pipeline.estimate import Estimate
-from curate.progress.board import duration
+from curate.progress.model import duration
 
 
 def show(found: Estimate, out: Console) -> None:

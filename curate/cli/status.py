@@ -12,6 +12,8 @@ from rich.text import Text
 from curate.cli.common import JsonOption, RunArgument, Stopped, console, grid, print_json
 from curate.dataset.run import Run
 from curate.errors import UsageError
+from curate.progress.lines import LinePrinter
+from curate.progress.live import Drawn, is_terminal
 from curate.progress.status import counts
 from curate.progress.watch import Watch
 
@@ -53,54 +55,43 @@ def command(
 
 
 def follow(watch: Watch, every_s: float, out: Console) -> None:
-    """Looks again and again until the run is finished; draws in place in a terminal, and prints a line per change elsewhere.
+    """Looks every `every_s` seconds until the run is finished; draws in place in a terminal, prints changed lines elsewhere.
 
-    Ctrl-C ends it with exit code 130; the run knows nothing of its watcher.
+    Ctrl-C ends it with exit code 130 and does not affect the run.
     """
     try:
-        if out.is_terminal and not out.is_dumb_terminal:
+        if is_terminal(out):
             with Live(console=out, get_renderable=lambda: _drawn(watch), refresh_per_second=1):
-                _look_on(watch, every_s, lambda: None)
+                _poll(watch, every_s, lambda: None)
         else:
-            _look_on(watch, every_s, _Lines(watch, out).tell)
+            printer = LinePrinter(out)
+            _poll(watch, every_s, lambda: _print(watch, printer))
     except Stopped as stopped:
-        out.print("no longer watching; the run is not touched by that", highlight=False)
+        out.print("stopped watching; the run is not affected", highlight=False)
         raise typer.Exit(stopped.exit_code) from None
-    out.print(f"finished; more of it:  rushes status {watch.root}", highlight=False, soft_wrap=True)
+    out.print(f"finished; details:  rushes status {watch.root}", highlight=False, soft_wrap=True)
 
 
-def _look_on(watch: Watch, every_s: float, tell: Callable[[], None]) -> None:
+def _poll(watch: Watch, every_s: float, report: Callable[[], None]) -> None:
     while True:
         began = time.monotonic()
         watch.look()
-        tell()
+        report()
         if watch.finished:
             return
         time.sleep(max(every_s, PAUSE * (time.monotonic() - began)))
 
 
 def _drawn(watch: Watch) -> RenderableType:
-    return Text(watch.waits_for) if watch.waits_for else watch.board
+    return Text(watch.waits_for) if watch.waits_for else Drawn(watch.board)
 
 
-class _Lines:
-    """What is new since the last look, line by line."""
-
-    def __init__(self, watch: Watch, out: Console) -> None:
-        self.watch, self.out = watch, out
-        self.told: dict[str, object] = {}
-
-    def tell(self) -> None:
-        """Prints a line for every table that has changed, and what the watch waits for, once."""
-        if self.watch.waits_for:
-            self._once("", self.watch.waits_for, self.watch.waits_for)
-        for line in self.watch.board.lines:
-            if line.done or line.state == "done":
-                self._once(line.name, (line.total, line.done, line.errors), line.plain())
-        if self.watch.is_quiet:
-            self._once("", self.watch.board.note[:11], self.watch.board.note)
-
-    def _once(self, name: str, what: object, text: str) -> None:
-        if self.told.get(name) != what:
-            self.told[name] = what
-            self.out.print(text, highlight=False, markup=False)
+def _print(watch: Watch, printer: LinePrinter) -> None:
+    """Prints a line for every table that has changed, and once what the watch waits for."""
+    if watch.waits_for:
+        printer.sentence("", watch.waits_for)
+    for line in watch.board.lines:
+        if line.done or line.state == "done":
+            printer.table([line])
+    if watch.is_quiet:
+        printer.sentence("", watch.board.note, key="quiet")

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from curate.dataset.run import Run
 from curate.progress import cost
-from curate.progress.board import duration
+from curate.progress.model import duration
 from curate.progress.progress import Progress
 from curate.tables import store
 

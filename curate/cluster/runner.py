@@ -1,14 +1,13 @@
-"""Ray, behind one function: `run_units(job, units, ...)` does units of work in a pool of actors and yields their receipts.
+"""Ray, behind one function: `run_units(job, units, resources)` does units of work in a pool of actors and yields their receipts.
 
-A job is a picklable object with `setup()` and `work(unit) -> receipt`. Units and receipts are small JSON-like dicts: workers read and write
-tables themselves, so neither pixels nor rows travel through the object store. A unit either leaves its whole part behind or nothing. On one
-machine a step of a single unit is done in this process, without Ray. How large a pool is, curate/cluster/pool.py says.
+Jobs, units and receipts are defined in curate/cluster/work.py, the size of a pool in curate/cluster/pool.py. On one machine a step of a
+single unit, or of a single worker, is done in this process, without Ray.
 """
 
 import importlib
-import json
 import logging
 import os
+import pickle
 import secrets
 import shlex
 import signal
@@ -17,17 +16,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, TypeVar
 
 import psutil
 
 from curate.cluster import exit_reason as last_word
 from curate.cluster.pool import NoRoomError, Pool, Resources, plan, shape
+from curate.cluster.work import Finished, Job
 from curate.errors import RunError, RushesError
 from curate.stages.stage import one_sentence
 
+U = TypeVar("U")
+R = TypeVar("R")
 _TOKEN = secrets.token_hex(32)
 _own_environment: list[str] = []
 _well: list[Callable[[], None]] = []
@@ -44,31 +47,25 @@ LONG_WAIT_S = 900.0
 """The same for a pool with bounds, which is asked for where a cluster scales itself. Ours: a node with GPUs takes minutes to come up."""
 
 
-class Job(Protocol):
-    """What a worker does."""
+@dataclass(frozen=True)
+class _Fatal:
+    """Why a unit could not be done, in one sentence."""
 
-    def setup(self) -> None:
-        """Once per worker, before the first unit."""
-
-    def work(self, unit: dict[str, Any]) -> dict[str, Any]:
-        """Does one unit and says what came of it."""
-
-    # close(), where there is one, ends what setup began; a Ray worker simply ends.
+    reason: str
 
 
 class _Actor:
-    """A Ray Data map worker around a job. A failure becomes a receipt, so that the driver can tell it in one sentence."""
+    """A Ray Data map worker around a job. An exception is returned as a value, so that the driver can report it in one sentence."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job[Any, Any]) -> None:
         self.job = job
         self.is_set_up = False
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
-        receipts = [self.one(json.loads(unit)) for unit in batch["unit"]]
-        return {"receipt": [json.dumps(receipt) for receipt in receipts]}
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
+        return {"finished": [pickle.dumps(self.one(pickle.loads(unit))) for unit in batch["unit"]]}
 
-    def one(self, unit: dict[str, Any]) -> dict[str, Any]:
-        """Does one unit; what went wrong is in the receipt, and how long it took."""
+    def one(self, unit: Any) -> Finished[Any] | _Fatal:
+        """Does one unit and measures how long it takes."""
         began = time.perf_counter()
         try:
             if not self.is_set_up:
@@ -76,15 +73,15 @@ class _Actor:
                 self.is_set_up = True
             ready = time.perf_counter()
             receipt = self.job.work(unit)
-            return {**receipt, "setup_s": ready - began, "busy_s": time.perf_counter() - ready}
+            return Finished(receipt, ready - began, time.perf_counter() - ready)
         except Exception as error:
-            return {"fatal": str(error) if isinstance(error, RushesError) else one_sentence(error)}
+            return _Fatal(str(error) if isinstance(error, RushesError) else one_sentence(error))
 
 
-def run_units(job: Job, units: Sequence[dict[str, Any]], resources: Resources) -> Iterator[dict[str, Any]]:
-    """Does all units, in any order, and yields a receipt as each is done.
+def run_units(job: Job[U, R], units: Sequence[U], resources: Resources) -> Iterator[Finished[R]]:
+    """Does all units, in any order, and yields each as soon as it is finished.
 
-    Raises RunError when a unit could not be done for a reason that is not the data's (a full disk, a broken stage set-up).
+    Raises RunError when a unit could not be done for a reason other than its data (a full disk, a stage whose setup fails).
     """
     if not units:
         return
@@ -97,7 +94,7 @@ def run_units(job: Job, units: Sequence[dict[str, Any]], resources: Resources) -
     _quiet(ray)
     pool = _pool(ray, resources, len(units))
     dataset = ray.data.from_items(
-        [{"unit": json.dumps(unit)} for unit in units], override_num_blocks=min(len(units), BLOCKS)
+        [{"unit": pickle.dumps(unit)} for unit in units], override_num_blocks=min(len(units), BLOCKS)
     )
     done = dataset.map_batches(
         _Actor,
@@ -108,10 +105,7 @@ def run_units(job: Job, units: Sequence[dict[str, Any]], resources: Resources) -
     )
     try:
         for row in done.iter_rows():
-            receipt = json.loads(row["receipt"])
-            if "fatal" in receipt:
-                raise RunError(receipt["fatal"])
-            yield receipt
+            yield _checked(pickle.loads(row["finished"]))
     except ray.exceptions.RayError as error:
         raise RunError(f"Ray could not go on: {one_sentence(error)}") from error
 
@@ -126,15 +120,18 @@ def _is_here(resources: Resources, n_units: int) -> bool:
     return (n_units <= 1 or resources.workers == 1) and not resources.gpus and not _has_cluster()
 
 
-def _here(job: Job, units: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def _checked(finished: "Finished[R] | _Fatal") -> "Finished[R]":
+    if isinstance(finished, _Fatal):
+        raise RunError(finished.reason)
+    return finished
+
+
+def _here(job: Job[U, R], units: Sequence[U]) -> Iterator[Finished[R]]:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # as Ray does for its workers: sums come out the same to the bit
     actor = _Actor(job)
     try:
         for unit in units:
-            receipt = actor.one(unit)
-            if "fatal" in receipt:
-                raise RunError(receipt["fatal"])
-            yield receipt
+            yield _checked(actor.one(unit))
     finally:
         if actor.is_set_up and (close := getattr(job, "close", None)) is not None:
             close()

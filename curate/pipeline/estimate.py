@@ -18,6 +18,7 @@ from curate.cluster import runner
 from curate.cluster.pool import Resources
 from curate.errors import UsageError
 from curate.pipeline import execute as pipeline
+from curate.pipeline import plan as planning
 from curate.progress.cost import Prices, Spent
 from curate.progress.progress import Progress
 from curate.run.data import RunData
@@ -128,9 +129,9 @@ def _walk(sample: RunData, listed: dict[str, Any], sample_s: float, prices: Pric
             continue
         first = name.split(", ")[0]
         if name == "sources":
-            line = _line(name, spent, len(listed), pipeline.FILES_PER_PROBE, limits, prices)
+            line = _line(name, spent, len(listed), planning.FILES_PER_PROBE, limits, prices)
         elif name == "clips":
-            together = math.ceil(pipeline.SECONDS_PER_UNIT * spent.rows / sampled_s)
+            together = math.ceil(planning.SECONDS_PER_UNIT * spent.rows / sampled_s)
             line = _line(name, spent, math.ceil(spent.rows * grown), together, limits, prices, grown_pixels)
         elif name == "shards":
             together = math.ceil(config.shards.target_mb * 2**20 * len(kept) / (sample.index() or {})["bytes"])

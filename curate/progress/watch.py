@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import pyarrow.parquet as pq
 
 from curate.progress import cost
-from curate.progress.board import Board, Line, bottleneck, duration, parts_of
+from curate.progress.model import Board, Line, bottleneck, duration, parts_of
 from curate.run.data import PIPELINE, RunData
 from curate.run.shard_index import Plan
 from curate.scan import scan, sources
@@ -190,9 +190,9 @@ class Watch:
         line.done = counts.sum("windows" if line.name == "clips" else "rows")
         line.errors = counts.sum("errors")
         if counts.is_behind:
-            line.pace.seen.clear()  # what is counted late is not made now
+            line.throughput.counts.clear()  # what is counted late is not made now
         else:
-            line.pace.add(line.done)
+            line.throughput.add(line.done)
 
     def _total(self, name: str, upstream_is_full: bool) -> int | None:
         """How many rows the table will have, as far as that can be told now."""
@@ -247,7 +247,7 @@ class Watch:
             self._plan, planned = (root, plan), plan.shards
         line.done = sum(len(ids) for name, ids in planned.items() if f"{name}.json" in there)
         line.errors = len((self._run.index() or {}).get("left_out", []))
-        line.pace.add(line.done)
+        line.throughput.add(line.done)
 
     def _note(self, now_s: float) -> str:
         if self.finished:
@@ -263,4 +263,4 @@ class Watch:
     def _filling(self) -> list[Line]:
         """The lines that grew during the last minute, or else the first that is not full."""
         open_lines = [line for line in self.board.lines if line.state != "done"]
-        return [line for line in open_lines if line.pace.rate() > 0] or open_lines[:1]
+        return [line for line in open_lines if line.throughput.rate() > 0] or open_lines[:1]

@@ -1,4 +1,4 @@
-"""Sheets of thumbnails for the report: sixteen clips on a sheet, a row of frames for each, so that a page loads few files, and only visible ones.
+"""Sheets of thumbnails for the report: sixteen clips on a sheet, a row of frames for each, so that a page loads few files.
 
 The name of a sheet is a digest of its part of the clips table and of how it is drawn. A report that is written again draws only the sheets
 of new parts.

@@ -82,7 +82,7 @@ def _sum_up(folder: Path, run: str, out: Console) -> None:
     out.print(f"{folder / votes.FILE}: {len(found)} {_noun(len(found))}{by}", highlight=False, soft_wrap=True)
     if found:
         for told in opinions(folder, [group.name for group in contest.read(folder).groups]):
-            out.print(f"{told['group']}, {told['question']}: {told['said']}", highlight=False, soft_wrap=True)
+            out.print(f"{told['group']}, {told['question']}: {told['summary']}", highlight=False, soft_wrap=True)
     if found:
         out.print(f"as a page:  {shlex.join(['rushes', 'report', run])}", highlight=False, soft_wrap=True)
 

@@ -14,7 +14,7 @@ from curate.config import config
 from curate.cuts.transnet import TransNetV2
 from curate.dataset.run import Run
 from curate.errors import ConfigError, RunError, UsageError, WeightsError, plain_name
-from curate.exports import export
+from curate.exports import csv_table, export
 from curate.scan import sources
 from curate.shards import verify as shards_verify
 from curate.stages import weights
@@ -154,8 +154,8 @@ def test_a_formula_in_a_caption_becomes_text_in_csv(tmp_path: Path) -> None:
     export.export(str(shards_of(tmp_path / "shards", "shard.parquet")), "csv", tmp_path / "out")
     assert (tmp_path / "out" / "clips.csv").read_text().splitlines()[1].endswith("'=1+1")
     for text in ("=HYPERLINK(1)", "+1", "-1", "@SUM(1)", "\tx", "\rx"):
-        assert export.inert(text) == f"'{text}"
-    assert [export.inert(value) for value in (-1.5, None, "a = b", "")] == [-1.5, None, "a = b", ""]
+        assert csv_table.inert(text) == f"'{text}"
+    assert [csv_table.inert(value) for value in (-1.5, None, "a = b", "")] == [-1.5, None, "a = b", ""]
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")  # torch, before it refuses

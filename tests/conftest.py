@@ -14,7 +14,7 @@ import pytest
 from curate.errors import WeightsError
 from curate.stages import weights
 
-pytest_plugins = ["tests.project"]
+pytest_plugins = ["tests.project", "tests.times"]
 
 
 @pytest.fixture(scope="session")

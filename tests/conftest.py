@@ -14,13 +14,13 @@ import pytest
 from curate.errors import WeightsError
 from curate.stages import weights
 
-pytest_plugins = ["tests.project"]
+pytest_plugins = ["tests.project", "tests.times"]
 
 
 @pytest.fixture(scope="session")
 def shared_dir() -> Path:
-    """The folder of real footage and assets. Absent in a user's clone (skip); in CI it must be there (fail)."""
-    folder = Path(__file__).resolve().parents[2] / "shared"
+    """The folder of real footage and assets, beside the repository or in RUSHES_SHARED. Where it is absent: skip; in CI: fail."""
+    folder = Path(os.environ.get("RUSHES_SHARED", Path(__file__).resolve().parents[2] / "shared"))
     if not (folder / "footage").is_dir():
         reason = f"needs the project's shared footage in {folder}, which is not part of the repository"
         if os.environ.get("CI") == "true":

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.in_process import in_process
 from tests.videos import write_video
 from tests.zygote import COMMON, TRAINING, Zygote
 
@@ -115,17 +116,25 @@ def environment() -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def rushes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rushes]:
-    """Runs the command line in a process of its own: `rushes("status", run)`."""
-    folder = tmp_path_factory.mktemp("said")
+    """Runs the command line: `rushes("status", run)`.
+
+    A command runs in the process of the test, which has imported everything already. `process=True` gives it a process of its own, for tests
+    of signals, of memory and of Ray; commands that train always get one, since torch keeps settings for the life of a process.
+    """
+    folder = tmp_path_factory.mktemp("output")
     zygotes: dict[tuple[str, ...], Zygote] = {}
 
-    def call(*arguments: object, cwd: Path | None = None, timeout_s: int = 300) -> Done:
-        told = [str(argument) for argument in arguments]
-        imported = TRAINING if told[0] in ("train", "latents", "sample", "ablate", "doctor") else COMMON
-        if imported not in zygotes:
-            zygotes[imported] = Zygote(imported, ROOT, environment())
+    def call(*arguments: object, cwd: Path | None = None, timeout_s: int = 300, process: bool = False) -> Done:
+        words = [str(argument) for argument in arguments]
         out, err = folder / "out", folder / "err"
-        code = zygotes[imported].run(told, cwd, environment(), out, err, timeout_s)
+        trains = words[0] in ("train", "latents", "sample", "ablate", "doctor")
+        if not (process or trains):
+            code = in_process(words, cwd or Path.cwd(), environment(), out, err, timeout_s)
+        else:
+            imported = TRAINING if trains else COMMON
+            if imported not in zygotes:
+                zygotes[imported] = Zygote(imported, ROOT, environment())
+            code = zygotes[imported].run(words, cwd, environment(), out, err, timeout_s)
         return Done(code, out.read_text(), err.read_text())
 
     yield call

@@ -1,16 +1,19 @@
 """`rushes funnel`: what every rule of `keep:` drops, alone, in order and together, and the account of every second."""
 
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from curate.cli.common import JsonOption, RunArgument, SetOption, console, grid, print_json
-from curate.dataset.run import Run
+from curate.cli.common import JsonOption, RunArgument, SetOption, console, grid, open_run, print_json
+
+if TYPE_CHECKING:
+    from curate.dataset.run import Run
 
 
 def command(run: RunArgument, settings: SetOption = None, as_json: JsonOption = False) -> None:
-    """Shows the funnel of a run; `--set keep.motion.above=p50` tries another threshold without changing anything."""
-    opened = Run.open(run, tuple(settings or ()))
+    """Show how many clips each rule of `keep:` drops. `--set keep.motion.above=p50` tries another threshold and changes nothing."""
+    opened = open_run(run, settings)
     if as_json:
         selection = asdict(opened.selection())
         print_json({"kept_clips": len(selection.pop("clip_ids")), **selection, "ledger": opened.ledger().as_dict()})
@@ -18,7 +21,7 @@ def command(run: RunArgument, settings: SetOption = None, as_json: JsonOption = 
         show(opened, console())
 
 
-def show(run: Run, out: Console) -> None:
+def show(run: "Run", out: Console) -> None:
     """Prints the funnel and the ledger."""
     selection, ledger = run.selection(), run.ledger()
     table = grid("keep", "drops alone", "seconds", "in order", "seconds", "left", right=(1, 2, 3, 4, 5))
@@ -52,6 +55,6 @@ def show(run: Run, out: Console) -> None:
         out.print(f"({ledger.duplicate_s:.1f} s of duplicate files are counted once)", highlight=False)
     if ledger.unknown_length_files:
         out.print(
-            f"({ledger.unknown_length_files} files could not be opened; nobody knows how many seconds they hold)",
+            f"({ledger.unknown_length_files} files could not be opened; their length is unknown)",
             highlight=False,
         )

@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.curate.scan.test_scan import FPS, shots
 from tests.curate.cli.conftest import Cli
+from tests.curate.scan.test_scan import FPS, shots
 from tests.videos import write_video
 
 

@@ -132,7 +132,8 @@ def train_pending(planned: PlannedAblation, workers: int, gpus: float) -> int:
     units = [{"name": training_name(*key), "subset": key[0], "seed": key[1]} for key in planned.pending]
     done, failed = len(planned.grid.trainings) - len(units), 0
     try:
-        for receipt in runner.run_units(job, units, Resources(workers, 1.0, gpus)):
+        for finished in runner.run_units(job, units, Resources(workers, 1.0, gpus)):
+            receipt = finished.receipt
             if "stopped" in receipt:
                 raise Stopped(receipt["stopped"])
             if "error" in receipt:

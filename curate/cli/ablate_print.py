@@ -6,7 +6,7 @@ from typing import Any
 from curate.cli.ablate_plan import PlannedAblation
 from curate.cli.common import console, grid
 from curate.cli.train import say
-from curate.progress.board import duration
+from curate.progress.model import duration
 from curate.progress.cost import Prices
 
 GIB = 2**30

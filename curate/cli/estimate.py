@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def show(found: "Estimate", out: Console) -> None:
     """Prints one line per step, then the sum."""
-    from curate.progress.board import duration
+    from curate.progress.model import duration
 
     table = grid(
         "step",

@@ -38,6 +38,7 @@ def command(
     """Encode the clips into latents, which `rushes train` then reads instead of frames. Existing latents are not computed again."""
     from curate.cluster import runner
     from curate.cluster.pool import Resources
+    from curate.cluster.work import Finished, Receipt
     from curate.progress.progress import Progress
 
     with trainer():
@@ -48,9 +49,10 @@ def command(
         total = len(made.units) + sum(map(len, made.done.values()))
         try:
             with Progress(console()).step("latents", total, total - len(made.units), gpus) as step:
-                for receipt in runner.run_units(made.job, made.units, Resources(workers, 1.0, gpus)):
-                    receipts.append(receipt)
-                    step.advance({**receipt, "rows": 1, "errors": len(receipt["made"]["errors"])})
+                for finished in runner.run_units(made.job, made.units, Resources(workers, 1.0, gpus)):
+                    receipts.append(finished.receipt)
+                    failed = len(finished.receipt["made"]["errors"])
+                    step.advance(Finished(Receipt(1, failed), finished.setup_s, finished.busy_s))
         finally:
             runner.stop()
         for folder, clips, n, errors in made.finish(receipts):

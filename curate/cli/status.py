@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console, RenderableType
-from rich.live import Live
-from rich.text import Text
 
 from curate.cli.common import JsonOption, RunArgument, Stopped, check_run, console, grid, open_run, print_json
 from curate.errors import UsageError
 
 if TYPE_CHECKING:
+    from curate.progress.lines import LinePrinter
     from curate.progress.watch import Watch
 
 PAUSE = 4.0
@@ -25,9 +24,7 @@ def command(
     watch: Annotated[
         bool, typer.Option("--watch", help="Follow the run until it is finished; refreshes every --every seconds.")
     ] = False,
-    every: Annotated[
-        float, typer.Option("--every", min=0.1, help="With --watch: seconds between two refreshes.")
-    ] = 2.0,
+    every: Annotated[float, typer.Option("--every", min=0.1, help="With --watch: seconds between two refreshes.")] = 2.0,
 ) -> None:
     """Show the counts of a run: sources, clips, seconds, shards, and the rows of each table."""
     if watch:
@@ -61,54 +58,52 @@ def command(
 
 
 def follow(watch: "Watch", every_s: float, out: Console) -> None:
-    """Refreshes until the run is finished; draws in place in a terminal, and prints a line per change elsewhere.
+    """Looks every `every_s` seconds until the run is finished; draws in place in a terminal, prints changed lines elsewhere.
 
     Ctrl-C ends it with exit code 130 and does not affect the run.
     """
+    from rich.live import Live
+
+    from curate.progress.lines import LinePrinter
+    from curate.progress.live import is_terminal
+
     try:
-        if out.is_terminal and not out.is_dumb_terminal:
+        if is_terminal(out):
             with Live(console=out, get_renderable=lambda: _drawn(watch), refresh_per_second=1):
-                _refresh(watch, every_s, lambda: None)
+                _poll(watch, every_s, lambda: None)
         else:
-            _refresh(watch, every_s, _Lines(watch, out).print_changes)
+            printer = LinePrinter(out)
+            _poll(watch, every_s, lambda: _print(watch, printer))
     except Stopped as stopped:
-        out.print("no longer watching; the run is not affected", highlight=False)
+        out.print("stopped watching; the run is not affected", highlight=False)
         raise typer.Exit(stopped.exit_code) from None
     out.print(f"finished; details:  rushes status {watch.root}", highlight=False, soft_wrap=True)
 
 
-def _refresh(watch: "Watch", every_s: float, show: Callable[[], None]) -> None:
+def _poll(watch: "Watch", every_s: float, report: Callable[[], None]) -> None:
     while True:
         began = time.monotonic()
         watch.look()
-        show()
+        report()
         if watch.finished:
             return
         time.sleep(max(every_s, PAUSE * (time.monotonic() - began)))
 
 
 def _drawn(watch: "Watch") -> RenderableType:
-    return Text(watch.waits_for) if watch.waits_for else watch.board
+    from rich.text import Text
+
+    from curate.progress.live import Drawn
+
+    return Text(watch.waits_for) if watch.waits_for else Drawn(watch.board)
 
 
-class _Lines:
-    """Prints what has changed since the last refresh, line by line."""
-
-    def __init__(self, watch: "Watch", out: Console) -> None:
-        self.watch, self.out = watch, out
-        self.printed: dict[str, object] = {}
-
-    def print_changes(self) -> None:
-        """Prints a line for every table that has changed, and what the watch waits for, once."""
-        if self.watch.waits_for:
-            self._once("", self.watch.waits_for, self.watch.waits_for)
-        for line in self.watch.board.lines:
-            if line.done or line.state == "done":
-                self._once(line.name, (line.total, line.done, line.errors), line.plain())
-        if self.watch.is_quiet:
-            self._once("", self.watch.board.note[:11], self.watch.board.note)
-
-    def _once(self, name: str, what: object, text: str) -> None:
-        if self.printed.get(name) != what:
-            self.printed[name] = what
-            self.out.print(text, highlight=False, markup=False)
+def _print(watch: "Watch", printer: "LinePrinter") -> None:
+    """Prints a line for every table that has changed, and once what the watch waits for."""
+    if watch.waits_for:
+        printer.sentence("", watch.waits_for)
+    for line in watch.board.lines:
+        if line.done or line.state == "done":
+            printer.table([line])
+    if watch.is_quiet:
+        printer.sentence("", watch.board.note, key="quiet")

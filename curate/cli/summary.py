@@ -12,7 +12,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from curate.progress import cost
-from curate.progress.board import duration
+from curate.progress.model import duration
 from curate.progress.progress import Progress
 from curate.tables import store
 

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 
 RECORDS = {
-    "Box": "curate.letterbox",
-    "Cut": "curate.clip_records",
-    "CutError": "curate.clip_records",
-    "Sample": "curate.video_seek",
-    "VideoInfo": "curate.header",
+    "Box": "curate.video.letterbox",
+    "Cut": "curate.clips.records",
+    "CutError": "curate.clips.records",
+    "Sample": "curate.video.seek",
+    "VideoInfo": "curate.video.header",
 }
 """Classes of ours that an answer may hold, and where they are; built anew from their fields."""
 NUMBERS = "biufcMm"

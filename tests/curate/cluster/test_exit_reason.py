@@ -7,7 +7,7 @@ import pytest
 
 from curate.cluster.exit_reason import SENTENCE
 
-BEGIN = "import os, signal, subprocess, sys; from curate import last_word; back = last_word.leave(); "
+BEGIN = "import os, signal, subprocess, sys; from curate.cluster import exit_reason; back = exit_reason.arm(); "
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from curate.cli.common import Stopped
 from curate.cli.status import follow
 from curate.dataset.run import Run
 from curate.errors import UsageError
-from curate.progress.board import Line
+from curate.progress.model import Line
 from curate.progress.watch import TableCounts, Watch
 from curate.tables import store
 from tests.project import Rushes
@@ -47,7 +47,7 @@ def test_a_run_is_followed_from_nothing_to_the_end(
     target = tmp_path / "run"
     watch = Watch(str(target))
     watch.look()
-    assert watch.waits_for == f"no run lies in {target} yet; waiting for one"
+    assert watch.waits_for == f"there is no run in {target} yet; waiting for one"
     target.mkdir()
     watch.look()
     assert watch.waits_for, "a directory alone is no run"
@@ -110,7 +110,7 @@ def test_a_shared_pass_names_the_stage_that_takes_longest(finished: Path, tmp_pa
         {"brightness, motion": {"units": 1, "busy_s": 10.0, "stages": {"brightness": 1.0, "motion": 8.0}}},
     )
     watch.look()
-    assert watch.board.note == "bottleneck: motion, 80% of the time at work (2 tables in one pass)"
+    assert watch.board.note == "bottleneck: motion, 80% of busy time (2 tables in one pass)"
     line = shown(watch)["motion"]
     assert line.rate > 0
     assert line.left_s is not None
@@ -180,5 +180,5 @@ def test_ctrl_c_ends_the_watch_alone(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert ended.value.exit_code == 130
     told = out.file.getvalue()  # type: ignore[attr-defined]
     assert "waiting for one" in told
-    assert "no longer watching" in told
+    assert "stopped watching" in told
     assert not list(tmp_path.iterdir())

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from curate.config.config import ScanConfig
-from curate.pipeline.jobs import ScanJob
+from curate.pipeline.source_jobs import ScanJob
 from curate.scan import scan, sources
 from curate.stages.stage import StageSpec
 from curate.tables.table import Table
@@ -55,7 +55,7 @@ def test_another_file_under_the_same_name_is_not_scanned(
     assert row["source_id"] == known
     path.unlink()
     (row,) = job._scan(window)
-    assert row["error"] == "scan: there is no such file any more"
+    assert row["error"] == "scan: the file no longer exists"
     assert len(job._sandbox.opened) == 2  # type: ignore[attr-defined]
 
     path.write_bytes(b"one film")

@@ -1,6 +1,6 @@
-"""What the workers of a run do: probe files, scan windows, apply stages. Each job does a unit of work and leaves whole parts behind.
+"""The jobs that apply stages to clips: filters, captioners, embeddings.
 
-Everything here is picklable and runs on any node: a job knows tables by their directory and stages by their dotted name.
+Both are picklable and run on any node: a job names its tables by directory and its stages by dotted name.
 """
 
 import time
@@ -14,104 +14,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curate.clip import Clip
-from curate.config.config import ScanConfig
-from curate.sandbox.job import Sandboxed
-from curate.sandbox.sandbox import SandboxError
-from curate.scan import scan, sources
+from curate.cluster.work import Receipt, StageReceipt, errors_in
 from curate.stages import stage
-from curate.stages.stage import StageSpec, one_sentence
-from curate.tables import store
+from curate.stages.stage import StageSpec
 from curate.tables.table import Table
-from curate.video.limits import Limits
 
 CLIP_FIELDS = ["clip_id", "source_id", "start_s", "end_s", "fps", "n_frames", "width_px", "height_px"]
 THUMBNAILS = ["thumbs", "thumb_times_s"]
-PROBE_WALL_S = 60.0
-"""A header that takes longer to read is taken for hung. Ours."""
-
-
-def receipt(rows: Sequence[Mapping[str, Any]], **more: Any) -> dict[str, Any]:
-    """What the driver hears of a unit: how many rows were written and how many of them failed."""
-    return {"rows": len(rows), "errors": sum(row["error"] is not None for row in rows), **more}
-
-
-@dataclass
-class ProbeJob(Sandboxed):
-    """Units `{"files": [[uri, manifest], ...]}` become rows of `sources`."""
-
-    table: Table
-    digest: str
-    limits: Limits = field(default_factory=Limits)
-
-    def work(self, unit: dict[str, Any]) -> dict[str, Any]:
-        """Reads the headers of some files."""
-        rows = [self._probe(uri, manifest) for uri, manifest in unit["files"]]
-        self.table.write(rows)
-        return receipt(rows)
-
-    def _probe(self, uri: str, manifest: str | None) -> dict[str, Any]:
-        row: dict[str, Any] = {**dict.fromkeys(sources.SCHEMA.names), "uri": uri, "manifest": manifest}
-        try:
-            row |= sources.identify(uri, self.digest)
-            row |= self._sandbox.call(
-                sources.probe_file, uri, self.limits, wall_s=PROBE_WALL_S, online=not store.is_local(uri)
-            )
-        except SandboxError as error:
-            row["error"] = f"probe: {error}"
-        except FileNotFoundError:
-            row["error"] = "probe: there is no such file"
-        except (OSError, ValueError) as error:
-            row["error"] = f"probe: {one_sentence(error)}"
-        return row
-
-
-@dataclass
-class ScanJob(Sandboxed):
-    """Units `{"windows": [{source columns, window, last_window}, ...]}` become rows of `clips`."""
-
-    table: Table
-    config: ScanConfig
-    cuts: StageSpec
-    digest: str
-    _seen: dict[str, tuple[str, str]] = field(default_factory=dict, repr=False)
-    """Of each file that was looked at: the state it was in (size, time, version) and its content's id."""
-
-    def work(self, unit: dict[str, Any]) -> dict[str, Any]:
-        """Decodes some windows."""
-        rows = [row for window in unit["windows"] for row in self._scan(window)]
-        self.table.write(rows)
-        return receipt(rows, done=len(unit["windows"]))
-
-    def _scan(self, window: Mapping[str, Any]) -> list[dict[str, Any]]:
-        length_s = min(window["duration_s"] or self.config.window_s, 1.5 * self.config.window_s)
-        wall_s = self.config.timeout_floor_s + self.config.timeout_factor * length_s
-        arguments = (
-            window["uri"],
-            window["source_id"],
-            window["window"],
-            window["last_window"],
-            self.config,
-            self.cuts,
-        )
-        try:
-            self._check(window["uri"], window["source_id"])
-            online = not store.is_local(window["uri"])
-            return self._sandbox.call(scan.scan_window, *arguments, wall_s=wall_s, online=online)
-        except FileNotFoundError:
-            told = "there is no such file any more"
-        except SandboxError as error:
-            told = str(error)
-        except (OSError, ValueError) as error:
-            told = one_sentence(error)
-        return [scan.failed_row(window, window["window"], self.config, f"scan: {told}")]
-
-    def _check(self, uri: str, source_id: str) -> None:
-        """Another file under the same name must not give its clips to this one. Raises ValueError, or OSError when it cannot be read."""
-        state = store.state(uri)
-        if uri not in self._seen or self._seen[uri][0] != state:
-            self._seen[uri] = (state, sources.identify(uri, self.digest)["source_id"])
-        if (now := self._seen[uri][1]) != source_id:
-            raise ValueError(f"{uri} has changed since its header was read (its content was {source_id}, now {now})")
 
 
 @dataclass
@@ -124,12 +33,12 @@ class StageTask:
 
 
 Columns = dict[str, dict[str, Any]]
-"""Values of other tables that a stage reads, by clip id and name."""
+"""Values that a stage reads from other tables, by clip id and name."""
 
 
 @dataclass
 class Reading:
-    """Columns of one table that a stage reads: the names by which it knows them to the names in the table."""
+    """Columns of one table that a stage reads: the stage's name for each to the table's."""
 
     table: Table
     names: dict[str, str]
@@ -146,7 +55,7 @@ class Reading:
                     into.setdefault(clip_id, {}).update({name: column[i] for name, column in values.items()})
 
     def by_source(self) -> Columns:
-        """The values of every readable source, by its id; of the same bytes under two paths, those of the first."""
+        """The values of every readable source by `source_id`; where two paths hold the same bytes, those of the first path."""
         rows = self.table.read(["source_id", "error", *self.names.values()]).to_pylist()
         rows.sort(key=lambda row: str(row["uri"]), reverse=True)
         return {
@@ -157,7 +66,7 @@ class Reading:
 
 
 def _values(column: pa.ChunkedArray) -> list[Any]:
-    """Plain values; a list of numbers is an array, which holds a vector of a thousand in a tenth of the memory."""
+    """Plain values. A list of numbers becomes an array, a tenth of the memory."""
     kind = column.type
     listed = pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind)
     if listed and (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type)):
@@ -166,7 +75,7 @@ def _values(column: pa.ChunkedArray) -> list[Any]:
 
 
 def groups_with(file: pq.ParquetFile, wanted: Iterable[str]) -> list[int]:
-    """The row groups of a part that hold any of these clips: `rushes compact` makes parts of which a unit wants a few."""
+    """The row groups of a part that hold any of these clips. Parts made by `rushes compact` have many."""
     if file.num_row_groups < 2:
         return list(range(file.num_row_groups))
     rows = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
@@ -175,9 +84,17 @@ def groups_with(file: pq.ParquetFile, wanted: Iterable[str]) -> list[int]:
     return [int(i) for i in np.unique(np.searchsorted(np.cumsum(rows), at, side="right"))]
 
 
+@dataclass(frozen=True)
+class StageUnit:
+    """Clips to work on: the ids in each part of the clips table, and for each other table the parts that hold these clips."""
+
+    parts: Mapping[str, Sequence[str]]
+    reads: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
 @dataclass
 class StageJob:
-    """Units `{"parts": {part: [id, ...]}, "reads": {table: [part, ...]}}` become rows of one or more stage tables: one JPEG decode for all."""
+    """Fills one or more stage tables in one pass over the thumbnails: each JPEG is read and decoded once for all stages."""
 
     clips: Table
     tasks: list[StageTask]
@@ -191,8 +108,8 @@ class StageJob:
         self._ready = [_ready(task) for task in self.tasks]
         self._facts = self.sources.by_source() if self.sources else {}
 
-    def work(self, unit: dict[str, Any]) -> dict[str, Any]:
-        """Applies every stage to the clips of some parts."""
+    def work(self, unit: StageUnit) -> Receipt:
+        """Applies every stage to the unit's clips, batch by batch."""
         rows: list[list[dict[str, Any]]] = [[] for _ in self._ready]
         seconds = [0.0 for _ in self._ready]
         for batch in self._batches(unit):
@@ -202,20 +119,20 @@ class StageJob:
                 seconds[i] += time.perf_counter() - began
         for (_, _, task), made in zip(self._ready, rows, strict=True):
             task.table.write(made)
-        per_stage = {
-            task.spec.name: receipt(made, busy_s=s, **_tokens(made, task))
+        stages = {
+            task.spec.name: StageReceipt(len(made), errors_in(made), s, **_tokens(made, task))
             for (_, _, task), made, s in zip(self._ready, rows, seconds, strict=True)
         }
-        clips = sum(len(ids) for ids in unit["parts"].values())
-        return {"rows": clips, "errors": sum(r["errors"] for r in per_stage.values()), "stages": per_stage}
+        clips = sum(len(ids) for ids in unit.parts.values())
+        return Receipt(clips, sum(one.errors for one in stages.values()), stages=stages)
 
-    def _batches(self, unit: Mapping[str, Any]) -> Iterator[list[Clip]]:
-        wanted = {clip_id for ids in unit["parts"].values() for clip_id in ids}
+    def _batches(self, unit: StageUnit) -> Iterator[list[Clip]]:
+        wanted = {clip_id for ids in unit.parts.values() for clip_id in ids}
         columns: Columns = {}
         for name, reading in self.reads.items():
-            reading.read(unit["reads"].get(name, []), wanted, columns)
+            reading.read(unit.reads.get(name, []), wanted, columns)
         waiting: list[Clip] = []
-        for row in self._rows(unit["parts"]):
+        for row in self._rows(unit.parts):
             if row["clip_id"] in wanted:
                 wanted.discard(row["clip_id"])
                 waiting.append(_clip(row, self._facts.get(row["source_id"], {}) | columns.get(row["clip_id"], {})))
@@ -233,9 +150,14 @@ class StageJob:
                     yield from batch.to_pylist()
 
 
+@dataclass(frozen=True)
+class WholeUnit:
+    """All clips of a run; a step has exactly one."""
+
+
 @dataclass
 class WholeJob:
-    """The unit `{}` becomes all rows of the table of a stage that looks at every clip at once: columns only, no thumbnails."""
+    """Fills the table of a stage that reads the columns of all clips at once, without thumbnails."""
 
     clips: Table
     task: StageTask
@@ -246,7 +168,7 @@ class WholeJob:
         """Builds the stage and loads its weights."""
         self._built, self._names, _ = _ready(self.task)
 
-    def work(self, unit: dict[str, Any]) -> dict[str, Any]:
+    def work(self, unit: WholeUnit) -> Receipt:
         """Applies the stage to all clips, in the order of their ids."""
         wanted = set(self.ids)
         columns: Columns = {}
@@ -258,11 +180,11 @@ class WholeJob:
         clips = [_clip(row, sources.get(row["source_id"], {}) | columns.get(row["clip_id"], {})) for row in rows]
         made = stage.apply_whole(self._built, clips, self._names)
         self.task.table.write(made)
-        return receipt(made)
+        return Receipt(len(made), errors_in(made))
 
 
 def _tokens(rows: Sequence[Mapping[str, Any]], task: StageTask) -> dict[str, int]:
-    """How many tokens a captioner read and wrote."""
+    """The tokens that a captioner read and wrote."""
     kinds = ("prompt_tokens", "output_tokens")
     return {kind: sum(row.get(f"{kind}_{task.spec.name}") or 0 for row in rows) for kind in kinds}
 

@@ -42,9 +42,8 @@ def write_film(path: Path, seconds: float = 4.0, fps: int = 25) -> None:
 
 def main() -> None:
     """Checks the environment, writes the video, runs the command."""
-    import rushes
-
     import curate
+    import rushes
 
     checkout = Path(__file__).resolve().parents[1]
     for module in (curate, rushes):

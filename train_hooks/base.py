@@ -14,7 +14,7 @@ from diffusers import AutoencoderKL, AutoencoderKLTemporalDecoder
 from torch import Tensor, nn
 from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
-from train_hooks.errors import TrainError
+from train_hooks.errors import NotFoundError, TrainError
 from train_hooks.net import load_unet
 from train_hooks.recipe import Recipe
 
@@ -45,7 +45,7 @@ def folder_of(base: str) -> Path:
     if path.is_dir():
         return path
     if base.count("/") != 1 or base.startswith((".", "/", "~")):
-        raise TrainError(f"base: there is no folder {base}")
+        raise NotFoundError(f"base: there is no folder {base}")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
@@ -58,7 +58,7 @@ def folder_of(base: str) -> Path:
         )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise TrainError(f"base: '{base}' is no folder here and cannot be fetched from the hub: {reason}") from None
+        raise NotFoundError(f"base: '{base}' is no folder here and cannot be fetched from the hub: {reason}") from None
 
 
 def load_base(folder: Path, recipe: Recipe) -> Base:
@@ -74,7 +74,7 @@ def load_base(folder: Path, recipe: Recipe) -> Base:
     lacking = [part for part in needed if not (folder / part).is_dir()]
     if lacking:
         reason = f"it has no {' and no '.join(f'{part}/' for part in lacking)}"
-        raise TrainError(f"base: {folder} is not a folder that '{recipe.name}' can start from: {reason}")
+        raise NotFoundError(f"base: {folder} is not a folder that '{recipe.name}' can start from: {reason}")
     made = Base(_read(folder / "unet", load_unet), _read(folder / "vae", _vae))
     if with_image:
         made.image_encoder = _read(folder / "image_encoder", CLIPVisionModelWithProjection.from_pretrained)

@@ -26,7 +26,7 @@ from train_hooks.conditioning import (
     encode_video,
     first_frame_latents,
 )
-from train_hooks.errors import RecipeError, TrainError
+from train_hooks.errors import NotFoundError, RecipeError, TrainError
 from train_hooks.net import Conditions, Net
 from train_hooks.objectives import schedule, signal_scale
 from train_hooks.out_folder import RECORD
@@ -62,7 +62,9 @@ def open_folder(folder: Path) -> tuple[Recipe, Base, Net]:
         recipe = recipe_of(record["recipe"]).shown()
     except (OSError, ValueError, KeyError, TypeError):
         hint = "a folder of another kind is sampled with its own pipeline of diffusers"
-        raise TrainError(f"{folder} is not a finished training: it has no {RECORD} that can be read; {hint}") from None
+        raise NotFoundError(
+            f"{folder} is not a finished training: it has no {RECORD} that can be read; {hint}"
+        ) from None
     base = load_base(folder, recipe)
     return recipe, base, Net(base.unet)
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from train_hooks.captions import CaptionPolicy, Choices
-from train_hooks.errors import TrainError
+from train_hooks.errors import NotFoundError, TrainError
 
 PLAIN = re.compile(r"(?!/)(?!(.*/)?\.\.(/|$))[^\\:\x00-\x1f]+")
 """Names of files inside the folder."""
@@ -102,7 +102,7 @@ def read_index(shards: str | Path) -> ShardIndex:
         with open_file(shards, "index.json") as file:
             raw = file.read()
     except FileNotFoundError:
-        raise TrainError(
+        raise NotFoundError(
             f"{shards} is not a shards folder: it has no index.json; `rushes run` writes one as its last step"
         ) from None
     try:

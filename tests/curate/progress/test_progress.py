@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,17 @@ def test_a_log_has_a_line_at_the_start_while_running_and_at_the_end(monkeypatch:
         r"motion, text_area: done, 20 of 20 clips \([\d.]+/s, .* 2.00 spent, text_area 75% of busy time\), 2 failed",
         last,
     ), last
+
+
+def test_a_log_has_a_line_although_no_unit_finishes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("curate.progress.lines.EVERY_S", 0.1)
+    out = Console(file=io.StringIO(), width=200)
+    with Progress(out).step("motion", 20, 5) as step:
+        step.start_heartbeat()
+        deadline = time.monotonic() + 20
+        while "so far" not in text_of(out) and time.monotonic() < deadline:
+            time.sleep(0.05)
+    assert re.search(r"^motion: 5 of 20 clips \([\d.]+ s so far\)$", text_of(out), re.M), text_of(out)
 
 
 def test_a_resumed_step_counts_all_sessions_and_a_stopped_one_is_not_done() -> None:

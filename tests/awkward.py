@@ -651,7 +651,7 @@ def _misbehaving(first: int) -> Callable[[Path], Any]:
 
 
 MISBEHAVIOUR = {60_001: "segfault", 60_101: "hang", 60_201: "eat_memory"}
-"""First number of a file that is sound, but for which the tests use a decoder (or a cut detector) that goes wrong when it sees it."""
+"""Number in the first picture of an intact file at which the decoder (or cut detector) of the tests fails."""
 
 awkward("segfaults.mp4", "intact; the tests make the decoder crash on it", numbers=range(60_001, 60_001 + N))(
     _misbehaving(60_001)

@@ -1,4 +1,4 @@
-"""Small videos whose frames carry their own number, for tests of whatever reads or writes video.
+"""Small videos whose frames carry their number, for tests that read or write video.
 
 A number is drawn as a row of light and dark blocks (16 bits, highest first) that survives H.264, scaling, rotation and
 a changed colour range; the rest of the picture is a gradient that moves, so that every frame differs all over.
@@ -126,7 +126,7 @@ def write_video(
 
 
 def loop(source: Path, target: Path, seconds: float) -> Path:
-    """Repeats a video until it lasts that long, without encoding again, and returns the target."""
+    """Repeats a video up to a duration, without encoding again, and returns the target."""
     with av.open(str(source)) as container:
         stream = container.streams.video[0]
         packets = [

@@ -148,7 +148,7 @@ def picture_of(reader: Reader, raw: VideoFrame, size_px: tuple[int, int], box: B
     options: dict[str, Any] = {}
     if raw.color_range == ColorRange.JPEG or raw.format.name.startswith("yuvj") or raw.format.is_rgb:
         options["dst_color_range"] = ColorRange.MPEG
-    scaled = reader.reformat(raw, *scaled_px, "yuv420p", **options)
+    scaled = reader.scaler.reformat(raw, *scaled_px, "yuv420p", **options)
     even_px = (min(box.width, size_px[0] - box.x) // 2 * 2, min(box.height, size_px[1] - box.y) // 2 * 2)
     if not any(turn) and even_px == size_px:
         return scaled

@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 
 from curate.video.container import VideoError, open_input
 from curate.video.decord_video import DecordVideo, NotTrustedError
+from curate.video.frame import Frame, fit, pixels_of
 from curate.video.header import VideoInfo, probe
 from curate.video.packet_index import packet_tick
-from curate.video.reader import Frame, Reader, fit, pixels_of
+from curate.video.reader import Reader
 from curate.video.seek import PyAVVideo, Sample
 
 __all__ = [

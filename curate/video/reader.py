@@ -18,73 +18,24 @@ from itertools import chain
 from types import TracebackType
 from typing import Any, Self, cast
 
-import numpy as np
 from av.codec.context import ThreadType
 from av.error import FFmpegError
 from av.packet import Packet
 from av.stream import Stream
 from av.video.frame import VideoFrame
-from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 from av.video.stream import VideoStream
-from numpy.typing import NDArray
 
 from curate.video.clock import Clock
 from curate.video.container import VideoError, open_input, packets, video_stream
+from curate.video.frame import Frame, Scaler
 from curate.video.header import describe, time_base, turn_of
 from curate.video.losses import RESYNC, Losses
 from curate.video.packet_index import STREAMS, clock_breaks, packet_tick
 
 _READ_RETRIES = 8  # ours: number of consecutive damaged packets after which the rest of a file counts as lost
-# Without FULL_CHR_H_INT swscale drops half of the horizontal chroma: mean error 1.8 of 255 instead of 0.6, and RGB differs from BGR.
-_SCALING = Interpolation.AREA | Interpolation.FULL_CHR_H_INT
-_SAMPLING = Interpolation.FAST_BILINEAR
 _NO_SEEK = ("mpeg",)  # program streams: the first timestamps after a seek belong to other pictures
 _BLIND_JUMP_S = 2.0  # ours: minimum distance of a seek in a container without an index of keyframes
 _SEEK_BACK_S = (0.0, 1.0, 4.0, 16.0, 64.0)  # ours: how much earlier to seek after a seek that landed after its target
-
-
-class Frame:
-    """One decoded picture. `raw` is the decoder's frame (planes, pixel format), neither turned nor scaled."""
-
-    __slots__ = ("_reader", "duration_s", "index", "is_keyframe", "raw", "t_s")
-
-    def __init__(self, reader: Reader, raw: VideoFrame, index: int, t_s: float, duration_s: float):
-        self._reader = reader
-        self.raw = raw
-        self.index = index
-        """Number of frames that this reader returned before this one."""
-        self.t_s = t_s
-        self.duration_s = duration_s
-        """Duration that the container states; with a variable frame rate the time to the next frame may differ."""
-        self.is_keyframe = raw.key_frame
-
-    def planes(self, width_px: int, height_px: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]:
-        """Returns luma (height, width) and two chroma planes (height / 2, width / 2), 0..255 in video range; even sides.
-
-        Fast enough for every frame, at a tenth of the cost of `rgb`: bilinear sampling instead of averaging, stretched to the size, not
-        turned upright.
-        """
-        small = self._reader.reformat(self.raw, width_px, height_px, "yuv420p", interpolation=_SAMPLING)
-        y, u, v = small.planes
-        return pixels_of(y), pixels_of(u), pixels_of(v)
-
-    def thumbnail(self, short_side_px: int) -> NDArray[np.uint8]:
-        """Returns the picture as (H, W, 3), blue green red, scaled before it is converted. For JPEGs, whose chroma is halved anyway.
-
-        Half the cost of `bgr`, and after JPEG compression closer to it than `bgr` scaled in one step.
-        """
-        return self._reader.convert(self.raw, "bgr24", short_side_px, first="yuv420p")
-
-    def rgb(self, short_side_px: int | None = None) -> NDArray[np.uint8]:
-        """Returns the picture as (H, W, 3), red green blue 0..255, at display size.
-
-        `short_side_px` scales it down; a picture is never enlarged.
-        """
-        return self._reader.convert(self.raw, "rgb24", short_side_px)
-
-    def bgr(self, short_side_px: int | None = None) -> NDArray[np.uint8]:
-        """Returns the picture as (H, W, 3), blue green red, the order of OpenCV; see `rgb`."""
-        return self._reader.convert(self.raw, "bgr24", short_side_px)
 
 
 class Reader:
@@ -117,7 +68,6 @@ class Reader:
         self._audio_end_s: float | None = None
         self._threads = threads
         self._storage_options = storage_options
-        self._reformatters: dict[tuple[str, int, int], VideoReformatter] = {}
         self._zero: int | None = None
         self._promised_s: float | None = None
         self._stack = ExitStack()
@@ -139,6 +89,8 @@ class Reader:
             """Stored size of the first picture, neither turned nor with square pixels."""
             self.turn = turn_of(first)
             """How to turn a decoder's frame upright."""
+            self.scaler = Scaler(self.info, self.turn)
+            """Converts the decoder's frames."""
             self._zero = self._tick(first) or 0
             self.first_s = 0.0
             """Time of the first frame of the iteration."""
@@ -235,35 +187,8 @@ class Reader:
             n_errors = len(self.errors)
             last_s = shown.t_s
             self.decoded_s = shown.t_s + shown.duration_s
-            yield Frame(self, raw, index, shown.t_s, shown.duration_s)
+            yield Frame(self.scaler, raw, index, shown.t_s, shown.duration_s)
         self.exhausted = True
-
-    def convert(
-        self, raw: VideoFrame, pixel_format: str, short_side_px: int | None = None, *, first: str | None = None
-    ) -> NDArray[np.uint8]:
-        """Returns (H, W, 3): scaled by area averaging straight to the target size, then turned upright.
-
-        `first`: scale in this pixel format, then convert to `pixel_format`.
-        """
-        width_px, height_px = fit(self.info.width_px, self.info.height_px, short_side_px)
-        if self.turn.transpose:
-            width_px, height_px = height_px, width_px
-        if first is not None:
-            raw = self.reformat(raw, width_px, height_px, first, interpolation=Interpolation.AREA)
-        scaled = cast(NDArray[np.uint8], self.reformat(raw, width_px, height_px, pixel_format).to_ndarray())
-        return np.ascontiguousarray(self.turn.apply(scaled))
-
-    def reformat(self, raw: VideoFrame, width_px: int, height_px: int, pixel_format: str, **options: Any) -> VideoFrame:
-        """Scales a decoder's frame, without turning it. Scalers are cached, because PyAV would create a new one for each frame."""
-        key = (pixel_format, width_px, height_px)
-        scaler = self._reformatters.get(key)
-        if scaler is None:
-            scaler = self._reformatters[key] = VideoReformatter()
-        if pixel_format.startswith("yuv") and raw.format.is_rgb:
-            # The frame is tagged RGB, which is not a valid colour matrix for YUV.
-            options["dst_colorspace"] = Colorspace.ITU601
-        options.setdefault("interpolation", _SCALING)
-        return scaler.reformat(raw, width_px, height_px, pixel_format, threads=1, **options)
 
     def _open(self) -> None:
         self._container = self._stack.enter_context(open_input(self.uri, self._storage_options))
@@ -400,17 +325,3 @@ class Reader:
         if packet.pts is not None and packet.time_base:
             end_s = float((packet.pts + (packet.duration or 0)) * packet.time_base)
             self._audio_end_s = end_s if self._audio_end_s is None else max(end_s, self._audio_end_s)
-
-
-def pixels_of(plane: Any) -> NDArray[np.uint8]:
-    """Returns an 8-bit plane as a view, (H, W)."""
-    return np.ndarray((plane.height, plane.width), np.uint8, plane, strides=(plane.line_size, 1))
-
-
-def fit(width_px: int, height_px: int, short_side_px: int | None) -> tuple[int, int]:
-    """Returns (width_px, height_px), scaled down to the given short side with the aspect ratio kept; never enlarged."""
-    short_px = min(width_px, height_px)
-    if short_side_px is None or short_side_px >= short_px:
-        return width_px, height_px
-    scale = short_side_px / short_px
-    return max(1, round(width_px * scale)), max(1, round(height_px * scale))

@@ -18,9 +18,10 @@ from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
 from curate.video.container import VideoError
+from curate.video.frame import Frame, fit
 from curate.video.header import VideoInfo
 from curate.video.packet_index import PacketIndex, index_packets
-from curate.video.reader import Frame, Reader, fit
+from curate.video.reader import Reader
 
 EDGE_S = 1e-3
 """Tolerance for a time just before its frame, in seconds (tables may be rounded to milliseconds); at most a quarter of a frame. Ours."""
@@ -166,7 +167,7 @@ class PyAVVideo:
 
 def small_rgb(reader: Reader, raw: VideoFrame, short_side_px: int | None) -> NDArray[np.uint8]:
     """Returns a decoder's frame as an upright RGB picture, converted first and then scaled down to the short side."""
-    whole = reader.reformat(raw, *reader.stored_px, "rgb24").to_ndarray()
+    whole = reader.scaler.reformat(raw, *reader.stored_px, "rgb24").to_ndarray()
     upright = np.ascontiguousarray(reader.turn.apply(cast(NDArray[np.uint8], whole)))
     return scaled(reader, upright, short_side_px)
 
@@ -177,7 +178,7 @@ def scaled(reader: Reader, upright_HWC: NDArray[np.uint8], short_side_px: int | 
     if upright_HWC.shape[:2] == (height_px, width_px):
         return upright_HWC
     raw = VideoFrame.from_ndarray(np.ascontiguousarray(upright_HWC), "rgb24")
-    return cast(NDArray[np.uint8], reader.reformat(raw, width_px, height_px, "rgb24").to_ndarray())
+    return cast(NDArray[np.uint8], reader.scaler.reformat(raw, width_px, height_px, "rgb24").to_ndarray())
 
 
 def stacked(pictures: list[NDArray[np.uint8]], info: VideoInfo, short_side_px: int | None) -> NDArray[np.uint8]:

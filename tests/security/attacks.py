@@ -1,4 +1,4 @@
-"""What a decoder does that was taken over by the file it reads: functions for the sandbox's child. Each returns what stopped it, or "done"."""
+"""Attacks by a decoder that was exploited by its file: functions for the sandbox's child. Each returns the error that stopped it, or "done"."""
 
 import os
 import pickle
@@ -22,7 +22,7 @@ def outcome(attempt: Callable[[], object]) -> str:
 
 
 def touch_files(folder: str, victim: str) -> dict[str, str]:
-    """Every way to change something outside the scratch directory: `victim` is a file in `folder`."""
+    """All ways to change files outside the scratch directory. `victim`: a file in `folder`."""
     new, old = Path(folder) / "new", Path(victim)
     return {
         "create": outcome(lambda: new.write_text("x")),
@@ -56,7 +56,7 @@ def use_scratch() -> str:
 
 
 def reach_out(port: int) -> dict[str, str]:
-    """Every way to reach a port of this machine."""
+    """All ways to reach a port of this machine."""
 
     def tcp() -> None:
         with socket.create_connection(("127.0.0.1", port), timeout=2):
@@ -78,7 +78,7 @@ def reach_out(port: int) -> dict[str, str]:
 
 
 def connect(port: int) -> str:
-    """To a port of this machine, as a reader of object storage does."""
+    """Connects to a port of this machine, as a reader of object storage does."""
     return outcome(lambda: socket.create_connection(("127.0.0.1", port), timeout=5).close())
 
 
@@ -96,7 +96,7 @@ def environment() -> dict[str, str]:
 
 
 class Bomb:
-    """Unpickled, it writes a file."""
+    """Writes a file when it is unpickled."""
 
     def __init__(self, canary: str) -> None:
         self.canary = canary
@@ -106,7 +106,7 @@ class Bomb:
 
 
 def answer_with(message: bytes) -> None:
-    """Sends its own answer and waits for nothing."""
+    """Sends a forged answer immediately."""
     Connection(int(sys.argv[1])).send_bytes(message)
     os._exit(0)
 
@@ -116,7 +116,7 @@ def answer_with_a_pickle(canary: str) -> None:
 
 
 def announce(n_bytes: int) -> None:
-    """Begins an answer that would be larger than any memory."""
+    """Announces an answer that is larger than the memory."""
     os.write(int(sys.argv[1]), struct.pack("!iQ", -1, n_bytes) + bytes(2**16))
     os._exit(0)
 

@@ -1,4 +1,4 @@
-"""A file that takes its decoder over: what the sandbox's child cannot do any more (curate/sandbox/confine.py, curate/sandbox/answers.py)."""
+"""A file that exploits its decoder: actions that the sandbox's child cannot do (curate/sandbox/confine.py, curate/sandbox/answers.py)."""
 
 import os
 import pickle
@@ -156,7 +156,7 @@ def test_a_forged_answer(message: bytes) -> None:
         answers.decode(message)
 
 
-def test_what_is_handed_over_comes_back_the_same() -> None:
+def test_an_answer_is_decoded_to_the_same_value() -> None:
     value = {
         "a": [1, -2.5, None, True, "é\ud800", float("inf")],
         ("t", 1): (b"\x00bytes", [b"", {}], Box(1, 2, 3, 4)),

@@ -1,4 +1,4 @@
-"""A manifest that names files of the machine, the internal network, protocols that lead elsewhere (curate/scan/uri_policy.py)."""
+"""A manifest with files of the machine, the internal network, or chained protocols (curate/scan/uri_policy.py)."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ from curate.scan import sources
 
 
 def discover(folder: Path, *uris: str, **rules: object) -> list[str]:
-    """What is found by a manifest of these uris in `folder`."""
+    """The sources found by a manifest of these uris in `folder`."""
     pd.DataFrame({"uri": uris}).to_csv(folder / "list.csv", index=False)
     return list(sources.discover(SourcesConfig.model_validate({"from": "list.csv", **rules}), folder))
 

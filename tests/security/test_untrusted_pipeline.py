@@ -1,4 +1,4 @@
-"""A pipeline file that wants more memory or time than a pipeline needs, or that PyYAML itself stumbles over (curate/config/lines.py)."""
+"""A pipeline file that needs too much memory or time, or that makes PyYAML itself fail (curate/config/lines.py)."""
 
 import time
 from pathlib import Path

@@ -49,7 +49,7 @@ class Stage:
 
 @pytest.fixture
 def strange(tmp_path: Path) -> Path:
-    """A run directory beside code of its own that leaves a canary when it is imported."""
+    """A run directory with its own code, which creates a canary file when it is imported."""
     folder = tmp_path / "strange"
     (folder / "run").mkdir(parents=True)
     (folder / f"theirs_{tmp_path.name}.py").write_text(STAGE.format(canary=str(tmp_path / "canary")))
@@ -158,9 +158,9 @@ def test_a_formula_in_a_caption_becomes_text_in_csv(tmp_path: Path) -> None:
     assert [csv_table.inert(value) for value in (-1.5, None, "a = b", "")] == [-1.5, None, "a = b", ""]
 
 
-@pytest.mark.filterwarnings("ignore:Detected pickle protocol")  # torch, before it refuses
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")  # torch warns before it refuses
 def test_weights_that_are_a_pickle_with_code(tmp_path: Path) -> None:
-    """PyTorch files in a filter and in a detector, and the one pickle that is read as data."""
+    """PyTorch files of a filter and a detector, and the only pickle that is read, as data."""
     canary = tmp_path / "canary"
     bomb = pickle.dumps(Bomb(str(canary)))
     for name in ("raft.pth", "normalize.pickle"):

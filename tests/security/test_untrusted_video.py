@@ -1,4 +1,4 @@
-"""Video files that name other files and addresses, or ask for more than a file should (curate/video/container.py, curate/video/limits.py)."""
+"""Video files that refer to other files and addresses, or exceed the limits (curate/video/container.py, curate/video/limits.py)."""
 
 import io
 import socket
@@ -152,7 +152,7 @@ def with_extras(film: Path, path: Path, **extras: int) -> Path:
     """The film as Matroska with attachments (their number), subtitles (their number) or metadata (its bytes)."""
     with av.open(str(film)) as given, av.open(str(path), "w") as container:
         if size := extras.get("metadata"):
-            for n in range(5):  # FFmpeg takes 16 MB of one
+            for n in range(5):  # FFmpeg reads up to 16 MB of each
                 container.metadata[f"comment{n}"] = "x" * (size // 5)
         stream = container.add_stream_from_template(given.streams.video[0])
         for n in range(extras.get("attachments", 0)):
@@ -194,10 +194,10 @@ def test_twenty_megabytes_of_metadata(film: Path, tmp_path: Path) -> None:
 
 
 def test_a_sample_table_of_billions(film: Path, tmp_path: Path) -> None:
-    """A few bytes of an mp4 that stand for a table of 2 ** 31 samples."""
+    """A few bytes of an mp4 that declare a table of 2 ** 31 samples."""
     data = bytearray(film.read_bytes())
     at = data.index(b"stsz")
-    struct.pack_into(">II", data, at + 8, 1, 2**31 - 1)  # all of one byte, so there is no list of sizes
+    struct.pack_into(">II", data, at + 8, 1, 2**31 - 1)  # all samples have one byte, so there is no list of sizes
     stts = data.index(b"stts")
     struct.pack_into(">II", data, stts + 12, 2**31 - 1, 1)
     path = tmp_path / "samples.mp4"

@@ -1,4 +1,4 @@
-"""The sound of clips: there when asked for, at the right time, and the pictures unharmed."""
+"""The sound of clips: present when requested, at the right time, with unchanged pictures."""
 
 import io
 from fractions import Fraction

@@ -1,4 +1,4 @@
-"""A written clip begins and ends with its own frames; one frame of the neighbouring shot is found."""
+"""The check of written clips: their first and last frames are right, and a single frame of the next shot is detected."""
 
 from dataclasses import replace
 
@@ -62,7 +62,7 @@ def test_a_written_clip_passes_the_check(source, options):
 @pytest.mark.parametrize("small", [None, 48])
 @pytest.mark.parametrize("shift", [1, -1])
 def test_a_clip_shifted_by_one_frame_fails_the_check(source, monkeypatch, shift, small):
-    """The cutter takes each frame for its neighbour: times and counts are right, the pictures are not."""
+    """The encoder receives each frame's neighbour: times and counts are right, the pictures are wrong."""
     path, spans = source
     plain = clips_exact.Reader
 
@@ -83,7 +83,7 @@ def test_a_clip_shifted_by_one_frame_fails_the_check(source, monkeypatch, shift,
 def test_a_clip_beyond_its_span_fails_the_check(source):
     path, spans = source
     [clip] = cut(path, [replace(spans[1], end_s=spans[1].end_s + 0.04)])
-    assert isinstance(clip, Cut)  # it is what was asked for
+    assert isinstance(clip, Cut)  # the shorter span is what was requested
     with Check(path) as check:
         assert "beyond its span" in check(spans[1], clip)
 
@@ -106,7 +106,7 @@ def test_a_black_frame_is_recognised_without_its_hash(tmp_path):
     ]
     black, late = cut(path, spans)
     assert isinstance(black, Cut)
-    assert isinstance(late, Cut)  # it begins with a black frame, as asked
+    assert isinstance(late, Cut)  # it begins with a black frame, as requested
 
 
 @pytest.mark.parametrize("short_side_px", [None, 48])
@@ -119,9 +119,9 @@ def test_frames_are_recognised_after_cropping_bars(tmp_path, short_side_px):
         assert (clip.width_px, clip.height_px) == ((192, 68) if short_side_px is None else (136, 48))
         first, last = end_frames(clip.mp4, clip.n_frames)
         for look in (first, last):
-            assert min(look.luma_HW[0].mean(), look.luma_HW[-1].mean()) > 40, "a bar is left"
+            assert min(look.luma_HW[0].mean(), look.luma_HW[-1].mean()) > 40, "part of a bar remains"
     for clip in cut(path, spans, ClipOptions(mode="auto", crop=True)):
-        assert clip.mode == "exact"  # a copy keeps its bars
+        assert clip.mode == "exact"  # a copy would keep the bars
 
 
 def test_auto_copies_spans_that_begin_at_a_keyframe_and_encodes_the_rest(tmp_path):

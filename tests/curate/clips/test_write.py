@@ -1,4 +1,4 @@
-"""Every clip is played and its frames are known by the number drawn in them: none missing, none of a neighbour."""
+"""Each clip is decoded and its frames are identified by the number drawn in them: none is missing, none belongs to a neighbour."""
 
 import io
 import itertools
@@ -21,7 +21,7 @@ COPY = ClipOptions(mode="copy")
 
 
 def played(clip: Cut | CutError) -> list[int]:
-    """Plays a clip, checks what it promises, and returns the numbers of its frames."""
+    """Decodes a clip, checks its stated properties, and returns the numbers of its frames."""
     assert isinstance(clip, Cut), clip
     with av.open(io.BytesIO(clip.mp4)) as container:
         stream = container.streams.video[0]
@@ -128,7 +128,7 @@ def test_sizes_are_even_and_keep_the_aspect(tmp_path, size_px, short_side_px, st
 
 def test_an_odd_side_is_cropped_not_stretched(tmp_path):
     frames = np.zeros((3, 65, 65, 3), np.uint8)
-    frames[:, ::2] = 255  # stretched by a pixel, the lines would wash out in the middle
+    frames[:, ::2] = 255  # a stretch by one pixel would blur the lines in the middle
     path = write_video(tmp_path / "a.mkv", frames, codec="ffv1", pix_fmt="yuv444p")
     [result] = cut(str(path), spans((0, 0.12)), ClipOptions(crf=1))
     assert isinstance(result, Cut)
@@ -207,7 +207,7 @@ def test_copy_begins_at_a_keyframe_and_ends_with_the_span(tmp_path, name, option
         first = min(key for key in keys if key >= start_s * fps - 0.1)
         end = min(120, math.ceil(end_s * fps - 0.1))
         assert numbers == list(range(first, first + len(numbers)))
-        # Pictures that are built on one after the span (B-frames) stay behind.
+        # Pictures that depend on one after the span (B-frames) are left out.
         assert end - options.get("b_frames", 0) <= numbers[-1] + 1 <= end
         assert result.start_s == pytest.approx(first / fps, abs=0.0011)
         assert result.end_s == pytest.approx((numbers[-1] + 1) / fps, abs=0.0021)
@@ -281,7 +281,7 @@ def test_a_truncated_file_gives_the_clips_before_the_end(tmp_path):
 
 
 class _CountingReader(Reader):
-    """A reader that counts what all readers together decode."""
+    """A reader that counts the frames decoded by all readers."""
 
     n_decoded = 0
 
@@ -343,7 +343,7 @@ def test_decord_reads_the_same_frames(tmp_path):
 
 @pytest.mark.parametrize("mode", ["exact", "copy"])
 def test_clips_of_real_footage_pass_the_check(shared_dir: Path, mode):
-    """Three spans of every file, at frame times: the frames inside are all there, and they look like the source's."""
+    """Three spans of each file, at frame times: all frames are present and look like the source's."""
     n_cut = 0
     for path in sorted((shared_dir / "footage" / "raw").iterdir()):
         with Reader(str(path)) as reader:

@@ -1,4 +1,4 @@
-"""How found boundaries are compared with a truth: what counts as found, what as a false alarm."""
+"""The score of boundaries against a truth: which count as found, which as false alarms."""
 
 import pytest
 
@@ -35,7 +35,7 @@ DISSOLVE = [{"type": "dissolve", "start": 100, "end": 120}]
         pytest.param([hard(5)], [], 0, 1, id="nothing there"),
     ],
 )
-def test_what_counts(found: list[Boundary], truth: list[dict[str, object]], hits: int, false: int) -> None:
+def test_matches_and_false_alarms(found: list[Boundary], truth: list[dict[str, object]], hits: int, false: int) -> None:
     result = score(found, truth)
     assert sum(result.found.values()) == hits
     assert len(result.false_alarms) == false

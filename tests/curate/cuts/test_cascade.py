@@ -1,4 +1,4 @@
-"""The cascade on worlds whose boundaries are known, on real reels, in pieces and as a whole."""
+"""The cascade on synthetic shots with known boundaries and on real reels, in one pass and in slabs."""
 
 import json
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ def kinds(boundaries: list[Boundary]) -> list[str]:
     return [b.kind for b in boundaries]
 
 
-# -- what is there is found, to the frame
+# -- boundaries are found at the right frame
 
 
 @pytest.mark.parametrize("drift", [0.0, 0.3, 1.5], ids=["still", "slow", "fast"])
@@ -56,7 +56,9 @@ def test_hard_cuts_to_the_frame(drift: float, seed: int) -> None:
     ids=["dissolve", "black", "white", "left", "right", "up", "down", "diagonal"],
 )
 def test_gradual_transitions_of_every_length(how: Any, kind: str, n: int, drift: float) -> None:
-    drift = drift if n < 60 else drift / 4  # in 3 s a faster one is another picture, and what is between is no mixture
+    drift = (
+        drift if n < 60 else drift / 4
+    )  # a faster drift over 3 s gives another picture, so the frames between are not a mixture
     seen, ((start, end),) = join([shot(1, 140, drift), shot(2, 160, drift)], [(how, n)])
     result = found(seen)
     assert kinds(result) == [kind]
@@ -65,7 +67,7 @@ def test_gradual_transitions_of_every_length(how: Any, kind: str, n: int, drift:
     assert abs(result[0].end - end) <= slack
 
 
-def test_many_in_a_row() -> None:
+def test_several_transitions_in_a_row() -> None:
     hows: list[Any] = [None, (dissolve, 16), (BLACK, 24), None, (wipe("left"), 12), (WHITE, 16), (dissolve, 32), None]
     seen, where = join([shot(k, 90, 0.1) for k in range(9)], hows)
     result = found(seen)
@@ -136,7 +138,7 @@ def slowed(frames: F, repeat: int) -> F:
         pytest.param(shot(3, 1), id="1 frame"),
     ],
 )
-def test_one_shot_stays_one(frames: F) -> None:
+def test_a_single_shot_has_no_boundary(frames: F) -> None:
     assert found(stretch(frames)) == []
 
 
@@ -181,12 +183,12 @@ def test_pyscenedetect_is_asked_about_doubtful_cuts_only(voice: Any) -> None:
     assert accepted[0].confidence > 0.5
 
 
-# -- in pieces and as a whole
+# -- in one pass and in slabs
 
 
 @dataclass
 class Pictures:
-    """Stands in for the decoder's frame: only `small` is looked at."""
+    """Replaces the decoder's frame; the cascade uses only `small`."""
 
 
 def streamed(seen: Stretch, **options: Any) -> list[Boundary]:
@@ -282,7 +284,7 @@ def test_real_footage_without_a_cut_has_no_boundary(shared_dir: Path, name: str)
     assert find_cuts(str(path), StageSpec("curate.cuts.Cascade", "cuts"))["boundaries"] == []
 
 
-# -- PySceneDetect alone
+# -- PySceneDetect
 
 
 @pytest.mark.parametrize("detector", ["adaptive", "content", "hash", "histogram", "threshold"])
@@ -295,7 +297,7 @@ def test_pyscenedetect_finds_the_cuts_without_the_cascade(detector: Any) -> None
         alone.look(cv2.circle(picture, (48, 32), 20, (level // 2, 30, 250 - level), -1))
     result = alone.finish()
     assert all(b.kind == "hard" and b.detector == f"pyscenedetect:{detector}" for b in result)
-    if detector not in ("threshold", "hash"):  # one waits for black, the other sees shapes alone
+    if detector not in ("threshold", "hash"):  # threshold needs black frames, hash compares shapes only
         assert [b.start for b in result] == [40]
 
 

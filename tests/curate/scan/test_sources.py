@@ -14,7 +14,7 @@ from curate.scan import ids, sources
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two videos (one deeper, with a name that is not easy), a text file and a hidden one."""
+    """Two videos (one in a subfolder, with an unusual name), a text file and a hidden file."""
     (tmp_path / "in" / "deep er 🎬").mkdir(parents=True)
     (tmp_path / "in" / "a.mp4").write_bytes(b"a")
     (tmp_path / "in" / "deep er 🎬" / "b'ö[1].MKV").write_bytes(b"b")
@@ -96,7 +96,7 @@ def test_an_id_comes_from_the_content() -> None:
     assert ids.source_id(same, len(big)) != ids.source_id(other, len(big))
     assert ids.source_id(same, len(big)) != ids.source_id(same, len(big), "full")
     between = bytearray(big)
-    between[int(1.5 * 2**20)] ^= 1  # outside the three samples: only the full digest sees it
+    between[int(1.5 * 2**20)] ^= 1  # outside the three samples: only the full digest changes
     assert ids.source_id(io.BytesIO(between), len(big)) == ids.source_id(same, len(big))
     assert ids.source_id(io.BytesIO(between), len(big), "full") != ids.source_id(same, len(big), "full")
 

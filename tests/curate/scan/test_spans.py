@@ -1,4 +1,4 @@
-"""The clipping rules on windows of 25 frames a second: what becomes a clip, what is left out and why, and that nothing is lost."""
+"""The clipping rules on windows at 25 fps: which spans are clips, which are skipped and why; no frame is lost."""
 
 from itertools import pairwise
 

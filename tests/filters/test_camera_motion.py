@@ -126,7 +126,7 @@ def test_moving_object_counts_as_the_subject(textured):
 def test_subtitle_neither_stops_the_camera_nor_counts_as_a_subject(textured):
     frames = filmed(textured, [(0, 9 * t, 1, 0) for t in range(4)])
     for frame in frames:
-        cv2.putText(frame, "and she said yes", (60, 335), cv2.FONT_HERSHEY_DUPLEX, 1.1, (255, 255, 255), 3, cv2.LINE_AA)
+        cv2.putText(frame, "and she paid yes", (60, 335), cv2.FONT_HERSHEY_DUPLEX, 1.1, (255, 255, 255), 3, cv2.LINE_AA)
     found = camera_motion(frames)
     assert found["camera"] == "tilt_down"
     assert found["camera_speed"] == pytest.approx(9 * 16 / 360, rel=0.03)

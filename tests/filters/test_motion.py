@@ -96,7 +96,7 @@ def draw(frames, overlay):
             for colour, thick in (((0, 0, 0), 6), ((255, 255, 255), 2)):
                 at = (width_px // 2 - 170, height_px - 25)
                 cv2.putText(
-                    frame, "I never said that, no", at, cv2.FONT_HERSHEY_DUPLEX, 0.9, colour, thick, cv2.LINE_AA
+                    frame, "I never paid that, no", at, cv2.FONT_HERSHEY_DUPLEX, 0.9, colour, thick, cv2.LINE_AA
                 )
     return drawn
 

@@ -87,7 +87,7 @@ def test_exposed_classes_are_in_the_file(nudenet):
 
 
 def test_highest_exposed_score_of_three_frames_counts(stage, make_clip, monkeypatch):
-    """The scores of each frame are message by its brightness."""
+    """The stand-in network scores each frame by its brightness."""
     names = ("FACE_FEMALE", *EXPOSED, "BELLY_EXPOSED")
 
     def places(self, frame):

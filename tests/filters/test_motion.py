@@ -7,6 +7,7 @@ from filters import Motion
 from filters.models.flow import DIS, FARNEBACK, flow_map, raft
 from filters.models.sampling import nearest_to_grid
 from filters.motion import motion_score
+from tests.filters.families import family
 
 FLOWS = pytest.mark.parametrize("flow", [FARNEBACK, DIS], ids=["farneback", "dis"])
 
@@ -35,7 +36,7 @@ def test_known_translation_gives_known_magnitude(textured, dx_px, dy_px, flow):
 
 
 @FLOWS
-@pytest.mark.parametrize("photo", TEXTURED_PHOTOS)
+@pytest.mark.parametrize("photo", family(TEXTURED_PHOTOS))
 @pytest.mark.parametrize("step_px", [(10, 0), (0, 20), (-24, 16)], ids=["right", "down", "diagonal"])
 def test_photographs_moved_by_a_known_amount(shared_dir, photo, step_px, flow):
     picture = cv2.imread(str(shared_dir / "assets/coco_mini" / f"{photo}.jpg"))[..., ::-1]

@@ -10,6 +10,7 @@ from filters import Quality
 from filters.models.brisque import Brisque, features
 from filters.models.picture import lit_area
 from filters.quality import blockiness, contrast, flicker, noise, sharpness
+from tests.filters.families import family
 
 PHOTOS = ("000000000790", "000000084284", "000000160012", "000000234748", "000000403353", "000000516008")
 
@@ -54,7 +55,7 @@ def brighter(luma, strength):
     return np.clip(luma * (1 + 0.25 * strength) + 4 * strength, 0, 255)
 
 
-@pytest.mark.parametrize("name", PHOTOS)
+@pytest.mark.parametrize("name", family(PHOTOS))
 @pytest.mark.parametrize(
     ("measure", "distort", "sign"),
     [

@@ -6,6 +6,7 @@ import pytest
 from curate.clip import ThumbnailError
 from filters import Static
 from filters.static import moved_as_one, repeats, slideshow, stillness
+from tests.filters.families import family
 
 # Photographs of the odd half of coco_mini, on which nothing was tuned.
 PHOTOS = ("000000062554", "000000107438", "000000231460")
@@ -139,7 +140,7 @@ def test_one_small_moving_object_is_not_a_repetition(photos):
     assert moved_as_one(shown(photos[0]), shown(photos[0], 8))
 
 
-@pytest.mark.parametrize("name", ["intel__bottle-detection.mp4", "opencvdoc__vtest.avi", "finetr__hiker.mp4"])
+@pytest.mark.parametrize("name", family(["intel__bottle-detection.mp4", "opencvdoc__vtest.avi", "finetr__hiker.mp4"]))
 def test_real_shots_are_not_slideshows(make_clip, shared_dir, name):
     with av.open(str(shared_dir / "footage/raw" / name)) as container:
         rate = float(container.streams.video[0].average_rate)

@@ -9,6 +9,7 @@ from curate.clip import ThumbnailError
 from filters import TextArea
 from filters.models.overlay import coherence, gradients
 from filters.text_area import credible, network_input, shares, text_area
+from tests.filters.families import family
 
 # Photographs of coco_mini without a word on them.
 CLEAN_PHOTOS = (
@@ -86,13 +87,13 @@ def test_network_sees_a_480_px_short_side(shape):
     assert height_px % 32 == width_px % 32 == 0
 
 
-@pytest.mark.parametrize("name", CLEAN_PHOTOS)
+@pytest.mark.parametrize("name", family(CLEAN_PHOTOS, quick=2))
 def test_photograph_without_text_is_almost_zero(stage, photo, name):
     picture = photo(name)
     assert text_area(stage.detect(picture), *picture.shape[:2]) < 0.005
 
 
-@pytest.mark.parametrize("name", ["000000062554", "000000084284", "000000234748", "grey"])
+@pytest.mark.parametrize("name", family(["grey", "000000062554", "000000084284", "000000234748"]))
 @pytest.mark.parametrize(
     ("text", "scale"),
     [("Read this line, please", 0.9), ("Where are we going", 1.1), ("THE NEXT DAY IN TOWN", 1.0)],
@@ -104,7 +105,7 @@ def test_drawn_text_of_known_area(stage, photo, name, text, scale):
     assert text_area(stage.detect(drawn), *drawn.shape[:2]) == pytest.approx(truth, rel=0.15)
 
 
-@pytest.mark.parametrize("name", ["demo_1.png", "demo_3.png", "demo_5.png", "demo_8.jpg", "demo_9.jpg"])
+@pytest.mark.parametrize("name", family(["demo_1.png", "demo_3.png", "demo_5.png", "demo_8.jpg", "demo_9.jpg"]))
 def test_words_from_real_pictures_are_located(stage, shared_dir, name):
     word = cv2.imread(str(shared_dir / "assets/ocr_words" / name))[..., ::-1]
     word = cv2.resize(word, (round(word.shape[1] * 50 / word.shape[0]), 50), interpolation=cv2.INTER_AREA)
@@ -136,7 +137,7 @@ PAN = [(10 * i, 6 * i) for i in range(6)]
 TRIPOD = [(20, 20)] * 6
 
 
-@pytest.mark.parametrize("name", ["000000062554", "000000234748", "000000403353"])
+@pytest.mark.parametrize("name", family(["000000062554", "000000234748", "000000403353"]))
 @pytest.mark.parametrize(
     ("where", "path", "kind"),
     [

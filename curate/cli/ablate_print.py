@@ -6,8 +6,8 @@ from typing import Any
 from curate.cli.ablate_plan import PlannedAblation
 from curate.cli.common import console, grid
 from curate.cli.train import say
-from curate.progress.model import duration
 from curate.progress.cost import Prices
+from curate.progress.model import duration
 
 GIB = 2**30
 

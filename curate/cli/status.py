@@ -24,7 +24,9 @@ def command(
     watch: Annotated[
         bool, typer.Option("--watch", help="Follow the run until it is finished; refreshes every --every seconds.")
     ] = False,
-    every: Annotated[float, typer.Option("--every", min=0.1, help="With --watch: seconds between two refreshes.")] = 2.0,
+    every: Annotated[
+        float, typer.Option("--every", min=0.1, help="With --watch: seconds between two refreshes.")
+    ] = 2.0,
 ) -> None:
     """Show the counts of a run: sources, clips, seconds, shards, and the rows of each table."""
     if watch:

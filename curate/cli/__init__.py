@@ -88,7 +88,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     try:
-        app()
+        app(prog_name="rushes")
     except RushesError as error:
         fail(str(error), error.exit_code)
     except Stopped as stopped:

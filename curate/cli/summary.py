@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def show(run: "Run", status: dict[str, Any], progress: Progress, out: Console) -> None:
     """Prints what was kept, the slowest step, failures, paths and the next command."""
     if not progress.did_something:
-        out.print("nothing to do: the run was already complete", highlight=False)
+        out.print("nothing to do: everything was done before", highlight=False)
     if not out.is_terminal or out.is_dumb_terminal:
         for line in _plain(run, status, progress):
             out.print(line, highlight=False, soft_wrap=True)

@@ -19,7 +19,8 @@ def newcomer(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / name).mkdir(parents=True)
     (folder / "runs" / "demo" / "pipeline.json").write_text("{}")
     (folder / "project" / "pipeline.yaml").write_text("run: r\nsources: f\n")
-    write_video(folder / "film.mp4", moving(10, 1), 25)
+    for name in ("film.mp4", "footage/a.mp4"):
+        write_video(folder / name, moving(10, 1), 25)
     (folder / "notes.txt").write_text("notes\n")
     return folder
 
@@ -91,16 +92,16 @@ def test_wrong_usage_is_one_sentence_and_exit_code_2(newcomer: Path, cli: Cli, t
     [
         ("rnu", "No such command 'rnu'. Did you mean 'run'?"),
         ("run --soruces x", "--sources"),
-        ("search runs/demo x -n 0", "0 is not in the range x>=1"),
-        ("sample film --strength 3", "3"),
+        ("search runs/demo x -n 0", "'--limit' / '-n': Input should be greater than or equal to 1"),
+        ("sample film --strength 3", "'--strength': Input should be less than or equal to 1"),
         ("cuts", "Missing argument 'FILE'"),
-        ("train --workers many", "many"),
+        ("train --workers many", "'--workers'"),
     ],
 )
 def test_a_misspelt_word_is_named_with_the_nearest_right_one(newcomer: Path, cli: Cli, typed: str, words: str) -> None:
     done = cli(*typed.split(), cwd=newcomer)
     assert done.code == 2
-    assert words in " ".join(done.err.split())
+    assert words in " ".join(done.err.replace("│", " ").split())
 
 
 def test_a_wrong_table_or_recipe_stops_before_anything_runs(project: Path, cli: Cli) -> None:

@@ -118,7 +118,7 @@ def test_a_run_on_object_storage_survives_a_kill_and_is_the_same(project: Path, 
     assert before
     assert not set(puts) & set(before)
 
-    assert "all as written" in done(rushes(project, env, "shards", "verify", "s3://rushes/run"))
+    assert "all verified" in done(rushes(project, env, "shards", "verify", "s3://rushes/run"))
     assert (
         read_index("s3://rushes/run/shards")[0] == read_index(project / "local" / "shards")[0]
     )  # as training reads them
@@ -134,7 +134,7 @@ def test_a_run_on_object_storage_survives_a_kill_and_is_the_same(project: Path, 
     # A smaller selection is a version beside it, with shards copied on the server.
     done(rushes(project, env, "run", "--set", "keep.brightness.above=p50"))
     assert Run.open("s3://rushes/run").shards_root() == "s3://rushes/run/shards/v2"
-    assert "all as written" in done(rushes(project, env, "shards", "verify", "s3://rushes/run"))
+    assert "all verified" in done(rushes(project, env, "shards", "verify", "s3://rushes/run"))
 
 
 def test_a_bucket_that_cannot_be_reached_is_one_sentence(project: Path, server) -> None:

@@ -167,7 +167,7 @@ def test_a_bad_shard_is_found_and_written_again_alone(project: Path, rushes: Rus
     done = rushes("shards", "verify", "run", "--decode", cwd=project)
     assert done.code == 0
     assert "15 clips" in done.out
-    assert "all as written" in done.out
+    assert "all verified" in done.out
 
 
 def test_verify_finds_what_does_not_add_up(project: Path, rushes: Rushes) -> None:

@@ -237,9 +237,7 @@ def test_retry_errors_retries_failed_sources(copy: Path, project: Path, rushes: 
         (footage / "torn.mp4").write_bytes(torn)
 
 
-def test_a_source_changed_since_the_scan_fails_only_its_own_clips(
-    copy: Path, project: Path, rushes: Rushes
-) -> None:
+def test_a_source_changed_since_the_scan_fails_only_its_own_clips(copy: Path, project: Path, rushes: Rushes) -> None:
     footage = project / "footage"
     two = (footage / "two.mp4").read_bytes()
     try:

@@ -1,7 +1,8 @@
 # make demo    sets up .venv, runs pipeline.yaml on real footage, finetunes the tiny recipe on the shards
-# make test    sets up .venv, then lint, types, import arrows and tests
+# make test    sets up .venv, then lint, types, import arrows and tests: about ten minutes on two cores
 # make docs    sets up .venv, then builds the documentation into site/
-# make test-all  test, with the tests that say again, at length, what quicker ones say
+# make test-all  the same with the tests marked slow
+# make test-times  the fifty slowest tests of the last session, and where their time goes
 # make venv    the set-up alone
 # Needs Python 3.11+, git and make; everything else comes from the package index.
 
@@ -17,7 +18,9 @@ WHAT := --constraint constraints.txt --editable '.[all,dev]'
 BY_UV = ! $(BIN)/python -m pip config list | grep '\.index-url=' >/dev/null && $(PIP) --constraint constraints.txt uv && \
   $(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode $(WHAT)
 
-.PHONY: venv demo test test-all lint types arrows docs clean
+PYTEST := $(BIN)/python -m pytest -q --numprocesses 3 --dist loadfile --no-loadscope-reorder
+
+.PHONY: venv demo test test-all test-times lint types arrows docs clean
 .DEFAULT_GOAL := help
 
 help:
@@ -53,10 +56,13 @@ endif
 	@echo "sample:  $(TRAIN)/sample.mp4"
 
 test: venv lint types arrows
-	$(BIN)/python -m pytest -q --numprocesses 3 --dist loadfile --no-loadscope-reorder
+	$(PYTEST)
 
 test-all: venv lint types arrows
-	$(BIN)/python -m pytest -q --numprocesses 3 --dist loadfile --no-loadscope-reorder -m "slow or not slow"
+	$(PYTEST) -m "slow or not slow"
+
+test-times: venv
+	$(BIN)/python -m tests.slowest
 
 lint: venv
 	$(BIN)/ruff check .

@@ -1,8 +1,9 @@
 # make demo    sets up .venv, runs pipeline.yaml on real footage, finetunes the tiny recipe on the shards
-# make test    sets up .venv, then lint, types, import arrows and tests
+# make test    sets up .venv, then lint, types, import arrows and tests: about ten minutes on two cores
 # make docs    sets up .venv, then builds the documentation into site/
 # make docs-tables  regenerates the parts of README.md and docs/ that come from the code
-# make test-all  test, with the tests that say again, at length, what quicker ones say
+# make test-all  make test, and the tests marked slow
+# make test-times  the fifty slowest tests of the last session, and where their time goes
 # make wheel   builds a wheel into dist/, installs it into an empty environment without torch, and scans a video with it
 # make venv    the set-up alone
 # Needs Python 3.11+, git and make; everything else comes from the package index.
@@ -19,7 +20,9 @@ WHAT := --constraint constraints.txt --editable '.[all,dev]'
 BY_UV = ! $(BIN)/python -m pip config list | grep '\.index-url=' >/dev/null && $(PIP) --constraint constraints.txt uv && \
   $(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode $(WHAT)
 
-.PHONY: venv demo test test-all lint types arrows docs docs-tables wheel clean
+PYTEST := $(BIN)/python -m pytest -q --numprocesses 3 --dist loadfile --no-loadscope-reorder
+
+.PHONY: venv demo test test-all test-times lint types arrows docs docs-tables wheel clean
 .DEFAULT_GOAL := help
 
 help:
@@ -55,10 +58,13 @@ endif
 	@echo "sample:  $(TRAIN)/sample.mp4"
 
 test: venv lint types arrows
-	$(BIN)/python -m pytest -q --numprocesses 3 --dist loadfile --no-loadscope-reorder
+	$(PYTEST)
 
 test-all: venv lint types arrows
-	$(BIN)/python -m pytest -q --numprocesses 3 --dist loadfile --no-loadscope-reorder -m "slow or not slow"
+	$(PYTEST) -m "slow or not slow"
+
+test-times: venv
+	$(BIN)/python -m tests.slowest
 
 lint: venv
 	$(BIN)/ruff check .

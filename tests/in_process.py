@@ -4,7 +4,6 @@ Everything that a process would take with it when it ends is put back: working d
 warning filters and modules imported from a user's folder. Python's own imports stay, which is what makes it quick.
 """
 
-import gc
 import os
 import signal
 import sys
@@ -84,19 +83,20 @@ def _output(out: Path, err: Path) -> Iterator[None]:
     sys.stdout.flush()
     sys.stderr.flush()
     streams, saved = (sys.stdin, sys.stdout, sys.stderr), [os.dup(number) for number in (0, 1, 2)]
-    opened = [Path(os.devnull).open(), out.open("w", encoding="utf-8"), err.open("w", encoding="utf-8")]
-    try:
-        for number, file in enumerate(opened):
-            os.dup2(file.fileno(), number)
-        sys.stdin, sys.stdout, sys.stderr = opened
-        yield
-    finally:
-        for file in opened[1:]:
-            file.flush()
-        sys.stdin, sys.stdout, sys.stderr = streams
-        for number, copy in enumerate(saved):
-            os.dup2(copy, number)
-            os.close(copy)
-        for file in opened:
-            file.close()
-        gc.collect(0)
+    with (
+        Path(os.devnull).open() as stdin,
+        out.open("w", encoding="utf-8") as stdout,
+        err.open("w", encoding="utf-8") as stderr,
+    ):
+        try:
+            for number, file in enumerate((stdin, stdout, stderr)):
+                os.dup2(file.fileno(), number)
+            sys.stdin, sys.stdout, sys.stderr = stdin, stdout, stderr
+            yield
+        finally:
+            stdout.flush()
+            stderr.flush()
+            sys.stdin, sys.stdout, sys.stderr = streams
+            for number, copy in enumerate(saved):
+                os.dup2(copy, number)
+                os.close(copy)

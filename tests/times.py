@@ -16,6 +16,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORDED = ROOT / ".pytest_cache" / "times.json"
+SECONDS = ROOT / "tests" / "seconds.json"
+"""Committed: decides which files start first."""
 PHASES = ("setup", "call", "teardown")
 TICKS_S = 1 / os.sysconf("SC_CLK_TCK")
 KEY = "seconds"
@@ -111,6 +113,14 @@ def load() -> dict[str, dict[str, list[float]]]:
     """What earlier sessions recorded."""
     try:
         return json.loads(RECORDED.read_text())
+    except FileNotFoundError:
+        return {}
+
+
+def recorded_seconds() -> dict[str, float]:
+    """Wall seconds of every test file, as committed."""
+    try:
+        return json.loads(SECONDS.read_text())
     except FileNotFoundError:
         return {}
 

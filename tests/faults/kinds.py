@@ -1,4 +1,4 @@
-"""Kinds of harm. Each begins a run in a scene and harms it; what follows (going on, comparing) is the same for all.
+"""Kinds of faults. Each starts a run in a scene and injects a fault; resuming and comparing are the same for all.
 
 `LOCAL`: one machine, no Ray. `STORED`: a run directory on object storage. `RAY`: several nodes.
 """
@@ -17,20 +17,20 @@ import psutil
 from tests.faults.drivers import Driver, family, kill_family, signal_family
 from tests.faults.scene import Scene
 
-Harm = Callable[[Scene], None]
-LOCAL: dict[str, Harm] = {}
-STORED: dict[str, Harm] = {}
-RAY: dict[str, Harm] = {}
+Fault = Callable[[Scene], None]
+LOCAL: dict[str, Fault] = {}
+STORED: dict[str, Fault] = {}
+RAY: dict[str, Fault] = {}
 
 
-def kind(name: str, where: dict[str, Harm]) -> Callable[[Harm], Harm]:
-    """Enters a kind of harm."""
+def kind(name: str, where: dict[str, Fault]) -> Callable[[Fault], Fault]:
+    """Registers a kind of fault."""
 
-    def enter(harm: Harm) -> Harm:
-        where[name] = harm
-        return harm
+    def register(fault: Fault) -> Fault:
+        where[name] = fault
+        return fault
 
-    return enter
+    return register
 
 
 def kill(scene: Scene, driver: Driver) -> None:
@@ -69,8 +69,8 @@ def power_loss(scene: Scene) -> None:
     psutil.wait_procs(members, 10)
 
 
-def _driver_stopped(least_s: float, most_s: float) -> Harm:
-    def harm(scene: Scene) -> None:
+def _driver_stopped(least_s: float, most_s: float) -> Fault:
+    def inject(scene: Scene) -> None:
         driver = scene.begin()
         scene.wait_for_moment(driver)
         signal_family(driver.pid, signal.SIGSTOP)
@@ -78,15 +78,15 @@ def _driver_stopped(least_s: float, most_s: float) -> Harm:
         signal_family(driver.pid, signal.SIGCONT)
         scene.ended(driver)
 
-    return harm
+    return inject
 
 
 LOCAL["driver stopped for seconds"] = _driver_stopped(1.0, 4.0)
 LOCAL["driver stopped for a minute"] = _driver_stopped(60.0, 70.0)
 
 
-def _decoder(how: str) -> Harm:
-    def harm(scene: Scene) -> None:
+def _decoder(how: str) -> Fault:
+    def inject(scene: Scene) -> None:
         folder = scene.world.folder / f"bad-{scene.world.began}"
         folder.mkdir()
         source = scene.chance.choice(["walk.mkv", "hiker.mp4", "carphone_pristine.mp4"])
@@ -94,11 +94,11 @@ def _decoder(how: str) -> Harm:
         scene.verdict.moment = f"{source}, {times} time(s)"
         driver = scene.begin(decoder={"how": how, "source": source, "times": times, "folder": str(folder)})
         scene.ended(driver)
-        if times == 2:  # both attempts: the source is a row with an error, which is tried again
+        if times == 2:  # both attempts fail: the source becomes a failed row, which is retried
             scene.continued_with = ("--retry-errors",)
             scene.regrouped = True
 
-    return harm
+    return inject
 
 
 for how, name in (("segfault", "decoder crashes"), ("hang", "decoder hangs"), ("memory", "decoder eats memory")):
@@ -107,7 +107,7 @@ for how, name in (("segfault", "decoder crashes"), ("hang", "decoder hangs"), ("
 
 @kind("disk full", LOCAL)
 def disk_full(scene: Scene) -> None:
-    """A file system of a few hundred KiB, which is made larger before the run goes on."""
+    """A file system of a few hundred KiB, which is enlarged before the run resumes."""
     size_k = scene.chance.randrange(40, 900, 20)
     scene.verdict.moment = f"at {size_k} KiB"
     scene.path.mkdir(parents=True)
@@ -121,12 +121,14 @@ def disk_full(scene: Scene) -> None:
 
 @kind("run directory read-only", LOCAL)
 def read_only(scene: Scene) -> None:
-    """Nothing in it can be written, made or renamed any more, half-way. (Immutable, for modes do not bind root and the run's lock keeps a
-    file system from being made read-only.)"""
+    """Nothing in it can be written, created or renamed from some moment on.
+
+    The attribute `immutable`: modes do not bind root, and a file system with an open lock cannot be remounted read-only.
+    """
     driver = scene.begin()
     scene.wait_for_moment(driver, (0.0, 0.9), ("put", "begin"))
     scene.cleanups.append(lambda: subprocess.run(["chattr", "-R", "-i", scene.root], check=False, capture_output=True))
-    # Files that vanish meanwhile (written aside, then renamed) make it complain; the directories are what counts.
+    # chattr complains about temporary files that were renamed meanwhile; only the directories matter.
     subprocess.run(["chattr", "-R", "-f", "+i", scene.root], check=False, capture_output=True)
     attributes = subprocess.run(
         ["lsattr", "-d", scene.root], capture_output=True, text=True, check=True
@@ -147,13 +149,13 @@ def slow_disk(scene: Scene) -> None:
 
 @kind("source deleted", LOCAL)
 def source_deleted(scene: Scene) -> None:
-    """It is gone for the rest of the session and back for the next."""
+    """A source file is missing for the rest of the session and restored for the next."""
     _source_changes(scene, lambda path: path.unlink())
 
 
 @kind("source replaced", LOCAL)
 def source_replaced(scene: Scene) -> None:
-    """Another file stands under its name for the rest of the session."""
+    """A source file is replaced by another for the rest of the session."""
     other = scene.world.project / "footage" / "hiker.mp4"
     _source_changes(scene, lambda path: shutil.copyfile(other, path))
 
@@ -164,7 +166,7 @@ def _source_changes(scene: Scene, change: Callable[[Path], object]) -> None:
     aside = scene.world.folder / name
     shutil.copyfile(path, aside)
     driver = scene.begin()
-    # The sources are known: what is replaced before its header was read is simply other footage.
+    # Only after all headers were read: a file replaced earlier is simply another source.
     n = len(scene.world.wanted.rows["sources"])
     deadline = time.monotonic() + 60
     while driver.code is None and time.monotonic() < deadline:
@@ -184,7 +186,7 @@ def _source_changes(scene: Scene, change: Callable[[Path], object]) -> None:
 
 @kind("clock jumps and a kill", LOCAL)
 def clock_jumps(scene: Scene) -> None:
-    """time.time() of the driver goes an hour forth and back."""
+    """time.time() of the driver jumps an hour forward and back."""
     driver = scene.begin(clock=3600.0)
     scene.wait_for_moment(driver)
     kill(scene, driver)
@@ -206,26 +208,26 @@ def two_at_once(scene: Scene) -> None:
 # --- object storage -------------------------------------------------------------------------------------------------
 
 
-def _bad_day(how: str, requests: tuple[int, int], only: tuple[str, ...]) -> Harm:
-    def harm(scene: Scene) -> None:
+def _outage(how: str, requests: tuple[int, int], only: tuple[str, ...]) -> Fault:
+    def inject(scene: Scene) -> None:
         bucket = scene.world.bucket
         assert bucket
         driver = scene.begin()
         scene.wait_for_moment(driver, (0.0, 0.9), ("put", "begin", "receipt"))
         n = scene.chance.randint(*requests)
         scene.verdict.moment += f", {n} requests"
-        bucket.bad_day(how, n, only)
+        bucket.outage(how, n, only)
         scene.ended(driver)
-        bucket.bad_day("", 0)
+        bucket.outage("", 0)
 
-    return harm
+    return inject
 
 
 ALL = ("PUT", "GET", "HEAD", "POST", "DELETE")
-STORED["storage answers 503"] = _bad_day("503", (1, 6), ALL)
-STORED["storage is down (503)"] = _bad_day("503", (10_000, 10_001), ALL)
-STORED["storage does not answer"] = _bad_day("late", (1, 2), ALL)
-STORED["put done, answer lost"] = _bad_day("lost", (1, 4), ("PUT",))
+STORED["storage answers 503"] = _outage("503", (1, 6), ALL)
+STORED["storage is down (503)"] = _outage("503", (10_000, 10_001), ALL)
+STORED["storage does not answer"] = _outage("late", (1, 2), ALL)
+STORED["put done, answer lost"] = _outage("lost", (1, 4), ("PUT",))
 
 
 @kind("driver killed (object storage)", STORED)
@@ -242,7 +244,7 @@ def two_at_once_there(scene: Scene) -> None:
 
 
 def _wait_for_actor(scene: Scene, driver: Driver) -> Iterator[psutil.Process]:
-    """Workers of the pools that live now; waits a little for one."""
+    """The live workers of the pools; waits up to 30 s for one."""
     assert scene.world.nodes
     deadline = time.monotonic() + 30
     while driver.code is None and time.monotonic() < deadline:
@@ -253,7 +255,7 @@ def _wait_for_actor(scene: Scene, driver: Driver) -> Iterator[psutil.Process]:
 
 
 def _busy_actor(scene: Scene, driver: Driver) -> psutil.Process | None:
-    """A worker that is in the middle of a unit, or any."""
+    """A worker with an unfinished unit, otherwise any worker."""
     actors = {process.pid: process for process in _wait_for_actor(scene, driver)}
     open_units: dict[int, int] = {}
     for event in scene.world.events():
@@ -277,8 +279,8 @@ def worker_killed(scene: Scene) -> None:
     scene.ended(driver)
 
 
-def _worker_stopped(least_s: float, most_s: float) -> Harm:
-    def harm(scene: Scene) -> None:
+def _worker_stopped(least_s: float, most_s: float) -> Fault:
+    def inject(scene: Scene) -> None:
         driver = scene.begin()
         scene.wait_for_moment(driver, (0.0, 0.9), ("begin",))
         if victim := _busy_actor(scene, driver):
@@ -288,7 +290,7 @@ def _worker_stopped(least_s: float, most_s: float) -> Harm:
                 victim.resume()
         scene.ended(driver)
 
-    return harm
+    return inject
 
 
 RAY["worker stopped for seconds"] = _worker_stopped(2.0, 6.0)
@@ -341,7 +343,7 @@ def raylet_stopped(scene: Scene) -> None:
 
 @kind("power loss (Ray)", RAY)
 def power_loss_on_ray(scene: Scene) -> None:
-    """Driver and every process of the cluster at once; a new cluster for the next session."""
+    """Kills the driver and every process of the cluster at once; the next session gets a new cluster."""
     nodes = scene.world.nodes
     assert nodes
     driver = scene.begin()
@@ -357,7 +359,7 @@ def power_loss_on_ray(scene: Scene) -> None:
 
 @kind("Ray dies, the driver lives", RAY)
 def ray_dies(scene: Scene) -> None:
-    """The cluster's own processes at once: the driver must end with one sentence."""
+    """Kills all processes of the cluster: the driver must end with a one-line error."""
     nodes = scene.world.nodes
     assert nodes
     driver = scene.begin()

@@ -104,7 +104,7 @@ def test_the_same_seed_gives_the_same_training(trained, tmp_path):
     assert (again.first_loss, again.last_loss) == (result.first_loss, result.last_loss)
 
 
-def test_a_foreign_folder_stays_and_an_own_one_is_gone_on_with(trained, tmp_path):
+def test_a_foreign_folder_is_kept_and_a_training_is_resumed(trained, tmp_path):
     _, _, shards = trained
     foreign = tmp_path / "mine"
     foreign.mkdir()

@@ -1,4 +1,4 @@
-"""What can stop a finetuning run, told in one sentence.
+"""Errors that stop a finetuning run, each in one sentence.
 
 The command maps TrainError to exit code 1 and RecipeError to 2.
 

@@ -37,7 +37,7 @@ def test_a_corrupt_clip_has_the_same_substitute_every_time_and_is_reported(squar
         line for line in done[0].lines if line.startswith("clip broken in shard-00000.parquet cannot be decoded")
     ]
     assert len(messages) == 1
-    assert messages[0].endswith("is taken in its place")
+    assert messages[0].endswith("is used instead")
     assert done[0].losses == done[1].losses
     assert set(done[0].training.state.broken) == {"broken"}
     assert "broken" not in done[0].training.clip_losses.table()["clip_id"].to_pylist()
@@ -195,8 +195,8 @@ def test_where_memory_runs_out_the_pieces_get_smaller_and_the_batch_stays(shards
     monkeypatch.setattr(loop, "backward", backward)
     done = run(load_recipe("tiny_modelscope", settings), shards, tmp_path / "out")
     assert [line for line in done.lines if line.startswith("memory ran out on")] == [
-        "memory ran out on 4 clips of 16x16x3 at once: 2 from now on, as many in a batch as before",
-        "memory ran out on 2 clips of 16x16x3 at once: 1 from now on, as many in a batch as before",
+        "memory ran out on 4 clips of 16x16x3 at once: 2 from now on, the batch size is unchanged",
+        "memory ran out on 2 clips of 16x16x3 at once: 1 from now on, the batch size is unchanged",
     ]
     assert done.training.state.pieces == {"16x16x3": 1}
     assert (done.losses, done.weights) == (one_by_one.losses, one_by_one.weights)

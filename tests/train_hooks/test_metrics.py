@@ -152,7 +152,7 @@ def test_memory_that_runs_out_before_the_first_step_leaves_no_gradient(square_ro
     monkeypatch.setattr(plans, "backward", backward)
     lines: list[str] = []
     assert preflight(made, lines.append) == {}
-    assert lines == ["memory runs out on 2 clips at once; training will work in smaller pieces"]
+    assert lines == ["memory runs out on 2 clips at once; training will use smaller micro-batches"]
     assert all(weight.grad is None for weight in made.net.unet.parameters())
 
 

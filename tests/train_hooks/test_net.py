@@ -72,7 +72,7 @@ def test_a_unet3d_can_be_conditioned_on_the_frame_rate(tmp_path):
         assert (fast - net(x, t, conditions)).abs().max() > 1e-3
         plain.save_pretrained(tmp_path)
         again = Net(load_unet(tmp_path))
-        # Not to the bit on every CPU: weights that were read from a file lie otherwise in memory.
+        # Not to the bit on every CPU: weights read from a file have another memory layout.
     assert (again(x, t, replace(conditions, fps_B=torch.tensor([24.0]))) - fast).abs().max() < 1e-5
 
 

@@ -6,7 +6,7 @@
     FOLDER/samples/<name>/00.mp4    of every prompt
     FOLDER/judged/<name>.json       losses and scores; where it is, the training is done
 
-A training that was killed goes on from its last checkpoint, and one that was judged is never touched again.
+A killed training resumes at its last checkpoint; a judged one is never changed.
 """
 
 import json
@@ -89,7 +89,7 @@ class AblationJob:
         try:
             whole = load_recipe(self.recipe, {**self.overrides, **OWN, "seed": str(unit["seed"])})
             out = folder / MODELS / name
-            _lay_base(whole, folder / BASE, out / FOLDER)
+            _copy_base(whole, folder / BASE, out / FOLDER)
             result = train(
                 self.recipe, self.shards, out, {**self.overrides, **OWN, "seed": str(unit["seed"])}, say,
                 latents=self.latents if whole.base else "off", clips=folder / SUBSETS / f"{unit['subset']}.txt",
@@ -154,7 +154,7 @@ def cost_of(recipe: Recipe, shards: str) -> Cost:
         made.machine.close()
 
 
-def _lay_base(recipe: Recipe, base: Path, checkpoints: Path) -> None:
+def _copy_base(recipe: Recipe, base: Path, checkpoints: Path) -> None:
     """Puts the shared base where a training looks for the one that it would make itself."""
     place = checkpoints / name_of_base(recipe.shown())
     if recipe.base or (place / "model_index.json").is_file():

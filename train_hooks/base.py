@@ -37,7 +37,7 @@ class Base:
 
 
 def folder_of(base: str) -> Path:
-    """The folder of a base: the path itself, or where the hub's copy lies after it was fetched.
+    """The folder of a base: the path itself, or the local copy fetched from the hub.
 
     Raises TrainError when it is neither a folder nor can be fetched.
     """

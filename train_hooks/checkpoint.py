@@ -1,4 +1,4 @@
-"""Checkpoints: what a training needs to go on as if it had never stopped.
+"""Checkpoints: the state from which a training resumes exactly.
 
     OUT/checkpoints/step-00000500/
         weights.safetensors      every weight that is or was trained
@@ -9,8 +9,8 @@
 
 There are no states of random generators: every number is a function of (seed, step, place in the batch), see `rng.py`.
 
-A checkpoint is written beside its place by a thread and moved there in one step, so that one that is there is whole; before it is used its
-digests are compared all the same. The older ones are removed after the newer one is there.
+A thread writes a checkpoint under a temporary name and renames it, so that every visible checkpoint is complete; its digests are compared before
+it is used. Older checkpoints are removed after the newer one is visible.
 """
 
 import hashlib
@@ -39,7 +39,7 @@ Files = Mapping[str, Mapping[str, Tensor] | bytes]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One that is on the disk, and whole."""
+    """An intact checkpoint on the disk."""
 
     path: Path
     step: int
@@ -52,7 +52,7 @@ class Checkpoint:
 
 
 class Checkpoints:
-    """The checkpoints of one training. `fingerprint`: what must be the same for them to be gone on from."""
+    """The checkpoints of one training. `fingerprint`: the values that must be equal to resume from them."""
 
     def __init__(self, out: Path, keep: int, fingerprint: Mapping[str, Any], say: Callable[[str], None]) -> None:
         self.folder, self.keep, self.fingerprint, self.say = out / FOLDER, keep, dict(fingerprint), say
@@ -60,9 +60,9 @@ class Checkpoints:
         self._failure: OSError | None = None
 
     def newest(self) -> Checkpoint | None:
-        """The newest that is whole, or None where there is none at all.
+        """The newest intact checkpoint, or None where the folder has no checkpoints.
 
-        Raises TrainError where there are some and none of them is whole.
+        Raises TrainError where there are checkpoints and none is intact.
         """
         found = saved(self.folder)
         for path in reversed(found):
@@ -84,7 +84,7 @@ class Checkpoints:
     def save(self, step: int, files: Files, progress: Mapping[str, Any], beside: Mapping[str, bytes]) -> None:
         """Copies the tensors and writes them in the background; `beside`: files of the training's folder that come along, replaced whole.
 
-        A full disk costs this checkpoint, which is told, and not the training.
+        A full disk loses this checkpoint; that is reported, and the training continues.
         """
         self.finish()
         copied = {

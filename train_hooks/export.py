@@ -8,7 +8,7 @@
 | videocrafter | `rushes sample` | `model.safetensors` with lvdm's keys; `model.ckpt` only when asked, for it is a pickle |
 | lavie | `rushes sample` | `lavie_base.safetensors` with LaVie's keys; `lavie_base.pt` only when asked |
 
-A LoRA is merged into `unet/` and lies in `lora/` as well, in diffusers' format (`train_hooks.trainable.load_lora` reads it for any UNet; the
+A LoRA is merged into `unet/` and also saved in `lora/`, in diffusers' format (`train_hooks.trainable.load_lora` reads it for any UNet; the
 pipelines of diffusers 0.42 do not load LoRAs into video UNets). A folder with `train.json` is a finished one.
 """
 
@@ -38,7 +38,7 @@ OTHERS = {"videocrafter": ("model", "ckpt", as_videocrafter), "lavie": ("lavie_b
 def export(base: Base, unet: Any, scheduler: Any, record: dict[str, Any], out: Path, pickled: bool = False) -> None:
     """Writes everything to `out`, beside the checkpoints. `pickled`: the other projects' files as pickles too.
 
-    What is there moves to its place piece by piece, `train.json` last: a folder that has it is a finished one.
+    The parts are moved into place one by one, `train.json` last: a folder with `train.json` is complete.
     """
     for left in out.glob(".export.*.part"):  # of a training that was killed here
         shutil.rmtree(left, ignore_errors=True)

@@ -2,7 +2,7 @@
 
 What a step holds is a pure function of (seed, step) (`order.py`). Frames are taken evenly in time at the recipe's fps. Where frames are tagged
 (ZeroScope: three a clip), each is a sample of its own, with its prompt. A clip that cannot be decoded is replaced by another of its bucket,
-always the same one, and is told of.
+always the same one, and reported.
 
 Shapes: T frames, H and W in pixels, C = 3 channels, red, green, blue; bytes 0..255, and -1..1 in `Sample.video_CTHW`; c latent channels, h
 and w in latents.
@@ -73,7 +73,7 @@ class BrokenClip(NamedTuple):
 
 @dataclass(frozen=True)
 class Chunk:
-    """A piece of a step that goes through the net at once: clips of one bucket, at these places of the batch."""
+    """The clips of one micro-batch: one bucket, at these places of the batch."""
 
     step: int
     """The step whose clips and numbers these are."""

@@ -49,7 +49,7 @@ def grid_losses(recipe: Recipe, net: Net, scheduler: Any, batch: Batch, rng: Rng
     losses: list[Tensor] = []
     for level in GRID_LEVELS:
         noise_BCFhw = rng.normal(*batch.latents_BCFhw.shape[1:]).to(batch.latents_BCFhw.device)
-        # The grid is even in what the net is told, whatever the training draws most of.
+        # The grid is even in the net's noise level, whichever levels the training favours.
         u_B = torch.full((len(batch.clip_ids),), level ** (1 / recipe.timestep_power), device=noise_BCFhw.device)
         draw = noised(recipe, scheduler, batch.latents_BCFhw, noise_BCFhw, u_B)
         losses.append(batch.loss(recipe, draw, net(draw.input_BCTHW, draw.time_B, batch.conditions)))
@@ -63,7 +63,7 @@ def temporal_share(unet: Any) -> Iterator[list[float]]:
 
     It is 0 at the start of an inflated UNet, and stays there where no motion is learned.
 
-    Of LaVie's block, whose temporal attention stands in its middle, the attention's answer over the block's.
+    For LaVie's block, whose temporal attention is in its middle, it is the attention's output over the block's.
     """
     shares: list[float] = []
 

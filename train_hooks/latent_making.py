@@ -1,4 +1,4 @@
-"""Making latents: a job whose units are shards. Each file is there whole or not at all; what was begun is gone on with."""
+"""Making latents: a job whose units are shards. A visible file is complete; an interrupted job resumes with the missing files."""
 
 import hashlib
 import io
@@ -250,7 +250,7 @@ def _write(
 
 
 def _metadata(folder: str, name: str) -> dict[str, str] | None:
-    """The key-value metadata of a finished file, or None where there is none."""
+    """The key-value metadata of a finished file, or None where the file is missing."""
     try:
         with fsspec.open(f"{folder}/{name}", "rb") as file:
             found = pq.ParquetFile(file).metadata.metadata or {}

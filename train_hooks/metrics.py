@@ -1,4 +1,4 @@
-"""What a training tells of itself: a row for every step in `metrics.parquet`, TensorBoard's files, and the loss of every clip.
+"""Metrics of a training: a row for every step in `metrics.parquet`, TensorBoard's files, and the loss of every clip.
 
 | column | what it is |
 |---|---|
@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 METRICS, CLIP_LOSSES = "metrics.parquet", "clip_losses.parquet"
-LEVELS = 4  # parts of the noise levels that are told apart; ours
+LEVELS = 4  # ranges of noise levels that are reported separately; ours
 COLUMNS = (
     "lr", *(f"loss_{i}" for i in range(LEVELS)), "norm_spatial", "norm_temporal", "samples_per_s", "tflops", "mfu", "wait_share", "memory_gb",
     "epoch", "heldout_loss", "temporal_share", "colour_drift", "clipsim", "fvd",

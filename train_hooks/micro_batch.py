@@ -1,4 +1,4 @@
-"""A step's batch in pieces: which rank works through which, and what is done with one.
+"""Micro-batches of a step: their split over ranks, and the forward and backward pass of one.
 
 Shapes: B clips, C latent channels, F frames and stills, h and w in latents; u_B one noise level for each clip.
 """
@@ -21,7 +21,7 @@ from train_hooks.rng import Rng, seed_dropout
 
 @dataclass(frozen=True)
 class Tools:
-    """What a piece goes through."""
+    """The net, encoder, noise schedule and device of a training."""
 
     net: Net
     encoder: Encoder
@@ -31,13 +31,13 @@ class Tools:
 
 @dataclass(frozen=True)
 class Tally:
-    """Of each clip of a batch: its loss, its noise level from 0 to 1, and 1 where it is the clip that was meant and no substitute."""
+    """For each clip of a batch: its loss, its noise level from 0 to 1, and 1 where it is the planned clip, 0 where a substitute."""
 
     rows: Tensor
 
     @classmethod
     def empty(cls, batch: int) -> "Tally":
-        """For a batch of which nothing is known yet."""
+        """For a batch before its first micro-batch."""
         return cls(torch.zeros(3, batch, dtype=torch.float64))
 
     @property
@@ -57,18 +57,18 @@ class Tally:
 
 
 def seen_step(stage: Recipe, step: int) -> int:
-    """The step whose clips and numbers are used: itself, unless the first few are repeated for ever."""
+    """The step whose clips and random numbers are used: `step`, or with `overfit` one of the first."""
     return step % stage.overfit if stage.overfit else step
 
 
 def micro_batch_size(stage: Recipe, world: int) -> int:
-    """Clips that go through the net at once on each rank."""
+    """Clips of a micro-batch on each rank."""
     share = -(-stage.batch // world)
     return min(stage.micro_batch or share, share)
 
 
 def micro_batches_of(stage: Recipe, feed: Feed, step: int, rank: int, world: int) -> list[Chunk]:
-    """What one rank works through in a step: every world-th piece of the batch."""
+    """One rank's micro-batches of a step: every world-th of the batch."""
     seen, size = seen_step(stage, step), micro_batch_size(stage, world)
     firsts = range(0, stage.batch, size)
     return [
@@ -94,7 +94,7 @@ def split(loaded: Loaded, n: int) -> Iterator[Loaded]:
 
 
 def backward(stage: Recipe, micro_batch: Loaded, clip_ids: Sequence[str], tools: Tools, tally: Tally) -> None:
-    """Forward and backward of one piece: adds its share of the batch's mean loss to the gradients, and writes its clips into the tally.
+    """Forward and backward pass of one micro-batch: adds its share of the batch's mean loss to the gradients and its clips to the tally.
 
     `clip_ids`: the clips that the whole batch should have, by place.
     """

@@ -27,7 +27,7 @@ SHAW_FRAMES = 16  # VideoCrafter's temporal_length
 
 @dataclass(frozen=True)
 class Conditions:
-    """What a batch is told beside its text. What a net does not know of is not used."""
+    """Conditions of a batch. A net ignores those that it has no input for."""
 
     text: Tensor
     """One for each clip (B, L, D), or for each frame and still (B, F, L, D)."""
@@ -189,7 +189,7 @@ def load_unet(folder: Path) -> Any:
 
 
 def _restore_fps_embedding(unet: Any, weights: Path) -> None:
-    """UNet3DConditionModel's own loader leaves the embedding that we added where it lies."""
+    """Loads the fps embedding that we added, which UNet3DConditionModel's own loader ignores."""
     if not weights.is_file():
         return
     with safe_open(weights, framework="pt") as file:

@@ -35,7 +35,7 @@ class Noised:
 
     input_BCTHW: Tensor  # noqa: N815
     time_B: Tensor  # noqa: N815
-    """What the net is told of the noise: a timestep, or c_noise."""
+    """The net's noise-level input: a timestep, or c_noise."""
     target_BCTHW: Tensor  # noqa: N815
     weight_B: Tensor  # noqa: N815
     level_B: Tensor  # noqa: N815

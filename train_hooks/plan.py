@@ -1,4 +1,4 @@
-"""`rushes train --plan`: what a training will use, leave out, need and take, before it starts.
+"""`rushes train --plan`: clips used and left out, memory and time of a training, before it starts.
 
 On a GPU a training begins with the same trial of every bucket, the largest first.
 """
@@ -29,7 +29,7 @@ OPTIMIZER_BYTES = 8  # AdamW: two float32 moments of each weight
 
 @dataclass(frozen=True)
 class Trial:
-    """One forward and backward pass of one piece of a bucket."""
+    """One forward and backward pass of one micro-batch of a bucket."""
 
     size: Size
     clips: int
@@ -47,7 +47,7 @@ def plan(
     latents: str | None = None,
     clips: Path | None = None,
 ) -> None:
-    """Tells what `train` would do, without training. Raises what `train` raises before its first step."""
+    """Prints what `train` would do, without training. Raises what `train` raises before its first step."""
     whole = load_recipe(recipe, overrides)
     made = prepare(whole, shards, None, latents, say, clips)
     try:
@@ -119,7 +119,7 @@ def preflight(made: Prepared, say: Callable[[str], None]) -> dict[str, float]:
                 found[str(trial.size)] = trial.tflop_per_clip * 1e12
         except torch.OutOfMemoryError:
             say(
-                f"memory runs out on {micro_batch_size(stage, made.machine.world)} clips at once; training will work in smaller pieces"
+                f"memory runs out on {micro_batch_size(stage, made.machine.world)} clips at once; training will use smaller micro-batches"
             )
             torch.cuda.empty_cache()
     return found

@@ -1,4 +1,4 @@
-"""What every use of a recipe begins with: the base, its UNet inflated, the latents that fit, and the clips as each stage sees them."""
+"""The common start of every use of a recipe: the base, its inflated UNet, the latents that fit, and the feed of each stage."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -50,7 +50,7 @@ class Prepared:
 
     @cached_property
     def tools(self) -> Tools:
-        """What clips go through in training: the net on its device, in its precision, laid out and checkpointed as the recipe says."""
+        """The net on its device, with the recipe's precision, layout and activation checkpointing."""
         unet = self.net.unet
         unet.to(self.machine.device, torch.bfloat16 if self.whole.bf16_weights else None)
         if self.shown.fast:
@@ -74,9 +74,9 @@ def prepare(
     Args:
         whole: the recipe, with all its stages.
         shards: a folder or URL.
-        keep_base: where a small random base is written, and read again when it is there; None: nowhere.
+        keep_base: where a small random base is written, and read from if it exists; None: nowhere.
         latents: a folder of `rushes latents` that must fit; None: the one beside the shards if it fits; "off": none.
-        say: is told a line at a time, on the first rank.
+        say: receives one line at a time, on the first rank.
         clips: a text file with the ids of the clips to train on, one per line; None: all.
         index: what `read_index(shards)` returned; None: reads it.
 
@@ -147,4 +147,4 @@ def _base_folder(
 
 
 def _nothing(line: str) -> None:
-    """Says nothing."""
+    """Drops a line."""

@@ -1,4 +1,4 @@
-"""The same training on the workers of a Ray cluster, through Ray Train: each is a rank. When one dies, all go on from the last checkpoint."""
+"""A training on the workers of a Ray cluster, through Ray Train: each is a rank. When one dies, all resume at the last checkpoint."""
 
 import shutil
 import threading
@@ -13,8 +13,8 @@ from train_hooks.out_folder import check_out, clear
 from train_hooks.recipe_files import load_recipe, whole_name
 from train_hooks.train import TrainResult, result_of, train
 
-ENDING_S = 60.0  # for the workers to end after one of them told what is wrong; ours
-LISTEN_S = 0.5  # between two looks at what the first rank said; ours
+ENDING_S = 60.0  # for the workers to end after one of them reported an error; ours
+LISTEN_S = 0.5  # between two polls of the first rank's lines; ours
 
 
 def train_on_ray(
@@ -36,8 +36,8 @@ def train_on_ray(
         recipe, shards, out, overrides, options: as `train`. `out` and the shards must be what every worker sees under the same name.
         workers: ranks.
         gpus_per_worker: GPUs of each; 0 trains on the CPU.
-        say: hears the first rank's lines.
-        max_failures: how often workers may die before the training is given up.
+        say: receives the first rank's lines.
+        max_failures: how many worker failures are tolerated.
         restart: removes what is in `out` first, once.
 
     Raises what `train` raises, and TrainError when workers died too often or the cluster has not got what is asked for.
@@ -81,7 +81,7 @@ def train_on_ray(
     def fit() -> None:
         try:
             trainer.fit()
-        except BaseException as error:  # told below, by the thread that listens
+        except BaseException as error:  # raised below, in the polling thread
             failure.append(error)
 
     fitting = threading.Thread(target=fit, daemon=True)
@@ -114,7 +114,7 @@ def _absolute(path: Path | None) -> Path | None:
 
 
 class _Inbox:
-    """An actor that keeps what the workers say until the driver asks."""
+    """An actor that keeps the workers' lines until the driver takes them."""
 
     def __init__(self) -> None:
         self._lines: list[str] = []
@@ -127,7 +127,7 @@ class _Inbox:
         self._wrong = kind, sentence
 
     def flush(self) -> None:
-        """Calls of one caller are made in order: when this one has been, so have the others."""
+        """Ray runs the calls of one caller in order: when this one returns, the earlier ones are done."""
 
     def take(self) -> tuple[list[str], tuple[str, str] | None]:
         lines, self._lines = self._lines, []
@@ -135,7 +135,7 @@ class _Inbox:
 
 
 def _worker(config: dict[str, Any]) -> None:
-    """One rank. What is wrong with the recipe or the data is told and not tried again: only a worker that dies is."""
+    """One rank. An error in the recipe or the data is reported and not retried; only a dead worker is restarted."""
     import ray
 
     inbox, call = config["ear"], dict(config["call"])
@@ -150,4 +150,4 @@ def _worker(config: dict[str, Any]) -> None:
         )
     except (RecipeError, TrainError) as error:
         ray.get(inbox.fail.remote(type(error).__name__, str(error)))
-    ray.get(inbox.flush.remote())  # Ray ends a worker that has returned, and what it said may not have left yet
+    ray.get(inbox.flush.remote())  # Ray ends a worker that has returned, possibly before its last lines were sent

@@ -1,7 +1,7 @@
 """Random numbers of a training step: each clip of the step has a stream of its own, a function of (seed, step, place in the batch).
 
-So nothing has to be saved to go on exactly where a training stopped, and it does not matter how many ranks share a step or in how many pieces a
-batch goes through the net. Dropout alone takes torch's own generator, which is seeded for each piece (`seed_dropout`).
+So no generator state is saved to resume exactly, and the number of ranks and of micro-batches changes nothing. Only dropout uses torch's own
+generator, which is seeded for each micro-batch (`seed_dropout`).
 
 All numbers come from the CPU's generator and are moved from there, so that every device sees the same.
 """
@@ -20,12 +20,12 @@ def stream(*of: int) -> int:
 
 
 def seed_dropout(seed: int, step: int, place: int) -> None:
-    """Seeds torch's own generators for the piece of a batch that begins at a place."""
+    """Seeds torch's own generators for the micro-batch that begins at a place."""
     torch.manual_seed(stream(seed, step, place, -1))
 
 
 class Rng:
-    """The numbers for the clips at some places of a step's batch; every call goes on in their streams."""
+    """Random numbers for the clips at some places of a step's batch; every call continues their streams."""
 
     def __init__(self, seed: int, step: int, places: Sequence[int]) -> None:
         self.places = tuple(places)

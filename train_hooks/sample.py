@@ -1,4 +1,4 @@
-"""Sampling from a finished folder: text, a first frame, or a video to be made anew, to frames.
+"""Sampling from a finished folder: text, a first frame, or a video to resample, to frames.
 
 One loop for every architecture, over diffusers' schedulers: DDIM, DPM-Solver++ or Euler on EDM's noise levels. Guidance may rise over the frames
 (SVD: from 1 to 3, linearly). A video to start from is noised to `strength` and denoised from there: ZeroScope XL's second pass.
@@ -42,7 +42,7 @@ FIRST_FRAME_NOISE = 0.02  # generative-models' default of cond_aug
 
 @dataclass(frozen=True)
 class Ask:
-    """What is to be sampled."""
+    """Prompt, seed and conditions of one sample."""
 
     prompt: str = ""
     seed: int = 0
@@ -56,7 +56,7 @@ class Ask:
 
 
 def open_folder(folder: Path) -> tuple[Recipe, Base, Net]:
-    """A finished training, ready to sample, with the stage as which it is sampled. Raises TrainError when it is none or cannot be read."""
+    """A finished training, ready to sample, with the stage as which it is sampled. Raises TrainError when the folder is not a finished training or cannot be read."""
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         recipe = recipe_of(record["recipe"]).shown()
@@ -79,7 +79,7 @@ def recipe_of(values: Mapping[str, Any]) -> Recipe:
 def sample(recipe: Recipe, base: Base, net: Net, ask: Ask) -> Tensor:
     """Frames (T, 3, H, W), 0..1, of the recipe's size and number.
 
-    Raises TrainError when the recipe needs a first frame and there is none.
+    Raises TrainError when the recipe needs a first frame and `ask` has none.
     """
     device = next(base.vae.parameters()).device
     rng = Rng(ask.seed, _SAMPLE, [0])
@@ -157,7 +157,7 @@ def sampler(recipe: Recipe) -> Any:
 
 
 def _conditions(recipe: Recipe, base: Base, ask: Ask, rng: Rng, device: torch.device) -> tuple[Conditions, Conditions]:
-    """What the net is told, and what it is told for the other half of the guidance."""
+    """The conditions, and the unconditional ones for guidance."""
     fps_B = torch.tensor([recipe.fps], dtype=torch.float32, device=device)
     bucket_B = torch.tensor([ask.motion_bucket], device=device)
     if recipe.image_condition != "none" and ask.first_frame_CHW is None:

@@ -32,7 +32,7 @@ DIGEST_BYTES = 8 * 2**30  # up to so much on a disk every shard is compared with
 
 @dataclass(frozen=True)
 class ShardClip:
-    """One clip of the shards: where its bytes lie and what is known of it.
+    """One clip of the shards: the place of its bytes, and its properties.
 
     `fps`, `n_frames`, `width_px` and `height_px` are those of the stored mp4; a size of 0 is not known.
     """
@@ -69,7 +69,7 @@ class ShardIndex(NamedTuple):
     """Of the ids of the clips that were chosen among all; empty: all."""
 
     def only(self, clip_ids: Iterable[str], named_by: str = "the list of clips") -> "ShardIndex":
-        """These clips alone, in file order. Raises TrainError where one is not in the shards, or none is named; `told` names who asks."""
+        """These clips alone, in file order. Raises TrainError where one is not in the shards, or the list is empty; `named_by` names the list in messages."""
         wanted = dict.fromkeys(clip_ids)
         chosen = [clip for clip in self.clips if clip.clip_id in wanted]
         if lacking := wanted.keys() - {clip.clip_id for clip in chosen}:
@@ -112,7 +112,7 @@ def read_index(shards: str | Path) -> ShardIndex:
         raise TrainError(f"{shards}/index.json cannot be read as a shards index; write the shards again") from None
     if strange := [name for name in names if not PLAIN.fullmatch(name)]:
         raise TrainError(
-            f"{shards}/index.json names a file {strange[0]!r}, which would lie elsewhere; it was not written by rushes"
+            f"{shards}/index.json names a file {strange[0]!r}, which is outside the folder; it was not written by rushes"
         )
     try:
         policy = CaptionPolicy.of(index)

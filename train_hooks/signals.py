@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C while training: heard, and acted upon when the step is done."""
+"""SIGTERM and Ctrl-C during training: recorded, and handled after the step."""
 
 import signal
 import threading

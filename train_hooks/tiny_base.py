@@ -1,6 +1,6 @@
 """A small base model of Stable Diffusion's architecture, filled at random: 1.x or 2.x, and SVD's image encoder where the recipe needs one.
 
-It stands where the weights of Stable Diffusion stand in the other recipes. The tokenizer is the real one (its
+It replaces the weights of Stable Diffusion of the other recipes. The tokenizer is the real one (its
 vocabulary ships inside open_clip), the VAE starts as `tiny_vae` says; everything else starts at random.
 """
 

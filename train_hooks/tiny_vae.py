@@ -1,4 +1,4 @@
-"""The tiny recipe's VAE: how it starts, how it is fitted to the shards' own frames, and the latents it gives.
+"""The tiny recipe's VAE: its start, and the fit to the shards' own frames.
 
 A random VAE decodes to noise, and a minute does not train one. So it starts as a picture pyramid, which is exact
 arithmetic (ours): the first three latent channels are the frame's red, green and blue averaged over each cell, and

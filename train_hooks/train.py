@@ -3,6 +3,7 @@
 torch and diffusers take ten seconds to import; a wrong recipe, key, shards folder or `--out` is reported before that.
 """
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +65,8 @@ def train(
     whole = load_recipe(recipe, overrides)
     check_out(out)
     index = read_index(shards)
-    say(f"recipe {whole.name}: {whole.steps} steps on {len(index.clips)} clips; loading torch")
+    if os.environ.get("RANK", "0") == "0":  # torchrun and Ray Train set it
+        say(f"recipe {whole.name}: {whole.steps} steps on {len(index.clips)} clips; loading torch")
     from train_hooks.prepare import prepare
     from train_hooks.session import run_session
 

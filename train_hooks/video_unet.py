@@ -39,8 +39,8 @@ class Style:
     """Which temporal layers there are.
 
     Attributes:
-        longest: Frames that Shaw's positions tell apart; 0 for none.
-        fps: Whether the frame rate is told.
+        longest: Frames that Shaw's positions distinguish; 0 for no positions.
+        fps: Whether the frame rate is a condition.
         image: Channels of the tokens of a first frame that is seen beside the text; 0 for none.
     """
 

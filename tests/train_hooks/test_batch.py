@@ -47,7 +47,7 @@ def lavie(tmp_path_factory):
     return recipe, load_base(folder, recipe)
 
 
-def test_stills_lie_behind_the_video_with_their_own_captions(lavie, make_shards, square_rows):
+def test_stills_follow_the_video_with_their_own_captions(lavie, make_shards, square_rows):
     recipe, base = lavie
     made = feed(make_shards(square_rows), frames=4, width_px=32, height_px=32, batch=2)
     samples, stills = made.samples(0), made.stills(0, 2)

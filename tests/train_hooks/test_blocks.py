@@ -171,7 +171,7 @@ def test_a_first_frame_becomes_tokens_that_the_videos_text_stands_beside():
     assert (projector(tokens.flip(1)) - projector(tokens)).abs().max() < 1e-5  # a set, not a row
 
 
-def test_more_stills_than_frames_is_told():
+def test_more_stills_than_frames_is_refused():
     video = video_unet("lavie")
     video.layout.images = 3
     with pytest.raises(ValueError, match="3 frames, 3 of which should be stills"):

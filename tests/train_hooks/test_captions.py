@@ -52,7 +52,7 @@ def test_captions_are_a_pure_function_of_seed_and_step(make_shards, square_rows)
     ],
     ids=["all", "no coca", "empty vlm", "none"],
 )
-def test_captioners_that_said_nothing_leave_the_mix(row, choices):
+def test_captioners_without_a_caption_leave_the_mix(row, choices):
     found = CaptionPolicy.of({"captions": SVD}).choices(row)
     assert [text for text, _ in found] == [text for text, _ in choices]
     assert [share for _, share in found] == pytest.approx([share for _, share in choices])

@@ -55,7 +55,7 @@ def test_every_step_has_its_row(square_rows, tmp_path):
     assert list((result.out / "tensorboard").glob("events*"))
 
 
-def test_metrics_go_on_where_a_checkpoint_was():
+def test_metrics_resume_at_a_checkpoint():
     from train_hooks.metrics import as_parquet
 
     one, two = Metrics(), Metrics()
@@ -100,7 +100,7 @@ def test_what_is_kept_for_the_way_back_and_what_is_computed():
     assert FlopCounterMode is not None
 
 
-def test_the_plan_tells_before_anything_starts(square_rows, tmp_path):
+def test_the_plan_is_printed_before_anything_starts(square_rows, tmp_path):
     rows = [{**row, "n_frames": 24 if i else 2} for i, row in enumerate(square_rows)]
     shards = write_shards(tmp_path / "shards", rows)
     lines: list[str] = []
@@ -152,7 +152,7 @@ def test_memory_that_runs_out_before_the_first_step_leaves_no_gradient(square_ro
     monkeypatch.setattr(plans, "backward", backward)
     lines: list[str] = []
     assert preflight(made, lines.append) == {}
-    assert lines == ["memory runs out on 2 clips at once; training will work in smaller pieces"]
+    assert lines == ["memory runs out on 2 clips at once; training will use smaller micro-batches"]
     assert all(weight.grad is None for weight in made.net.unet.parameters())
 
 

@@ -38,7 +38,7 @@ def ray():
 
 
 def dies_once(config: dict[str, Any]) -> None:
-    """A worker like the others, but the first one to say that step 6 is done is killed: all it said before has been heard."""
+    """A normal worker, except that the first one to report step 6 is killed, after the driver received all its lines."""
     import ray
 
     mark = Path(config["call"]["out"]).with_name("killed")

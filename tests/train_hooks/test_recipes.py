@@ -21,6 +21,7 @@ from train_hooks.sample import Ask, denoise, open_folder, sample, sampler
 from train_hooks.train import train
 from train_hooks.trainable import load_lora
 
+QUICK_ONE = "tiny_modelscope"
 RECIPES = ["tiny_modelscope", "tiny_zeroscope_576w", "tiny_videocrafter", "tiny_lavie", "tiny_svd_t2v", "tiny_svd_i2v"]
 SMALL = {
     "frames": "4", "width_px": "32", "height_px": "32", "vae_fit_steps": "0", "steps": "30", "overfit": "1", "sample_steps": "3",
@@ -55,7 +56,21 @@ def trained(shards, tmp_path_factory):
     return of
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.fixture(scope="module")
+def finished(shards, tmp_path_factory):
+    """A folder of a recipe trained for four steps, for tests of what is exported."""
+    made = {}
+
+    def of(name):
+        if name not in made:
+            out = tmp_path_factory.mktemp("finished") / name
+            made[name] = train(name, shards, out, {**SMALL, "steps": "4"}, lambda line: None, pickled=True)
+        return made[name].out
+
+    return of
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n == QUICK_ONE else pytest.mark.slow) for n in RECIPES])
 def test_it_learns_one_batch_and_can_be_sampled(trained, name):
     """Test 22: the loss of a batch that is shown again and again falls below 5 % of its start."""
     out = trained(name)
@@ -108,9 +123,9 @@ def test_the_pipeline_and_the_loop_agree(trained):
     assert torch.equal(ours, theirs)
 
 
-def test_svd_loads_in_its_pipeline_and_is_told_the_same(trained, monkeypatch):
+def test_svd_loads_in_its_pipeline_with_the_same_conditions(finished, monkeypatch):
     """Tests 18 and 24: StableVideoDiffusionPipeline(fps=4) hands the net what the training did."""
-    out = trained("tiny_svd_i2v")
+    out = finished("tiny_svd_i2v")
     pipeline = StableVideoDiffusionPipeline.from_pretrained(out)
     pipeline.set_progress_bar_config(disable=True)
     _, base, net = open_folder(out)
@@ -140,21 +155,21 @@ def test_svd_loads_in_its_pipeline_and_is_told_the_same(trained, monkeypatch):
     assert (embedding - own_embedding).abs().max() < 2e-2, "the pipeline blurs by itself before it scales down"
 
 
-def test_a_finished_folder_is_a_base_too(trained, shards, tmp_path):
-    """ModelScope's, ZeroScope's and SVD's folders load as they are: so does what we make of them."""
-    for name in ("tiny_modelscope", "tiny_svd_i2v"):
-        lines: list[str] = []
-        changes = {**SMALL, "steps": "3", "sample_steps": "1", "base": str(trained(name)), "lr": "1e-8"}
-        out = train(name, shards, tmp_path / name, changes, lines.append).out
-        assert any("is trained on as it is" in line for line in lines)
-        assert json.loads((out / "train.json").read_text())["identity_error"] is None
-        before, after = open_folder(trained(name))[2].unet.state_dict(), open_folder(out)[2].unet.state_dict()
-        assert all((after[key] - value).abs().max() < 1e-6 for key, value in before.items())
+@pytest.mark.parametrize("name", ["tiny_modelscope", pytest.param("tiny_svd_i2v", marks=pytest.mark.slow)])
+def test_a_finished_folder_is_a_base_too(name, finished, shards, tmp_path):
+    """ModelScope's, ZeroScope's and SVD's folders load as they are, and so do ours."""
+    lines: list[str] = []
+    changes = {**SMALL, "steps": "3", "sample_steps": "1", "base": str(finished(name)), "lr": "1e-8"}
+    out = train(name, shards, tmp_path / name, changes, lines.append).out
+    assert any("is trained on as it is" in line for line in lines)
+    assert json.loads((out / "train.json").read_text())["identity_error"] is None
+    before, after = open_folder(finished(name))[2].unet.state_dict(), open_folder(out)[2].unet.state_dict()
+    assert all((after[key] - value).abs().max() < 1e-6 for key, value in before.items())
 
 
-@pytest.mark.parametrize("name", ["tiny_videocrafter", "tiny_lavie"])
-def test_other_projects_files_hold_the_same_weights(trained, name):
-    out = trained(name)
+@pytest.mark.parametrize("name", ["tiny_videocrafter", pytest.param("tiny_lavie", marks=pytest.mark.slow)])
+def test_other_projects_files_hold_the_same_weights(finished, name):
+    out = finished(name)
     _, _, net = open_folder(out)
     if name == "tiny_videocrafter":
         safe, pickled = (
@@ -170,6 +185,7 @@ def test_other_projects_files_hold_the_same_weights(trained, name):
     assert all(torch.equal(value, back[key]) for key, value in net.unet.unet.state_dict().items())
 
 
+@pytest.mark.slow
 def test_videocrafter_can_be_shown_a_first_frame(shards, tmp_path):
     """Its image-to-video: `--set image_condition=attention`."""
     quick = {**SMALL, "steps": "4", "sample_steps": "2", "image_condition": "attention", "image_dropout": "0.2"}
@@ -190,7 +206,7 @@ def test_a_pickle_is_written_only_when_asked_for(shards, tmp_path):
     assert (out / "lavie_base.safetensors").is_file()
 
 
-@pytest.mark.parametrize("name", ["tiny_modelscope", "tiny_svd_t2v"])
+@pytest.mark.parametrize("name", ["tiny_modelscope", pytest.param("tiny_svd_t2v", marks=pytest.mark.slow)])
 def test_a_lora_is_merged_and_can_be_loaded_again(shards, tmp_path, name):
     """The merged UNet, and the plain one with the LoRA beside it, answer alike."""
     quick = {**SMALL, "steps": "4", "trainable": "lora", "lora_rank": "2", "lora_layers": "all", "sample_steps": "1"}
@@ -253,7 +269,7 @@ def test_a_perfect_net_samples_the_clip_itself(name):
     assert (got - clean).abs().max() < 1e-4
 
 
-def test_a_folder_that_is_no_training_is_told(tmp_path):
+def test_a_folder_without_a_training_is_refused(tmp_path):
     with pytest.raises(TrainError, match=r"is not a finished training: it has no train\.json"):
         open_folder(tmp_path)
 

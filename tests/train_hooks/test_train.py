@@ -92,7 +92,7 @@ def test_the_sample_is_a_playable_video_and_a_sheet(trained):
     assert frames[0].shape[1] >= 384
     sheet = np.asarray(Image.open(result.out / "sample.png"))
     assert sheet.shape == (2 * 2 * 28, 2 * 4 * 36, 3)
-    real = sheet[56 : 56 + 48, : 32 * 2]  # the first real frame: a square of its colour stands in it
+    real = sheet[56 : 56 + 48, : 32 * 2]  # the first real frame: it shows a square of its colour
     colour = COLOURS[json.loads((result.out / "train.json").read_text())["sample"]["prompt"].split()[1]]
     assert (np.abs(real.astype(int) - colour).sum(-1) < 60).sum() > 100
 
@@ -104,7 +104,7 @@ def test_the_same_seed_gives_the_same_training(trained, tmp_path):
     assert (again.first_loss, again.last_loss) == (result.first_loss, result.last_loss)
 
 
-def test_a_foreign_folder_stays_and_an_own_one_is_gone_on_with(trained, tmp_path):
+def test_a_foreign_folder_is_kept_and_a_training_is_resumed(trained, tmp_path):
     _, _, shards = trained
     foreign = tmp_path / "mine"
     foreign.mkdir()
@@ -133,8 +133,8 @@ def test_a_foreign_folder_stays_and_an_own_one_is_gone_on_with(trained, tmp_path
     assert any(line.startswith("resuming at step 1 ") for line in lines)
     losses = json.loads((longer.out / "train.json").read_text())["losses"]["per_step"]
     assert len(losses) == 3
-    anew = train("tiny", shards, ours, quick, lines.append, restart=True)
-    assert (anew.first_loss, anew.last_loss) == (result.first_loss, result.last_loss)
+    restarted = train("tiny", shards, ours, quick, lines.append, restart=True)
+    assert (restarted.first_loss, restarted.last_loss) == (result.first_loss, result.last_loss)
 
 
 def test_wrong_calls_fail_before_anything_is_written(tmp_path):

@@ -1,5 +1,6 @@
 """Small UNets of every kind, filled at random."""
 
+import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
@@ -46,6 +47,8 @@ def video_unet(kind: str, image=None):
 
 
 ALL = ["unet3d", "svd", *STYLES]
+ONE = ["unet3d", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ALL if kind != "unet3d")]
+"""ALL, of which `make test` runs one and `make test-all` the rest."""
 
 
 @torch.no_grad()

@@ -28,7 +28,7 @@ FLAT = 1e-6
 
 class _NumbersOnly(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> type:
-        raise pickle.UnpicklingError(f"normalize.pickle of BRISQUE contains {module}.{name}; only numbers are accepted")
+        raise pickle.UnpicklingError(f"normalize.pickle of BRISQUE contains {module}.{name}; only numbers are read")
 
 
 def _shape(ratio: float) -> tuple[float, int]:

@@ -64,7 +64,7 @@ def test_missing_answer_does_not_shift_captions(make_clip):
     stage = VllmBatch(weights="here")
     stage.setup()
     stage._llm.drop = 1
-    with pytest.raises(RuntimeError, match="asked for 2 captions and gave 1"):
+    with pytest.raises(RuntimeError, match="returned 1 captions for 2 clips"):
         stage([make_clip([drawn(i)], f"clip{i}") for i in range(2)])
 
 

@@ -81,7 +81,7 @@ def test_safetensors_and_a_folder_load_the_same(heads, tmp_path):
     [
         ({}, "holds nothing"),
         ({"layers.0.weight": np.ones((4, 8)), "layers.3.weight": np.ones((1, 4))}, "linear heads: it holds layers.0"),
-        ({"weight": np.ones((2, 8)), "bias": np.ones(2)}, "ends in one number, this one in 2"),
+        ({"weight": np.ones((2, 8)), "bias": np.ones(2)}, "has one output; this one has 2"),
     ],
     ids=["empty", "layers_of_a_head_with_activations", "two_numbers"],
 )

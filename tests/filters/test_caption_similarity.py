@@ -90,7 +90,7 @@ def test_missing_caption_is_null_and_no_caption_at_all_is_an_error(stage):
     (row,) = stage([captioned("a dog", "  ")])
     assert row["sim_labels"] is not None
     assert [row[f"sim_vlm{end}"] for end in ("", "_first", "_middle", "_last")] == [None] * 4
-    with pytest.raises(ValueError, match="clip bad has no caption to compare"):
+    with pytest.raises(ValueError, match="clip bad has no caption; CaptionSimilarity needs at least one"):
         stage([captioned(None, "", clip_id="bad")])
 
 

@@ -139,7 +139,7 @@ def test_nan_and_broken_thumbnails_are_errors(stage, make_clip, monkeypatch):
     with pytest.raises(ThumbnailError, match="bad"):
         stage([replace(clip, jpegs=(b"no picture",))])
     monkeypatch.setattr(stage, "_score", lambda frame: float("nan"))
-    with pytest.raises(ValueError, match="clip bad: the classifier's answer is not a number"):
+    with pytest.raises(ValueError, match="clip bad: the output of the classifier is not finite"):
         stage([clip])
 
 

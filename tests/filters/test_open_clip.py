@@ -124,7 +124,7 @@ def test_nan_from_the_model_names_the_clip(stage, make_clip, monkeypatch):
     import torch
 
     monkeypatch.setattr(stage._encoder, "encode_images", lambda pictures: torch.full((len(pictures), 48), float("nan")))
-    with pytest.raises(ValueError, match="clip bad: the model's answer is not a finite vector"):
+    with pytest.raises(ValueError, match="clip bad: the model's output is zero or not finite"):
         stage([make_clip([np.zeros((90, 160, 3), np.uint8)], clip_id="bad")])
 
 
@@ -154,7 +154,7 @@ def test_weights_of_another_model_are_refused(tiny):
 
 @pytest.mark.parametrize(
     ("model", "message"),
-    [("ViT-L14", "no model 'ViT-L14'; did you mean ViT-L-14"), ("none.json", "no such file")],
+    [("ViT-L14", "no model 'ViT-L14'; did you mean ViT-L-14"), ("none.json", "does not exist")],
     ids=["misspelt", "no_file"],
 )
 def test_unknown_model_is_refused(model, message):

@@ -46,7 +46,7 @@ def test_noise_levels_have_equal_weight(tmp_path, make_clip):
 
 
 def test_wrong_file_is_refused_in_one_sentence(tmp_path):
-    with pytest.raises(ValueError, match="name the training"):
+    with pytest.raises(ValueError, match="name a training"):
         TrainLoss().check()
     pq.write_table(pa.table({"clip_id": ["a"]}), tmp_path / "other.parquet")
     with pytest.raises(ValueError, match=r"is not the clip_losses\.parquet of a training: it has no column train_loss"):

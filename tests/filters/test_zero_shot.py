@@ -83,7 +83,7 @@ def test_clip_without_vectors_affects_only_itself(stage, vectors):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"labels": {"Big Dog": ("a dog",)}}, "small letters"),
+        ({"labels": {"Big Dog": ("a dog",)}}, "lower-case letters"),
         ({"labels": {"dog": ()}}, "no prompt"),
         ({"labels": {"dog": (" ",)}}, "empty"),
         ({"neutral": ()}, "neutral"),

@@ -3,6 +3,8 @@
 # make docs    sets up .venv, then builds the documentation into site/
 # make test-all  the same with the tests marked slow
 # make test-times  the fifty slowest tests of the last session, and where their time goes
+# make docs-tables  regenerates the parts of README.md and docs/ that come from the code
+# make wheel   builds a wheel into dist/, installs it into an empty environment without torch, and scans a video with it
 # make venv    the set-up alone
 # Needs Python 3.11+, git and make; everything else comes from the package index.
 
@@ -20,7 +22,7 @@ BY_UV = ! $(BIN)/python -m pip config list | grep '\.index-url=' >/dev/null && $
 
 PYTEST := $(BIN)/python -m pytest -q --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
-.PHONY: venv demo test test-all test-times lint types arrows docs clean
+.PHONY: venv demo test test-all test-times lint types arrows docs docs-tables wheel clean
 .DEFAULT_GOAL := help
 
 help:
@@ -67,6 +69,7 @@ test-times: venv
 lint: venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python -m tests.english
 
 types: venv
 	$(BIN)/mypy
@@ -78,5 +81,17 @@ docs: venv
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 	@echo "pages:   site/index.html (with search:  $(BIN)/python -m http.server --directory site)"
 
+docs-tables: venv
+	$(BIN)/python -m docs.make
+
+# The wheel is tried outside of the checkout (python -I), or the checkout would be imported in its place.
+wheel:
+	rm -rf dist build/wheel
+	$(PYTHON) -m venv build/wheel
+	build/wheel/bin/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	build/wheel/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt dist/rushes-*.whl
+	cd build/wheel && bin/python -I -c 'import rushes; print(rushes.__version__)'
+	cd build/wheel && bin/python -I ../../tests/wheel.py
+
 clean:
-	rm -rf $(VENV) runs footage site
+	rm -rf $(VENV) runs footage site build dist

@@ -81,7 +81,7 @@ def kind_of(process: psutil.Process, driver: int) -> str:
     if process.pid == driver:
         return "driver"
     words = " ".join(process.cmdline())
-    if "curate.sandbox.sandbox" in words:
+    if "curate.sandbox.child" in words:
         return "sandbox"
     return "worker" if words.startswith("ray::") and "MapWorker" in words else "ray"
 

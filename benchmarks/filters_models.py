@@ -36,7 +36,8 @@ import filters
 from annotate import MiniLM
 from curate.clip import Clip
 from curate.stages import weights
-from filters.open_clip import unit
+from filters.models import nudenet
+from filters.models.openclip import unit
 from filters.screen_content import screen_score
 from tests.filters import copies, tiny_openclip
 from tests.filters.test_screen_content import screen as drawn_screen
@@ -312,8 +313,8 @@ def nsfw() -> None:
     files = sorted((ASSETS / "coco_mini").glob("*.jpg"))
     scores = [stage([clip_of([cv2.imread(str(file))[..., ::-1]], "c")])[0]["nsfw"] for file in files]
     say("highest of 51 clean photographs", max(scores), "< 0.25", max(scores) < 0.25)
-    session = filters.nsfw.load_detector(stage.weights).session
-    picture = filters.nsfw.network_input(np.zeros((360, 640, 3), np.uint8))
+    session = nudenet.load_detector(stage.weights).session
+    picture = nudenet.network_input(np.zeros((360, 640, 3), np.uint8))
     clips = photo_clips(4)
     costs("Nsfw", stage, clips, lambda: [session.run(None, {"images": picture}) for _ in range(3 * len(clips))])
 
@@ -328,8 +329,8 @@ def screen() -> None:
     drawn = np.array([screen_score(drawn_screen(seed, bool(seed % 2))) for seed in range(40)])
     filmed = np.array([screen_score(cv2.resize(cv2.imread(str(file))[..., ::-1], (640, 360))) for file in files])
     say("AUC of drawn screens against photographs", float((drawn[:, None] > filmed[None]).mean()), "", None)
-    picture = filters.nsfw.network_input(np.zeros((360, 640, 3), np.uint8))
-    clips, session = photo_clips(4), filters.nsfw.load_detector(str(stage.weights)).session
+    picture = nudenet.network_input(np.zeros((360, 640, 3), np.uint8))
+    clips, session = photo_clips(4), nudenet.load_detector(str(stage.weights)).session
     costs(
         "ScreenContent", stage, clips, lambda: [session.run(None, {"images": picture}) for _ in range(3 * len(clips))]
     )

@@ -37,7 +37,7 @@ from curate.scan.scan import scan_window
 from curate.stages import weights
 from curate.stages.stage import StageSpec
 from filters import Quality, SourceWatermark, TextArea, Watermark
-from filters.brisque import Brisque
+from filters.models.brisque import Brisque
 from filters.motion import motion_score
 from filters.quality import blockiness, contrast, noise, sharpness
 from filters.text_area import network_input, text_area
@@ -313,7 +313,7 @@ def write(frame: np.ndarray, line: str, scale: float, at: tuple[int, int], grey:
 
 
 def texts(part: str, stage: TextArea) -> None:
-    told: dict[str, list[bool]] = {"scene": [], "overlay": [], "ticker": []}
+    results: dict[str, list[bool]] = {"scene": [], "overlay": [], "ticker": []}
     areas = []
     for i, path in enumerate(photographs(part)):
         photo = cv2.imread(str(path))
@@ -351,7 +351,9 @@ def texts(part: str, stage: TextArea) -> None:
                 on = [len(ys) > 30 and xs.min() <= x <= xs.max() and ys.min() <= y <= ys.max() for x, y in centres]
                 found = [k for k, here in zip(row["text_kinds"], on, strict=True) if here]
                 if found:
-                    told[name_].append(max(set(found), key=found.count) == ("scene" if name_ == "scene" else "overlay"))
+                    results[name_].append(
+                        max(set(found), key=found.count) == ("scene" if name_ == "scene" else "overlay")
+                    )
                 if name_ == "overlay" and sum(on) == 1:
                     ink_px = (np.ptp(ys) + 1) * (np.ptp(xs) + 1)
                     areas.append((text_area(boxes[on], 360, 640) * 360 * 640 / ink_px, np.ptp(ys) + 1))
@@ -363,7 +365,7 @@ def texts(part: str, stage: TextArea) -> None:
     for name_, some in (("16 px tall or more", tall_px >= 16), ("smaller (a pixel is 7 % and more)", tall_px < 16)):
         right = float(np.mean(np.abs(share[some] - 1) <= 0.15))
         say(f"TextArea: lines {name_} within 15 % of it ({some.sum()})", right)
-    for name_, right in told.items():
+    for name_, right in results.items():
         say(f"TextArea: {name_} text called right ({len(right)} found)", float(np.mean(right)), 0.9)
 
 

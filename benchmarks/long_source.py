@@ -58,7 +58,7 @@ def _peak_mb(child: subprocess.Popen[bytes]) -> float:
         nonlocal peak
         while not done.wait(0.25):
             for process in psutil.process_iter(["cmdline", "memory_info"]):
-                if "curate.sandbox.sandbox" in " ".join(process.info["cmdline"] or []):
+                if "curate.sandbox.child" in " ".join(process.info["cmdline"] or []):
                     peak = max(peak, process.info["memory_info"].rss / 2**20)
 
     watcher = threading.Thread(target=watch)

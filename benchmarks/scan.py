@@ -184,7 +184,7 @@ def peak_mb(width: int, height: int, n_frames: int) -> float:
 
 def line(name: str, ratios: str, score: Score | None) -> str:
     """One contender."""
-    if score is None or not score.said:
+    if score is None or not score.n_reported:
         return f"{name:34s} {ratios}"
     kinds = "  ".join(f"{kind} {score.found[kind]}/{score.made[kind]}" for kind in sorted(score.made))
     return f"{name:34s} {ratios:34s} {score.f1:.3f}  {score.precision:.3f}  {score.recall:.3f}  {kinds}"

@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from benchmarks.report import filled
 from curate.config import config
 from curate.dataset.run import Run
-from curate.pipeline import execute as pipeline
+from curate.pipeline import plan as planning
 from curate.progress import status
 from curate.run.windows import pending_windows
 from curate.scan import scan, sources
@@ -113,13 +113,13 @@ def pending(run: Run) -> str:
 def units(run: Run) -> str:
     """The units of what the second measure has not seen."""
     todo = run.steps[-1].table.lacking(pa.array(run.clip_ids(), pa.string()))
-    return f"{len(pipeline._units(run.clips_table, {'motion': run.steps[0].table}, todo, 16)):,} units"
+    return f"{len(planning.stage_units(run.clips_table, {'motion': run.steps[0].table}, todo, 16)):,} units"
 
 
 def all_units(run: Run) -> str:
     """The units of all clips, as for a measure that is new."""
     clips = pa.array(run.clip_ids(), pa.string())
-    return f"{len(pipeline._units(run.clips_table, {'motion': run.steps[0].table}, clips, 16)):,} units"
+    return f"{len(planning.stage_units(run.clips_table, {'motion': run.steps[0].table}, clips, 16)):,} units"
 
 
 WORK: dict[str, Callable[[Run], str]] = {

@@ -1,4 +1,7 @@
-"""Words that the project does not use in text or names, each with what to write instead. `python -m tests.english [PATH ...]` lists them."""
+"""Words that the project does not use in text or names, each with its replacement.
+
+`python -m tests.english [PATH ...]` lists every occurrence and ends with 1 when there is one; `make lint` calls it.
+"""
 
 import re
 import subprocess
@@ -36,7 +39,7 @@ WORDS = {
 }
 PATTERN = re.compile(r"(?<![A-Za-z])(?:" + "|".join(f"(?:{word})" for word in WORDS) + r")(?![A-Za-z])")
 TEXT = {".py", ".md", ".yaml", ".yml", ".toml", ".ipynb", ".js", ".html", ".css", ".cff", ""}
-EXEMPT = ("tests/english.py", "curate/report/page/vendor/", "LICENSE")
+EXEMPT = ("tests/english.py", "tests/test_english.py", "curate/report/page/vendor/", "LICENSE")
 
 
 def files(paths: Sequence[str] = ()) -> Iterator[Path]:
@@ -59,5 +62,12 @@ def findings(paths: Sequence[str] = ()) -> list[str]:
     return found
 
 
+def main(paths: Sequence[str]) -> int:
+    """Prints every occurrence; the exit code is 1 when there is one."""
+    found = findings(paths)
+    print("\n".join(found), end="\n" if found else "")
+    return 1 if found else 0
+
+
 if __name__ == "__main__":
-    print("\n".join(findings(sys.argv[1:])))
+    sys.exit(main(sys.argv[1:]))

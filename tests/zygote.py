@@ -16,7 +16,7 @@ from typing import Any, TextIO
 
 COMMON = ("curate.cli", "lance_namespace")
 """Imported before anything is forked. (lance_namespace is most of what lancedb imports; lancedb itself starts a thread.)"""
-TRAINING = (*COMMON, "train_hooks.plan", "train_hooks.train", "train_hooks.sample")
+TRAINING = (*COMMON, "train_hooks.plan", "train_hooks.session", "train_hooks.sample")
 
 
 class Zygote:

@@ -39,14 +39,14 @@ class CaptionPolicy:
     @classmethod
     def of(cls, index: Mapping[str, Any]) -> "CaptionPolicy":
         """Reads it from an index.json that may be older than captions in it. Raises TrainError where it is no policy."""
-        said = index.get("captions") or {}
+        policy = index.get("captions") or {}
         try:
-            mix = {str(name): float(share) for name, share in said.get("mix", {}).items()}
+            mix = {str(name): float(share) for name, share in policy.get("mix", {}).items()}
             if not all(0 < share < math.inf for share in mix.values()):
                 raise ValueError("a share is above 0")
-            suffix = tuple((str(rule["add"]), dict(rule["when"])) for rule in said.get("suffix", []))
+            suffix = tuple((str(rule["add"]), dict(rule["when"])) for rule in policy.get("suffix", []))
         except (AttributeError, KeyError, TypeError, ValueError):
-            raise TrainError(f"index.json: 'captions' is not a mix and suffixes: {said!r}") from None
+            raise TrainError(f"index.json: 'captions' is not a mix and suffixes: {policy!r}") from None
         return cls(mix, suffix)
 
     @property

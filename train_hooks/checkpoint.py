@@ -7,7 +7,7 @@
         metrics.parquet  clips.parquet
         checkpoint.json          step, counters, what the training is (the fingerprint), the sha256 of every file above
 
-There are no states of random generators: every number is a function of (seed, step, place in the batch), see `draws.py`.
+There are no states of random generators: every number is a function of (seed, step, place in the batch), see `rng.py`.
 
 A checkpoint is written beside its place by a thread and moved there in one step, so that one that is there is whole; before it is used its
 digests are compared all the same. The older ones are removed after the newer one is there.
@@ -28,8 +28,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from train_hooks.errors import TrainError
+from train_hooks.out_folder import FOLDER
 
-FOLDER = "checkpoints"
 MANIFEST = "checkpoint.json"
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
@@ -69,9 +69,9 @@ class Checkpoints:
             try:
                 return self._read(path)
             except TrainError as error:
-                self.say(f"{error}; the one before it is taken")
+                self.say(f"{error}; the one before it is used")
         if found:
-            raise TrainError(f"none of the checkpoints in {self.folder} is whole; begin anew with --restart")
+            raise TrainError(f"none of the checkpoints in {self.folder} is intact; --restart starts from step 0")
         return None
 
     def _read(self, path: Path) -> Checkpoint:
@@ -105,10 +105,10 @@ class Checkpoints:
         self._thread = None
         failure, self._failure = self._failure, None
         if failure is not None:
-            told = f"the checkpoint could not be written to {self.folder}: {failure.strerror or failure}"
+            message = f"the checkpoint could not be written to {self.folder}: {failure.strerror or failure}"
             if strict:
-                raise TrainError(told)
-            self.say(f"{told}; training goes on, and the last one stays")
+                raise TrainError(message)
+            self.say(f"{message}; training continues, and the last one is kept")
 
     def _write(self, step: int, files: Files, progress: dict[str, Any], beside: Mapping[str, bytes]) -> None:
         place = self.folder / f"step-{step:08d}"

@@ -132,10 +132,10 @@ def compiler_told(signals: Sequence[int]) -> Iterator[None]:
         yield
     except TorchDynamoException as error:
         if signals:
-            told = (
-                "stopped while torch.compile was at work; the newest checkpoint is kept, and the same command goes on"
+            message = (
+                "stopped while torch.compile was at work; the newest checkpoint is kept: the same command resumes there"
             )
-            raise StoppedBySignal(signals[0], told) from error
+            raise StoppedBySignal(signals[0], message) from error
         cause = getattr(error, "inner_exception", error)  # the error itself says at length where in torch it came up
-        said = next((line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
-        raise TrainError(f"torch.compile failed: {said}; --set compile=false trains without it") from error
+        reason = next((line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
+        raise TrainError(f"torch.compile failed: {reason}; --set compile=false trains without it") from error

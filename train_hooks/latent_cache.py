@@ -74,8 +74,8 @@ class LatentCache:
         claim = read_claim(folder)
         if claim is None or not claim.get("files"):
             raise TrainError(f"{folder} holds no finished latents; `rushes latents` makes them")
-        if wanted is not None and (told := list(differences(claim["made_from"], wanted))):
-            raise TrainError(f"the latents in {folder} are of something else: {'; '.join(told)}")
+        if wanted is not None and (changes := list(differences(claim["made_from"], wanted))):
+            raise TrainError(f"the latents in {folder} are of something else: {'; '.join(changes)}")
         self.claim = claim
         self.name = self.folder.rstrip("/").rpartition("/")[2]
         self.windows = int(claim["windows"])

@@ -19,8 +19,9 @@ from train_hooks.errors import TrainError
 from train_hooks.feed import Feed
 from train_hooks.fingerprint import differences
 from train_hooks.latent_cache import LatentCache, read_claim
+from train_hooks.out_folder import BASE
 from train_hooks.recipe import Recipe
-from train_hooks.tiny_base import BASE, name_of_base
+from train_hooks.tiny_base import name_of_base
 
 LAYOUT = 1  # of the files; another number makes all of them again
 
@@ -97,10 +98,10 @@ def find(
                 )
         say(f"latents: {root}/{name}, {cache.windows} windows of each clip{', with text' if cache.has_text else ''}")
         return cache
-    told = min((list(differences(claim["made_from"], wanted)) for claim in others.values()), key=len)
+    changes = min((list(differences(claim["made_from"], wanted)) for claim in others.values()), key=len)
     if latents is not None:
-        raise TrainError(f"the latents in {root} are of something else: {'; '.join(told)}")
-    say(f"latents: those in {root} are not used, they are of something else ({'; '.join(told)})")
+        raise TrainError(f"the latents in {root} are of something else: {'; '.join(changes)}")
+    say(f"latents: those in {root} are not used, they are of something else ({'; '.join(changes)})")
     return None
 
 

@@ -33,12 +33,12 @@ from train_hooks.heldout import grid_loss, make_grid, temporal_share
 from train_hooks.loader import Loader
 from train_hooks.machine import Machine
 from train_hooks.metrics import CLIP_LOSSES, METRICS, ClipLosses, Metrics, as_parquet
+from train_hooks.micro_batch import Tally, Tools, backward, micro_batches_of, seen_step, split
 from train_hooks.optim import lr_factor, make_optimizer, update_ema
-from train_hooks.pace import Pace
-from train_hooks.piece import Tally, Tools, backward, pieces_of, seen_step, split
 from train_hooks.recipe import Recipe
 from train_hooks.sheets import Sheets
 from train_hooks.signals import listening
+from train_hooks.throughput import Throughput
 
 BAD_IN_A_ROW = 5  # ours
 
@@ -129,7 +129,7 @@ class Training:
                 raise TrainError(
                     f"{found.path} is beyond the {self.whole.steps} steps of this recipe; set steps higher, or --restart"
                 )
-            self.say(f"going on from step {self.state.step} ({found.path})")
+            self.say(f"resuming at step {self.state.step} ({found.path})")
 
     def _stage(self, stage: Recipe, feed: Feed, begin: int, end: int) -> None:
         machine, state, optimizer = self.tools.machine, self.state, self._optimizer
@@ -138,12 +138,12 @@ class Training:
         if self.whole.stages:
             self.say(f"stage {stage.stage or begin}: to step {end}, {stage.trainable} weights trained")
         loader = Loader(feed, _chunks(stage, feed, range(state.step, end), machine), stage.workers)
-        pace = Pace(stage, loader, machine, self.flops, len(feed.train), self.whole.steps)
+        throughput = Throughput(stage, loader, machine, self.flops, len(feed.train), self.whole.steps)
         try:
             while state.step < end:
                 of_step = feed.at(seen_step(stage, state.step))
                 clip_ids = [feed.train[i].clip_id for i, _ in of_step.clips]
-                own = [next(loader) for _ in pieces_of(stage, feed, state.step, machine.rank, machine.world)]
+                own = [next(loader) for _ in micro_batches_of(stage, feed, state.step, machine.rank, machine.world)]
                 tally, stop = self._gradients(stage, feed, own, clip_ids)
                 machine.add_up_gradients(list(trained.values()))
                 norms = self._norms(trained) if (state.step + 1) % stage.log_every == 0 else {}
@@ -159,11 +159,13 @@ class Training:
                 optimizer.zero_grad()
                 state.step += 1
                 self.note(bad, tally, clip_ids, stage, lr)
-                pace.add(tally, str(feed.sizes[of_step.bucket]))
+                throughput.add(tally, str(feed.sizes[of_step.bucket]))
                 if state.step % stage.log_every == 0 or state.step == self.whole.steps:
-                    line, values = pace.tell(state.step)
-                    self.metrics.tell(state.step, {**values, **norms})
+                    line, values = throughput.report(state.step)
+                    self.metrics.log(state.step, {**values, **norms})
                     self.say(line)
+                elif throughput.overdue():
+                    self.say(throughput.line(state.step))
                 self._check_broken(feed, own, clip_ids, tally)
                 self._now_and_then()
                 if stop:
@@ -182,13 +184,13 @@ class Training:
             try:
                 for loaded in own:
                     size = str(feed.sizes[loaded.chunk.bucket])
-                    for piece in split(loaded, self.state.pieces.get(size, stage.batch)):
-                        backward(stage, piece, clip_ids, self.tools, tally)
+                    for micro_batch in split(loaded, self.state.pieces.get(size, stage.batch)):
+                        backward(stage, micro_batch, clip_ids, self.tools, tally)
                 break
             except torch.OutOfMemoryError:
                 self._halve(str(feed.sizes[own[0].chunk.bucket]), max(len(loaded.samples) for loaded in own))
-        heard = torch.full((1, stage.batch), float(len(self._signals)), dtype=torch.float64)
-        summed = self.tools.machine.add_up(torch.cat([tally.rows, heard]).to(self.tools.machine.device)).cpu()
+        signalled = torch.full((1, stage.batch), float(len(self._signals)), dtype=torch.float64)
+        summed = self.tools.machine.add_up(torch.cat([tally.rows, signalled]).to(self.tools.machine.device)).cpu()
         stop = (self._signals[0] if self._signals else int(signal.SIGTERM)) if summed[3, 0] else 0
         return Tally(summed[:3]), stop
 
@@ -271,12 +273,12 @@ class Training:
             with temporal_share(self.tools.net.unet) as shares, self.averaged():
                 loss = self._grid_loss()
             share = sum(shares) / len(shares) if shares else None
-            self.metrics.tell(step, {"heldout_loss": loss, "temporal_share": share})
-            told = "" if share is None else f", temporal layers {share:.1%} of what they hand on"
-            self.say(f"step {step}  loss on the fixed grid {loss:.4f}{told}")
+            self.metrics.log(step, {"heldout_loss": loss, "temporal_share": share})
+            temporal = "" if share is None else f", temporal layers add {share:.1%}"
+            self.say(f"step {step}  loss on the fixed grid {loss:.4f}{temporal}")
         if shown.sample_every and step % shown.sample_every == 0 and self.sheets is not None:
             with self.averaged():
-                self.metrics.tell(step, self.sheets.make(step))
+                self.metrics.log(step, self.sheets.make(step))
         if step % shown.checkpoint_every == 0:
             self._save()
 
@@ -345,4 +347,4 @@ class Training:
 
 def _chunks(stage: Recipe, feed: Feed, steps: range, machine: Machine) -> Iterator[Chunk]:
     for step in steps:
-        yield from pieces_of(stage, feed, step, machine.rank, machine.world)
+        yield from micro_batches_of(stage, feed, step, machine.rank, machine.world)

@@ -52,9 +52,9 @@ class Metrics:
         """Adds a step."""
         self.losses.append(loss)
         self._stages.append(stage)
-        self.tell(len(self.losses), {"lr": lr})
+        self.log(len(self.losses), {"lr": lr})
 
-    def tell(self, step: int, values: Mapping[str, float | None]) -> None:
+    def log(self, step: int, values: Mapping[str, float | None]) -> None:
         """Adds values to the row of a step, counted from 1."""
         known = {key: float(value) for key, value in values.items() if value is not None}
         self._more.setdefault(step, {}).update(known)

@@ -9,7 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 from train_hooks.errors import RecipeError, TrainError
-from train_hooks.export import check_out, clear
+from train_hooks.out_folder import check_out, clear
 from train_hooks.recipe_files import load_recipe, whole_name
 from train_hooks.train import TrainResult, result_of, train
 
@@ -58,9 +58,9 @@ def train_on_ray(
     if restart:
         clear(out)
     local = Path(str(shards))
-    ear = ray.remote(num_cpus=0)(_Ear).remote()
+    inbox = ray.remote(num_cpus=0)(_Inbox).remote()
     config = {
-        "ear": ear,
+        "ear": inbox,
         "call": {
             "recipe": whole_name(recipe),
             "shards": str(local.absolute()) if local.exists() else str(shards),
@@ -89,7 +89,7 @@ def train_on_ray(
     try:
         while True:
             alive = fitting.is_alive()
-            lines, wrong = ray.get(ear.heard.remote())
+            lines, wrong = ray.get(inbox.take.remote())
             for line in lines:
                 say(line)
             if wrong is not None:
@@ -102,8 +102,10 @@ def train_on_ray(
     finally:
         shutil.rmtree(own, ignore_errors=True)
     if failure:
-        told = str(failure[0]).strip().splitlines() or [type(failure[0]).__name__]
-        raise TrainError(f"Ray Train gave up after {max_failures} failures: {told[-1]}; {out} has the last checkpoint")
+        message = str(failure[0]).strip().splitlines() or [type(failure[0]).__name__]
+        raise TrainError(
+            f"Ray Train gave up after {max_failures} failures: {message[-1]}; {out} has the last checkpoint"
+        )
     return result_of(out)
 
 
@@ -111,7 +113,7 @@ def _absolute(path: Path | None) -> Path | None:
     return None if path is None else path.absolute()
 
 
-class _Ear:
+class _Inbox:
     """An actor that keeps what the workers say until the driver asks."""
 
     def __init__(self) -> None:
@@ -124,10 +126,10 @@ class _Ear:
     def fail(self, kind: str, sentence: str) -> None:
         self._wrong = kind, sentence
 
-    def heard_all(self) -> None:
+    def flush(self) -> None:
         """Calls of one caller are made in order: when this one has been, so have the others."""
 
-    def heard(self) -> tuple[list[str], tuple[str, str] | None]:
+    def take(self) -> tuple[list[str], tuple[str, str] | None]:
         lines, self._lines = self._lines, []
         return lines, self._wrong
 
@@ -136,16 +138,16 @@ def _worker(config: dict[str, Any]) -> None:
     """One rank. What is wrong with the recipe or the data is told and not tried again: only a worker that dies is."""
     import ray
 
-    ear, call = config["ear"], dict(config["call"])
+    inbox, call = config["ear"], dict(config["call"])
     try:
         train(
             call.pop("recipe"),
             call.pop("shards"),
             Path(call.pop("out")),
             call.pop("overrides"),
-            lambda line: ear.say.remote(line),
+            lambda line: inbox.say.remote(line),
             **call,
         )
     except (RecipeError, TrainError) as error:
-        ray.get(ear.fail.remote(type(error).__name__, str(error)))
-    ray.get(ear.heard_all.remote())  # Ray ends a worker that has returned, and what it said may not have left yet
+        ray.get(inbox.fail.remote(type(error).__name__, str(error)))
+    ray.get(inbox.flush.remote())  # Ray ends a worker that has returned, and what it said may not have left yet

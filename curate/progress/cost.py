@@ -1,26 +1,26 @@
-"""What a step has cost so far, and what it will have cost: worker seconds, tokens, and money where prices are given.
+"""The cost of each step: worker seconds, tokens, and money where prices are given.
 
     RUN/spent.json      {"clips": {"units": 12, "busy_s": 340.2, ...}, "motion, text_area": {..., "stages": {"motion": 20.1, ...}}}
 
-One entry per step, named as in the progress lines, summed over every session that worked on the run: what was begun again adds to it, and what
-`--recompute` or `--retry-errors` throw away stays in it, for it was spent. Prices are in whatever currency they were typed in.
+One entry per step, named as in the progress lines, summed over every session of the run. Work that is repeated adds to it, and work whose rows
+`--recompute` or `--retry-errors` delete stays in it. Prices have no currency of their own.
 """
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
 
+from curate.cluster.work import Finished, Receipt
 from curate.errors import RunError, UsageError
 from curate.tables import store
 
 SPENT = "spent.json"
 OVERHEAD = "reading and writing"
-"""What a pass that several stages share does besides them: reading thumbnails, writing rows."""
+"""The time of a shared pass outside its stages: reading thumbnails, writing rows."""
 
 
 @dataclass(frozen=True)
 class Prices:
-    """Of an hour of one GPU, and of a million tokens read and written."""
+    """The price of an hour of one GPU, and of a million prompt and output tokens."""
 
     gpu_hour: float = 0.0
     prompt_million: float = 0.0
@@ -28,14 +28,14 @@ class Prices:
 
     @classmethod
     def parse(cls, gpu_hour: float | None, million_tokens: str | None) -> "Prices":
-        """Reads `0.15/0.60` as the price of a million tokens read and of a million written. Raises UsageError."""
+        """Reads `0.15/0.60` as the price of a million prompt tokens and of a million output tokens. Raises UsageError."""
         try:
             read, written = (float(price) for price in (million_tokens or "0/0").split("/"))
         except ValueError:
             read = written = -1.0
         if min(read, written, gpu_hour or 0.0) < 0:
             raise UsageError(
-                "prices are numbers of 0 or more: --gpu-hour 2.50, --million-tokens 0.15/0.60 (read/written)"
+                "prices are numbers of 0 or more: --gpu-hour 2.50, --million-tokens 0.15/0.60 (prompt/output)"
             )
         return cls(gpu_hour or 0.0, read, written)
 
@@ -50,17 +50,17 @@ class Spent:
     """The sum of the receipts of a step.
 
     Attributes:
-        units: Units of work done.
-        wall_s: Seconds from the step's beginning to its end; of all sessions together.
+        units: Finished units of work.
+        wall_s: Seconds from the start of the step to its end, summed over sessions.
         rows: Rows written; windows, in the scan.
-        errors: Those of them that failed.
-        busy_s: Seconds that workers were at work, waiting for a server included, setting up not.
-        setup_s: Seconds of the slowest worker's setting up; of several sessions, the sum.
+        errors: Rows that failed.
+        busy_s: Busy seconds of all workers, including waits for a server, without setup.
+        setup_s: Setup seconds of the slowest worker, summed over sessions.
         prompt_tokens: Tokens that models read.
         output_tokens: Tokens that models wrote.
-        stages: Busy seconds of each stage of a pass that several share.
+        stages: Busy seconds of each stage of a shared pass.
         gpus: GPUs of one worker.
-        workers: Workers of the pool, of the last session that had something to do; 0: nobody counted them.
+        workers: Workers of the pool in the last session that had work; 0: unknown.
     """
 
     units: int = 0
@@ -75,26 +75,27 @@ class Spent:
     gpus: float = 0.0
     workers: int = 0
 
-    def add(self, receipt: Mapping[str, Any]) -> None:
-        """Adds what one unit came to."""
+    def add(self, finished: Finished[Receipt]) -> None:
+        """Adds one finished unit."""
+        receipt = finished.receipt
         self.units += 1
-        self.rows += receipt.get("done", receipt["rows"])
-        self.errors += receipt["errors"]
-        self.busy_s += receipt.get("busy_s", 0.0)
-        self.setup_s = max(self.setup_s, receipt.get("setup_s", 0.0))
-        for name, heard in receipt.get("stages", {}).items():
-            self.stages[name] = self.stages.get(name, 0.0) + heard["busy_s"]
-            self.prompt_tokens += heard["prompt_tokens"]
-            self.output_tokens += heard["output_tokens"]
+        self.rows += receipt.done
+        self.errors += receipt.errors
+        self.busy_s += finished.busy_s
+        self.setup_s = max(self.setup_s, finished.setup_s)
+        for name, part in receipt.stages.items():
+            self.stages[name] = self.stages.get(name, 0.0) + part.busy_s
+            self.prompt_tokens += part.prompt_tokens
+            self.output_tokens += part.output_tokens
 
     @property
     def tokens(self) -> int:
-        """Tokens read and written."""
+        """Prompt and output tokens."""
         return self.prompt_tokens + self.output_tokens
 
     @property
     def shares(self) -> dict[str, float]:
-        """Share of the busy seconds that each stage of a shared pass takes, largest first; empty when there is one stage or none."""
+        """Share of the busy seconds of each stage of a shared pass, [0, 1], largest first; empty when the pass has fewer than two stages."""
         if len(self.stages) < 2 or not self.busy_s:
             return {}
         rest = max(0.0, self.busy_s - sum(self.stages.values()))
@@ -114,7 +115,7 @@ _NO_SUM = ("stages", "gpus", "workers")
 
 
 def slowest(spent: Mapping[str, Spent]) -> tuple[str, float, float] | None:
-    """The stage (of a shared pass, the part of it) that was busy longest: its name, seconds, and share of all; None: nothing was done."""
+    """The stage with most busy seconds: its name, seconds, and share of all busy seconds, [0, 1]; None: nothing was done."""
     parts: dict[str, float] = {}
     for name, step in spent.items():
         own = {part: share * step.busy_s for part, share in step.shares.items()} or {name: step.busy_s}
@@ -128,18 +129,16 @@ def slowest(spent: Mapping[str, Spent]) -> tuple[str, float, float] | None:
 
 
 def read(root: str) -> dict[str, Spent]:
-    """What the steps of the run in `root` have cost, by their names; empty when nothing is recorded. Raises RunError when it was damaged."""
+    """The cost of each step of the run in `root`, by name; empty when nothing is recorded. Raises RunError for a malformed file."""
     where = store.join(root, SPENT)
     try:
         saved = store.get_json(where) or {}
     except RunError as error:
-        raise RunError(
-            f"{where} was damaged and is no JSON any more; remove it, and costs are counted from now on"
-        ) from error
+        raise RunError(f"{where} is not valid JSON; delete it, and costs are counted from now on") from error
     known = {f.name for f in fields(Spent)}
     return {name: Spent(**{key: v for key, v in step.items() if key in known}) for name, step in saved.items()}
 
 
 def write(root: str, spent: Mapping[str, Spent]) -> None:
-    """Puts `RUN/spent.json` down, whole or not at all."""
+    """Writes `RUN/spent.json` atomically."""
     store.put_json(store.join(root, SPENT), {name: asdict(step) for name, step in spent.items()})

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from typing import Any
 
@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate.clips.write import ClipOptions, Cut, CutError, Span, cut
+from curate.cluster.work import Receipt
 from curate.config.buckets import aspect_of, bucket_of
 from curate.config.config import BucketsConfig
 from curate.run.data import ROW_GROUP_ROWS
@@ -37,9 +38,18 @@ WALL_FLOOR_S, WALL_FACTOR = 120.0, 30.0
 """Encoding one source may take this long, plus this many times the seconds it covers. Ours."""
 
 
+@dataclass(frozen=True)
+class ShardUnit:
+    """One shard: its name, the rows of its clips in order, and `(file, row)` of clips that an earlier version holds with the same pixels."""
+
+    shard: str
+    rows: Sequence[Mapping[str, Any]]
+    written: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+
+
 @dataclass
 class ShardJob(Sandboxed):
-    """Units `{"shard": name, "rows": [...], "written": {clip_id: (file, row)}}` become one shard each."""
+    """Writes shards, one per unit."""
 
     root: str
     schema: pa.Schema
@@ -47,15 +57,15 @@ class ShardJob(Sandboxed):
     buckets: BucketsConfig
     digest: str
 
-    def work(self, unit: dict[str, Any]) -> dict[str, Any]:
+    def work(self, unit: ShardUnit) -> Receipt:
         """Writes the shard, then its receipt."""
-        made = taken_over(unit["written"])
-        to_cut = [row for row in unit["rows"] if row["clip_id"] not in made]
+        made = taken_over(unit.written)
+        to_cut = [row for row in unit.rows if row["clip_id"] not in made]
         for _, group in groupby(to_cut, key=lambda row: row["source_id"]):
             made |= self._cut(list(group))
         written: list[dict[str, Any]] = []
         left_out: list[dict[str, Any]] = []
-        for row in unit["rows"]:
+        for row in unit.rows:
             clip = made[row["clip_id"]]
             if isinstance(clip, str):
                 left_out.append({"clip_id": row["clip_id"], "seconds": row["end_s"] - row["start_s"], "error": clip})
@@ -65,7 +75,7 @@ class ShardJob(Sandboxed):
         for row in written:
             counts[row["bucket"] or ""] = counts.get(row["bucket"] or "", 0) + 1
         receipt: dict[str, Any] = {
-            "file": f"{unit['shard']}.parquet",
+            "file": f"{unit.shard}.parquet",
             "clips": len(written),
             "seconds": sum(row["duration_s"] for row in written),
             "bytes": 0,
@@ -77,8 +87,8 @@ class ShardJob(Sandboxed):
             data = encode(pa.Table.from_pylist(written, schema=self.schema), ROW_GROUP_ROWS)
             store.put(store.join(self.root, receipt["file"]), data)
             receipt |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-        store.put_json(store.join(self.root, f"{unit['shard']}.json"), receipt)
-        return {"rows": len(unit["rows"]), "errors": len(left_out)}
+        store.put_json(store.join(self.root, f"{unit.shard}.json"), receipt)
+        return Receipt(len(unit.rows), len(left_out))
 
     def _bucket(self, clip: Mapping[str, Any]) -> str | None:
         aspects = [aspect_of(text) for text in self.buckets.aspects]

@@ -19,7 +19,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate.clips.records import ClipOptions
-from curate.cluster import runner
 from curate.cluster.pool import Resources
 from curate.config import buckets
 from curate.errors import plain_name
@@ -28,7 +27,7 @@ from curate.run.data import RunData, arrow_types, plain_rows
 from curate.run.select import Selection, resolve
 from curate.run.shard_index import SCHEMA_VERSION, Plan
 from curate.shards import plan as shard_plan
-from curate.shards.job import ADDED, ShardJob
+from curate.shards.job import ADDED, ShardJob, ShardUnit
 from curate.tables import store
 
 EVIDENCE = {f"{end}_{name}" for end in ("start", "end") for name in ("kind", "confidence", "detector")}
@@ -62,23 +61,23 @@ def write(run: RunData, selection: Selection, progress: Progress) -> bool:
     plan = shard_plan.bring_up(run, wide)
     root = run.shards_root()
     pending = [name for name in plan.shards if store.get_json(_receipt_path(root, name)) is None]
-    finished = run.index()
+    before = run.index()
     told = _told(run, selection)
-    if finished is not None and not pending and finished["plan"] == plan.digest:
-        progress.seen("shards", finished["clips"], finished["clips"])
-        if all(finished.get(key) == value for key, value in told.items()):
+    if before is not None and not pending and before["plan"] == plan.digest:
+        progress.seen("shards", before["clips"], before["clips"])
+        if all(before.get(key) == value for key, value in told.items()):
             return False
-        store.put_json(store.join(root, "index.json"), {**finished, **told})
+        store.put_json(store.join(root, "index.json"), {**before, **told})
         return True
     store.sweep(root)
     rows = {row["clip_id"]: row for row in plain_rows(wide)}
     written = _written(run, plan, {clip_id for name in pending for clip_id in plan.shards[name]})
     units = [
-        {
-            "shard": name,
-            "rows": [rows[clip_id] for clip_id in plan.shards[name]],
-            "written": {clip_id: written[clip_id] for clip_id in plan.shards[name] if clip_id in written},
-        }
+        ShardUnit(
+            name,
+            [rows[clip_id] for clip_id in plan.shards[name]],
+            {clip_id: written[clip_id] for clip_id in plan.shards[name] if clip_id in written},
+        )
         for name in pending
     ]
     options, scan = run.pipeline.config.shards, run.pipeline.config.scan
@@ -87,12 +86,9 @@ def write(run: RunData, selection: Selection, progress: Progress) -> bool:
     clip_options = ClipOptions(**wanted, least_s=scan.min_clip_s / 2)
     job = ShardJob(scan.memory_mb, root, schema(run), clip_options, options.buckets, run.pipeline.config.digest)
     total = sum(map(len, plan.shards.values()))
-    resources, n_pending = Resources(options.workers), sum(len(unit["rows"]) for unit in units)
-    with progress.step("shards", total, total - n_pending, n_units=len(units)) as step:
-        if units:
-            step.staffed(runner.workers_for(resources, len(units), step.waits))
-        for receipt in runner.run_units(job, units, resources):
-            step.advance(receipt)
+    resources, n_pending = Resources(options.workers), sum(len(unit.rows) for unit in units)
+    for _ in progress.run("shards", job, units, resources, total, total - n_pending):
+        pass
     _write_index(run, plan, told)
     return True
 

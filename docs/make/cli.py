@@ -28,6 +28,9 @@ def commands() -> list[tuple[str, Any]]:
 
 def _commands(prefix: str, group: Any) -> Iterator[tuple[str, Any]]:
     for name, command in group.commands.items():
+        command = (
+            command.load() if hasattr(command, "load") else command
+        )  # the group holds names; modules are imported now
         if getattr(command, "commands", None):
             yield from _commands(f"{prefix} {name}", command)
         else:

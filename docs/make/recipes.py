@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 
-from train_hooks.recipe_files import Explained, explain
+from train_hooks.recipe_files import Explained, explain, known_recipes
 
-LARGE = ("modelscope", "zeroscope_576w", "zeroscope_xl", "videocrafter", "lavie", "svd_t2v", "svd_i2v")
+PUBLISHED = ("modelscope", "zeroscope_576w", "zeroscope_xl", "videocrafter", "lavie", "svd_t2v", "svd_i2v")
+LARGE = (*PUBLISHED, *(name for name in known_recipes() if name not in PUBLISHED and not name.startswith("tiny")))
+"""Recipes that are no small copy of another: the papers' in the order of their bases, then all others."""
 UNUSED = "not used by this recipe"
 
 

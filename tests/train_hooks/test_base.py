@@ -41,7 +41,7 @@ def test_a_base_is_read_as_it_was_built(folders, name):
 
 
 @pytest.mark.parametrize(
-    ("name", "harm", "says"),
+    ("name", "damage", "says"),
     [
         pytest.param("tiny", lambda f: shutil.rmtree(f / "text_encoder"), "it has no text_encoder/", id="no text encoder"),
         pytest.param(
@@ -63,10 +63,10 @@ def test_a_base_is_read_as_it_was_built(folders, name):
         ),
     ],
 )  # fmt: skip
-def test_what_is_wrong_with_a_base_is_one_sentence(folders, tmp_path, name, harm, says):
+def test_what_is_wrong_with_a_base_is_one_sentence(folders, tmp_path, name, damage, says):
     folder = tmp_path / "base"
     shutil.copytree(folders[name], folder)
-    harm(folder)
+    damage(folder)
     with pytest.raises(TrainError, match=says) as caught:
         load_base(folder, load_recipe(name, SMALL))
     assert "\n" not in str(caught.value)

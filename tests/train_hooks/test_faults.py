@@ -33,9 +33,11 @@ def shards(square_rows, tmp_path_factory):
 def test_a_corrupt_clip_has_the_same_substitute_every_time_and_is_told(square_rows, tmp_path):
     shards = write_shards(tmp_path / "shards", [*square_rows[:4], clip_row("broken", b"no", 24, "x")])
     done = [run(load_recipe("tiny_modelscope", QUICK), shards, tmp_path / str(i)) for i in range(2)]
-    told = [line for line in done[0].said if line.startswith("clip broken in shard-00000.parquet cannot be decoded")]
-    assert len(told) == 1
-    assert told[0].endswith("is taken in its place")
+    messages = [
+        line for line in done[0].lines if line.startswith("clip broken in shard-00000.parquet cannot be decoded")
+    ]
+    assert len(messages) == 1
+    assert messages[0].endswith("is taken in its place")
     assert done[0].losses == done[1].losses
     assert set(done[0].training.state.broken) == {"broken"}
     assert "broken" not in done[0].training.clip_losses.table()["clip_id"].to_pylist()
@@ -153,17 +155,17 @@ def test_a_step_that_is_not_finite_is_skipped_and_five_in_a_row_end_it(shards, t
     real = loop.backward
     broken = {1}
 
-    def backward(stage, piece, clip_ids, tools, tally):
-        real(stage, piece, clip_ids, tools, tally)
-        if piece.chunk.step in broken:
-            tally.rows[0, piece.chunk.places[0]] = float("nan")
+    def backward(stage, micro_batch, clip_ids, tools, tally):
+        real(stage, micro_batch, clip_ids, tools, tally)
+        if micro_batch.chunk.step in broken:
+            tally.rows[0, micro_batch.chunk.places[0]] = float("nan")
 
     monkeypatch.setattr(loop, "backward", backward)
     done = run(load_recipe("tiny_modelscope", QUICK), shards, tmp_path / "out")
     assert done.losses[1] is None
     assert done.training.state.skipped == [1]
     assert [
-        line for line in done.said if "the loss is not finite at step 1, on clips clip" in line and "skipped" in line
+        line for line in done.lines if "the loss is not finite at step 1, on clips clip" in line and "skipped" in line
     ]
     assert done.training.metrics.table()["loss"].to_pylist() == done.losses
     broken |= set(range(20))
@@ -185,14 +187,14 @@ def test_where_memory_runs_out_the_pieces_get_smaller_and_the_batch_stays(shards
     one_by_one = run(load_recipe("tiny_modelscope", {**settings, "micro_batch": "1"}), shards, tmp_path / "one")
     real = loop.backward
 
-    def backward(stage, piece, clip_ids, tools, tally):
-        real(stage, piece, clip_ids, tools, tally)
-        if len(piece.samples) > 1:  # gradients of this piece are there already: they must be forgotten
+    def backward(stage, micro_batch, clip_ids, tools, tally):
+        real(stage, micro_batch, clip_ids, tools, tally)
+        if len(micro_batch.samples) > 1:  # gradients of this piece are there already: they must be forgotten
             raise torch.OutOfMemoryError("no memory")
 
     monkeypatch.setattr(loop, "backward", backward)
     done = run(load_recipe("tiny_modelscope", settings), shards, tmp_path / "out")
-    assert [line for line in done.said if line.startswith("memory ran out on")] == [
+    assert [line for line in done.lines if line.startswith("memory ran out on")] == [
         "memory ran out on 4 clips of 16x16x3 at once: 2 from now on, as many in a batch as before",
         "memory ran out on 2 clips of 16x16x3 at once: 1 from now on, as many in a batch as before",
     ]

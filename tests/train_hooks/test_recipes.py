@@ -97,14 +97,14 @@ def test_the_pipeline_and_the_loop_agree(trained):
     noise = torch.randn(1, 4, 4, 8, 8, generator=torch.Generator().manual_seed(5))
     text = encode_text(base, ["a red square", ""])
     fps, bucket = torch.tensor([4.0]), torch.tensor([127])
-    told, untold = Conditions(text[:1], fps, bucket), Conditions(text[1:], fps, bucket)
+    conditions, unconditional = Conditions(text[:1], fps, bucket), Conditions(text[1:], fps, bucket)
     with torch.no_grad():
-        ours = denoise(recipe, net, scheduler, scheduler.timesteps, noise, told, untold)
+        ours = denoise(recipe, net, scheduler, scheduler.timesteps, noise, conditions, unconditional)
     # It runs both halves of the guidance as one batch, which rounds otherwise.
     assert (ours - theirs).abs().max() < 1e-6 * ours.abs().max()
     times = torch.tensor([700])
     with torch.no_grad():
-        theirs, ours = pipeline.unet(noise, times, text[:1]).sample, net(noise, times, told)
+        theirs, ours = pipeline.unet(noise, times, text[:1]).sample, net(noise, times, conditions)
     assert torch.equal(ours, theirs)
 
 
@@ -128,12 +128,12 @@ def test_svd_loads_in_its_pipeline_and_is_told_the_same(trained, monkeypatch):
         generator=torch.Generator().manual_seed(1), output_type="np", min_guidance_scale=1.0, max_guidance_scale=1.0,
     ).frames  # fmt: skip
     assert np.asarray(frames).shape == (1, 4, 32, 32, 3)
-    told = Conditions(
+    conditions = Conditions(
         encode_image(base, picture * 2 - 1), torch.tensor([4.0]), torch.tensor([127]),
         first_frame_latents(base.vae, picture * 2 - 1), torch.zeros(1),
     )  # fmt: skip
     with torch.no_grad():
-        net(seen[0][0][:, :, :4].transpose(1, 2), seen[0][1][None], told)
+        net(seen[0][0][:, :, :4].transpose(1, 2), seen[0][1][None], conditions)
     (theirs, _, embedding, ids), (ours, _, own_embedding, own_ids) = seen
     assert torch.equal(ids, own_ids)
     assert (theirs - ours).abs().max() < 1e-4
@@ -143,10 +143,10 @@ def test_svd_loads_in_its_pipeline_and_is_told_the_same(trained, monkeypatch):
 def test_a_finished_folder_is_a_base_too(trained, shards, tmp_path):
     """ModelScope's, ZeroScope's and SVD's folders load as they are: so does what we make of them."""
     for name in ("tiny_modelscope", "tiny_svd_i2v"):
-        said: list[str] = []
+        lines: list[str] = []
         changes = {**SMALL, "steps": "3", "sample_steps": "1", "base": str(trained(name)), "lr": "1e-8"}
-        out = train(name, shards, tmp_path / name, changes, said.append).out
-        assert any("is trained on as it is" in line for line in said)
+        out = train(name, shards, tmp_path / name, changes, lines.append).out
+        assert any("is trained on as it is" in line for line in lines)
         assert json.loads((out / "train.json").read_text())["identity_error"] is None
         before, after = open_folder(trained(name))[2].unet.state_dict(), open_folder(out)[2].unet.state_dict()
         assert all((after[key] - value).abs().max() < 1e-6 for key, value in before.items())
@@ -205,11 +205,11 @@ def test_a_lora_is_merged_and_can_be_loaded_again(shards, tmp_path, name):
             weights[f"{owner}.weight"] -= lora[key.replace("lora_A", "lora_B")] @ lora[key]
     plain.unet.load_state_dict(weights)
     x, t = torch.randn(1, 4, 4, 8, 8), torch.tensor([0.7])
-    told = Conditions(torch.randn(1, 77, 64), torch.tensor([8.0]), torch.tensor([127]))
+    conditions = Conditions(torch.randn(1, 77, 64), torch.tensor([8.0]), torch.tensor([127]))
     with torch.no_grad():
-        wanted, before = merged(x, t, told), plain(x, t, told)
+        wanted, before = merged(x, t, conditions), plain(x, t, conditions)
         load_lora(plain.unet, lora)
-        got = plain(x, t, told)
+        got = plain(x, t, conditions)
     assert (wanted - before).abs().max() > 1e-4
     assert (got - wanted).abs().max() < 1e-5
 
@@ -230,7 +230,7 @@ def test_a_perfect_net_samples_the_clip_itself(name):
         def __init__(self):
             pass
 
-        def __call__(self, x, time_B, told):
+        def __call__(self, x, time_B, conditions):
             if recipe.prediction == "edm":
                 sigma = torch.exp(4 * time_B.float())
                 noise = (x * torch.sqrt(sigma**2 + 1) - clean) / sigma
@@ -242,8 +242,8 @@ def test_a_perfect_net_samples_the_clip_itself(name):
             return noised(recipe, plan, clean, noise, u).target_BCTHW
 
     start = torch.randn(clean.shape, generator=torch.Generator().manual_seed(1)) * scheduler.init_noise_sigma
-    told = Conditions(torch.zeros(1, 1, 1), torch.ones(1), torch.ones(1))
-    got = denoise(recipe, Perfect(), scheduler, scheduler.timesteps, start, told, told)
+    conditions = Conditions(torch.zeros(1, 1, 1), torch.ones(1), torch.ones(1))
+    got = denoise(recipe, Perfect(), scheduler, scheduler.timesteps, start, conditions, conditions)
     if recipe.sampler == "ddim":  # Stable Diffusion's ends at the first timestep's noise, a share sqrt(1 - abar_0)
         first, last = plan.alphas_cumprod[scheduler.timesteps[0]], plan.final_alpha_cumprod
         noise = (start - first.sqrt() * signal_scale(scheduler.timesteps[:1], recipe.signal_scale) * clean) / (

@@ -115,11 +115,11 @@ def test_a_gpu_stage_waits_for_its_node_and_shares_the_gpu(monkeypatch: pytest.M
 
     monkeypatch.setattr(runner, "LONG_WAIT_S", 2.0)
     with pytest.raises(
-        NoRoomError, match=r"asks for 4 GPU, and the largest node .* has 1; none that has came within 2 s"
+        NoRoomError, match=r"asks for 4 GPU, and the largest node .* has 1; no such node joined within 2 s"
     ):
         runner.workers_for(Resources(workers=(1, 2), gpus=4), 6)
     monkeypatch.setattr(runner, "WAIT_S", 1.0)
-    with pytest.raises(NoRoomError, match=r"asks for 64 CPU, .* none that has came within 1 s"):
+    with pytest.raises(NoRoomError, match=r"asks for 64 CPU, .* no such node joined within 1 s"):
         runner.workers_for(Resources(cpus=64), 6)
 
 

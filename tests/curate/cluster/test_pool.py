@@ -67,7 +67,7 @@ def test_nodes_are_not_added_up_for_one_worker() -> None:
 
 @pytest.mark.parametrize("given", ["[8, 1]", "[1, 2, 3]", "[2]", "0", "many", "true", "[1, 0]", "1.5"])
 def test_no_number_of_workers_is_one_sentence(given: str, tmp_path) -> None:
-    told = r"workers: must be a number of workers as in 4, or the fewest and the most as in \[1, 8\] \(got"
+    told = r"workers: must be a number of workers such as 4, or a minimum and a maximum such as \[1, 8\] \(got"
     for text in (f"scan: {{workers: {given}}}", f"measure:\n  - {{use: filters.Motion, workers: {given}}}"):
         (tmp_path / "pipeline.yaml").write_text(f"run: r\nsources: x\n{text}\n")
         with pytest.raises(ConfigError, match=told):

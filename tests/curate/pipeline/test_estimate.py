@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import pytest
+from curate.progress.board import duration
 
 from curate.cluster.pool import Resources
 from curate.dataset.run import Run
 from curate.errors import UsageError
 from curate.pipeline.estimate import _line, _with_parts
-from curate.progress.board import duration
 from curate.progress.cost import Prices, Spent
 from tests.project import Rushes
 

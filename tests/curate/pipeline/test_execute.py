@@ -271,7 +271,7 @@ def test_a_broken_stage_stops_the_run(project: Path, rushes: Rushes, tmp_path: P
     fussy = ["--set", "measure=[{use: tests.stages.Fussy, on: '0123456789abcdef'}]"]
     done = rushes("run", "--run", tmp_path / "run", *settings, *fussy, cwd=project)
     assert done.code == 1
-    assert "that is a broken stage, not bad data" in done.err
+    assert "the stage is broken, not the data" in done.err
     missing = ["--set", "measure=[{use: tests.stages.NeedsNothingThere}]"]
     done = rushes("run", "--run", tmp_path / "run2", *settings, *missing, cwd=project)
     assert done.code == 1

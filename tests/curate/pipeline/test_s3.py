@@ -119,7 +119,7 @@ def test_a_killed_run_on_object_storage_resumes_and_equals_a_local_run(
     assert before
     assert not set(puts) & set(before)
 
-    assert "all as written" in done("shards", "verify", "s3://rushes/run")
+    assert "all verified" in done("shards", "verify", "s3://rushes/run")
     assert (
         read_index("s3://rushes/run/shards")[0] == read_index(project / "local" / "shards")[0]
     )  # as training reads them
@@ -133,7 +133,7 @@ def test_a_killed_run_on_object_storage_resumes_and_equals_a_local_run(
     # A smaller selection becomes shards v2, copied on the server.
     done("run", "--set", "keep.brightness.above=p50")
     assert Run.open("s3://rushes/run").shards_root() == "s3://rushes/run/shards/v2"
-    assert "all as written" in done("shards", "verify", "s3://rushes/run")
+    assert "all verified" in done("shards", "verify", "s3://rushes/run")
 
 
 def test_a_missing_bucket_is_a_one_line_error_without_the_key(

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from curate.cluster import runner
+from curate.cluster.work import Finished, Receipt, StageReceipt
 from curate.progress import metrics
 from curate.progress.cost import Prices
 from curate.progress.metrics import METRICS, Exporter, Metric
@@ -90,15 +91,14 @@ def test_gauges_are_told_again_and_again_until_the_step_ends(monkeypatch: pytest
 
 def test_one_stage_is_busy_as_long_as_its_workers() -> None:
     heard = Instruments()
-    stage = {"rows": 5, "errors": 0, "busy_s": 2.0, "prompt_tokens": 0, "output_tokens": 0}
-    receipt = {"rows": 5, "errors": 0, "busy_s": 3.0, "stages": {"labels": stage}}
+    receipt = Finished(Receipt(5, 0, stages={"labels": StageReceipt(5, 0, 2.0)}), busy_s=3.0)
     Exporter("r", ("labels",), 1, 1, meter=heard).advance(receipt)
     assert heard.told["rushes_busy_seconds", "labels"] == 3.0
 
 
 def test_windows_are_counted_as_in_the_progress() -> None:
     heard = Instruments()
-    Exporter("r", ("clips",), 1, 1, meter=heard).advance({"rows": 30, "done": 2, "errors": 1, "busy_s": 3.0})
+    Exporter("r", ("clips",), 1, 1, meter=heard).advance(Finished(Receipt(30, 1, counted=2), busy_s=3.0))
     assert heard.told["rushes_rows", "clips"] == 2
 
 

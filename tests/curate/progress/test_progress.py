@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -13,23 +14,20 @@ from rich.console import Console
 
 from curate.cli import summary
 from curate.cli.common import Stopped, console
+from curate.cluster.work import Finished, Receipt, StageReceipt
 from curate.dataset.run import Run
 from curate.progress import cost
-from curate.progress.board import Board, Line, Pace, bottleneck, folded
 from curate.progress.cost import Prices, Spent
+from curate.progress.live import Drawn, folded
+from curate.progress.model import Board, Line, Throughput, bottleneck
 from curate.progress.progress import Progress
 from curate.progress.status import counts
 
-SHARED = {
-    "rows": 10,
-    "errors": 1,
-    "busy_s": 4.0,
-    "setup_s": 2.0,
-    "stages": {
-        "motion": {"rows": 10, "errors": 0, "busy_s": 0.5, "prompt_tokens": 0, "output_tokens": 0},
-        "text_area": {"rows": 10, "errors": 1, "busy_s": 3.0, "prompt_tokens": 100, "output_tokens": 7},
-    },
-}
+SHARED = Finished(
+    Receipt(10, 1, stages={"motion": StageReceipt(10, 0, 0.5), "text_area": StageReceipt(10, 1, 3.0, 100, 7)}),
+    setup_s=2.0,
+    busy_s=4.0,
+)
 
 
 def screen(width: int, height: int = 30, **how: object) -> Console:
@@ -47,19 +45,19 @@ def test_the_board_lists_every_table_from_the_start_and_names_the_bottleneck(wid
     out = screen(width)
     progress = Progress(out)
     with progress.over(["sources", "clips", "motion", "text_area", "shards"]):
-        out.print(progress.board)
+        out.print(Drawn(progress.board))
         first = text_of(out)
         progress.seen("sources", 4, 4)
         with progress.step("motion, text_area", 40, 0, n_units=4) as step:
             step.advance(SHARED)
-            out.print(progress.board)
+            out.print(Drawn(progress.board))
             drawn = text_of(out)[len(first) :]
     assert [line for line in first.splitlines() if "waiting" in line and "shards" in line]
     lines = {line.split()[1]: line for line in drawn.splitlines() if len(line.split()) > 2}
     assert "4 of 4 files" in lines["sources"]
     assert "10 of 40 clips" in lines["motion"]
     assert re.search(r"10 of 40 clips +[\d.]+/s +1 +[\d.]+ (s|min)", lines["text_area"]), lines["text_area"]
-    assert "bottleneck: text_area, 75% of the time at work (2 tables in one pass)" in drawn
+    assert "bottleneck: text_area, 75% of busy time (2 tables in one pass)" in drawn
     assert all(len(line) <= width for line in drawn.splitlines())
     assert ("━" in drawn) == (width >= 100)
 
@@ -71,19 +69,19 @@ def test_a_board_that_is_higher_than_the_terminal_keeps_what_runs() -> None:
     assert shown == ["8 tables are done", "now", "b0", "b1", "b2", "5 tables wait"]
     assert [line for line in folded(lines, 17) if isinstance(line, str)] == []
     out = screen(80, height=10)
-    out.print(Board(lines, "bottleneck: now"))
+    out.print(Drawn(Board(lines, "bottleneck: now")))
     assert len(text_of(out).splitlines()) <= 9
     assert " now " in text_of(out)
 
 
-def test_rates_are_of_the_last_minute() -> None:
-    pace = Pace()
+def test_rate_is_of_the_last_minute() -> None:
+    throughput = Throughput()
     for second in range(0, 200, 10):
-        pace.add(second * (1 if second < 100 else 3), float(second))
-    assert pace.rate(190.0) == pytest.approx(3.0)
-    assert pace.rate(250.0) < 2.0, "it slows down when nothing comes"
-    pace.add(5, 260.0)
-    assert pace.rate(260.0) == 0.0, "rows that went away are no negative rate"
+        throughput.add(second * (1 if second < 100 else 3), float(second))
+    assert throughput.rate(190.0) == pytest.approx(3.0)
+    assert throughput.rate(250.0) < 2.0, "it slows down when nothing comes"
+    throughput.add(5, 260.0)
+    assert throughput.rate(260.0) == 0.0, "rows that went away are no negative rate"
 
 
 def test_the_bottleneck_of_one_table_is_that_table() -> None:
@@ -93,18 +91,50 @@ def test_the_bottleneck_of_one_table_is_that_table() -> None:
     assert bottleneck(["a", "b"], reading).startswith("bottleneck: reading and writing, 70%")
 
 
-def test_without_a_terminal_lines_are_plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("curate.progress.progress.EVERY_S", -1.0)
+def test_a_log_has_a_line_at_the_start_while_running_and_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("curate.progress.lines.EVERY_S", -1.0)
     out = Console(file=io.StringIO(), width=200)
     progress = Progress(out, Prices(prompt_million=1e4))
-    with progress.over(["motion", "text_area"]), progress.step("motion, text_area", 40, 0) as step:
+    with progress.over(["motion", "text_area"]), progress.step("motion, text_area", 20, 0) as step:
         step.advance(SHARED)
-    first, last = text_of(out).splitlines()
+        step.advance(SHARED)
+    first, running, last = text_of(out).splitlines()
+    assert first == "2 tables in one pass: starting workers (20 of 20 clips are pending)"
     assert re.fullmatch(
-        r"motion, text_area: 10 of 40 \([\d.]+/s, \d+ \+ \d+ tokens/s, 1.00 spent, [\d.]+ \w+ left\), 1 failed", first
+        r"motion, text_area: 10 of 20 clips \([\d.]+/s, \d+ \+ \d+ tokens/s, 1.00 spent, [\d.]+ \w+ left\), 1 failed",
+        running,
     )
-    assert last.startswith("motion, text_area: 10 done, 1 failed, ")
-    assert last.endswith("1.00 spent, text_area 75% of the time")
+    assert re.fullmatch(
+        r"motion, text_area: done, 20 of 20 clips \([\d.]+/s, .* 2.00 spent, text_area 75% of busy time\), 2 failed",
+        last,
+    ), last
+
+
+def test_a_log_has_a_line_although_no_unit_finishes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("curate.progress.lines.EVERY_S", 0.1)
+    out = Console(file=io.StringIO(), width=200)
+    with Progress(out).step("motion", 20, 5) as step:
+        step.start_heartbeat()
+        deadline = time.monotonic() + 20
+        while "so far" not in text_of(out) and time.monotonic() < deadline:
+            time.sleep(0.05)
+    assert re.search(r"^motion: 5 of 20 clips \([\d.]+ s so far\)$", text_of(out), re.M), text_of(out)
+
+
+def test_a_resumed_step_counts_all_sessions_and_a_stopped_one_is_not_done() -> None:
+    out = Console(file=io.StringIO(), width=200)
+    unit = Finished(Receipt(9, 0, counted=2), busy_s=5.0)
+
+    def stopped() -> None:
+        with Progress(out).step("clips", 40, 30) as step:
+            step.advance(unit)
+            raise Stopped(2)
+
+    with pytest.raises(Stopped):
+        stopped()
+    first, last = text_of(out).splitlines()
+    assert first == "clips: starting workers (10 of 40 windows are pending)"
+    assert last.startswith("clips: stopped at 32 of 40 windows")
 
 
 def test_what_was_spent_adds_up_over_sessions_and_survives_errors(tmp_path: Path) -> None:
@@ -139,7 +169,7 @@ def test_what_was_spent_is_kept_while_a_step_runs(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr("curate.progress.progress.SAVED_EVERY_S", -1.0)
     progress = Progress(Console(file=io.StringIO()))
     with progress.over(["clips"], str(tmp_path)), progress.step("clips", 4, 0) as step:
-        step.advance({"rows": 9, "done": 2, "errors": 0, "busy_s": 5.0})
+        step.advance(Finished(Receipt(9, 0, counted=2), busy_s=5.0))
         assert cost.read(str(tmp_path))["clips"].rows == 2
 
 
@@ -181,7 +211,7 @@ def test_colours_and_drawing_follow_the_terminal(
             progress = Progress(out)
             run = Run.open(finished)
             with progress.over(["sources"]), progress.step("sources", 7, 0) as step:
-                step.advance({"rows": 7, "errors": 4, "busy_s": 1.0})
+                step.advance(Finished(Receipt(7, 4), busy_s=1.0))
             summary.show(run, counts(run), progress, out)
     finally:
         listener.join()

@@ -112,7 +112,7 @@ def test_the_command(project: Path, run: Run, rushes: Rushes) -> None:
     clip_id = run.selection().clip_ids[0]
     hits = json.loads(rushes("search", "run", "--clip", clip_id, "--json", cwd=project).out)
     assert hits
-    assert rushes("search", "run", cwd=project).err.startswith("rushes: what is to be found?")
+    assert rushes("search", "run", cwd=project).err.startswith("rushes: nothing to search for:")
     assert "--by is auto" in rushes("search", "run", "x", "--by", "smell", cwd=project).err
     assert "knows no version 7 of the shards" in rushes("search", "run", "x", "--version", "7", cwd=project).err
 

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.clips.write import ClipOptions, CutError
+from curate.cluster.work import Receipt
 from curate.config import config
 from curate.config.buckets import Bucket, bucket_of
 from curate.config.config import BucketsConfig, ShardsConfig
@@ -16,7 +17,7 @@ from curate.dataset.run import Run
 from curate.errors import ConfigError
 from curate.run.data import plain_rows
 from curate.shards import write as shards
-from curate.shards.job import ShardJob, stored
+from curate.shards.job import ShardJob, ShardUnit, stored
 from curate.shards.verify import verify
 from curate.tables import store
 from tests.project import Rushes, moving
@@ -166,7 +167,7 @@ def test_a_bad_shard_is_found_and_written_again_alone(project: Path, rushes: Rus
     done = rushes("shards", "verify", "run", "--decode", cwd=project)
     assert done.code == 0
     assert "15 clips" in done.out
-    assert "all as written" in done.out
+    assert "all verified" in done.out
 
 
 def test_verify_finds_what_does_not_add_up(project: Path, rushes: Rushes) -> None:
@@ -211,9 +212,9 @@ def test_a_source_that_vanished_costs_its_clips_alone(project: Path) -> None:
     (project / "footage" / "1.mp4").unlink()
     job = ShardJob(4096, str(project / "out"), shards.schema(run), ClipOptions(), BucketsConfig(), "sampled")
     job.setup()
-    receipt = job.work({"shard": "shard-00000", "rows": rows, "written": {}})
+    receipt = job.work(ShardUnit("shard-00000", rows))
     job.close()
-    assert receipt == {"rows": 15, "errors": 5}
+    assert receipt == Receipt(15, 5)
     told = store.get_json(str(project / "out" / "shard-00000.json"))
     assert all("1.mp4" in item["error"] for item in told["left_out"])
     assert told["buckets"] == {"4x3-64p-49f": 10}

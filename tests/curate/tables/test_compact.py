@@ -14,7 +14,8 @@ import pytest
 from curate.dataset.run import Run
 from curate.errors import UsageError
 from curate.pipeline import execute as pipeline
-from curate.pipeline.jobs import CLIP_FIELDS, Reading, StageJob, groups_with
+from curate.pipeline import plan as planning
+from curate.pipeline.stage_jobs import CLIP_FIELDS, Reading, StageJob, groups_with
 from curate.progress.progress import Progress
 from curate.tables import compact, store
 from curate.tables.table import Table
@@ -182,13 +183,13 @@ def test_a_unit_reads_the_row_groups_that_it_needs(tmp_path: Path) -> None:
 
 def test_a_large_part_is_many_units(copy: Path) -> None:
     run = Run.open(copy)
-    compact.compact(run)
+    compact.compact(run.tables())
     ids = pa.array(run.clip_ids())
     motion = run.tables()["motion"]
-    units = pipeline._units(run.clips_table, {"motion": motion}, ids, 2)
-    several = [unit for unit in units if unit["parts"]]
-    assert sorted(i for unit in several for some in unit["parts"].values() for i in some) == sorted(ids.to_pylist())
-    assert all(unit["reads"] == {"motion": motion.parts()} for unit in units)
+    units = planning.stage_units(run.clips_table, {"motion": motion}, ids, 2)
+    several = [unit for unit in units if unit.parts]
+    assert sorted(i for unit in several for some in unit.parts.values() for i in some) == sorted(ids.to_pylist())
+    assert all(unit.reads == {"motion": motion.parts()} for unit in units)
     job = StageJob(run.clips_table, [], {"motion": Reading(motion, {"motion": "motion"})})
     rows = list(job._rows({run.clips_table.parts()[0]: ids.to_pylist()[:1]}))
     assert ids[0].as_py() in {row["clip_id"] for row in rows}

@@ -242,7 +242,7 @@ def test_a_run_that_cannot_be_voted_on_is_one_sentence(rushes: Rushes, tmp_path:
     (folder / "samples" / "motion-25-s0" / "00.mp4").unlink()
     done = rushes("vote", "run", cwd=tmp_path)
     assert done.code == 2
-    assert "has no two videos to compare yet; rushes ablate run goes on with it" in done.err
+    assert "has no two videos to compare yet; continue the ablation:  rushes ablate run" in done.err
     done = rushes("vote", "run", "--import", "nothing.jsonl", cwd=tmp_path)
     assert (done.code, done.err) == (2, "rushes: nothing.jsonl cannot be read: No such file or directory\n")
 
@@ -259,10 +259,10 @@ def test_files_of_votes_come_in_by_the_command(rushes: Rushes, tmp_path: Path) -
     assert third == f"{folder / votes.FILE}: 23 votes of 2 voters"
     assert said
     assert all(": nobody is told apart yet" in line and "Ben: always left" in line for line in said)
-    assert last == "as a page:  rushes report run"
+    assert last == "see them in the report:  rushes report run"
     assert done.err.startswith("rushes: Ben.jsonl, line 12 was not written to its end and is left out")
     done = rushes("vote", "run", *options[:2], cwd=tmp_path)
-    assert done.out.startswith("Anna.jsonl: 0 new votes, 12 were there already\n")
+    assert done.out.startswith("Anna.jsonl: 0 new votes, 12 known already\n")
 
 
 def test_packing_spares_what_is_not_ours(rushes: Rushes, run: Path, tmp_path: Path) -> None:

@@ -62,19 +62,22 @@ def _around_work(kind, cls, root_of, items_of):
 
 def _clips_of(job, unit):
     names = ",".join(task.spec.name for task in job.tasks)
-    return [f"{names}:{clip_id}" for ids in unit["parts"].values() for clip_id in ids]
+    return [f"{names}:{clip_id}" for ids in unit.parts.values() for clip_id in ids]
 
 
-def curate_jobs(module):
+def curate_source_jobs(module):
     table = lambda job: job.table.root  # noqa: E731
-    _around_work("probe", module.ProbeJob, table, lambda _, unit: [f"probe:{uri}" for uri, _ in unit["files"]])
-    windows = lambda _, unit: [f"scan:{w['uri']}:{w['window']}" for w in unit["windows"]]  # noqa: E731
+    _around_work("probe", module.ProbeJob, table, lambda _, unit: [f"probe:{uri}" for uri, _ in unit.files])
+    windows = lambda _, unit: [f"scan:{w['uri']}:{w['window']}" for w in unit.windows]  # noqa: E731
     _around_work("scan", module.ScanJob, table, windows)
+
+
+def curate_stage_jobs(module):
     _around_work("stage", module.StageJob, lambda job: job.clips.root, _clips_of)
 
 
 def curate_shard_job(module):
-    _around_work("shard", module.ShardJob, lambda job: job.root, lambda _, unit: [f"shard:{unit['shard']}"])
+    _around_work("shard", module.ShardJob, lambda job: job.root, lambda _, unit: [f"shard:{unit.shard}"])
 
 
 def curate_store(module):
@@ -104,10 +107,10 @@ def curate_progress(module):
 def begin_driver():
     """Patches that cannot wait for an event: called in the driver's process before the command."""
     jump_clock()
-    from curate.pipeline import execute as pipeline
+    from curate.pipeline import plan
 
-    pipeline.SECONDS_PER_UNIT = asked().get("seconds_per_unit", pipeline.SECONDS_PER_UNIT)
-    pipeline.FILES_PER_PROBE = asked().get("files_per_probe", pipeline.FILES_PER_PROBE)
+    plan.SECONDS_PER_UNIT = asked().get("seconds_per_unit", plan.SECONDS_PER_UNIT)
+    plan.FILES_PER_PROBE = asked().get("files_per_probe", plan.FILES_PER_PROBE)
 
 
 def curate_scan(module):
@@ -160,7 +163,8 @@ def jump_clock():
 
 
 CHANGED = {
-    "curate.pipeline.jobs": curate_jobs,
+    "curate.pipeline.source_jobs": curate_source_jobs,
+    "curate.pipeline.stage_jobs": curate_stage_jobs,
     "curate.shards.job": curate_shard_job,
     "curate.tables.store": curate_store,
     "curate.progress.progress": curate_progress,

@@ -28,7 +28,7 @@ def free_port() -> int:
 
 @contextmanager
 def s3_server(folder: Path) -> Iterator[tuple[int, Path]]:
-    """An S3-compatible server (moto): its port and its log of requests. It chooses the port itself, so that no other process can take it before."""
+    """An S3-compatible server (moto): its port and its log of requests. It chooses the port itself, so that no other process can take it."""
     _forget_connections()
     log = folder / "moto.log"
     with log.open("w") as file:

@@ -264,7 +264,9 @@ class CaptionVector:
         return np.stack([np.array([len(text), 1, 2, 3], np.float32) for text in texts])
 
     def __call__(self, clips: list[Clip]) -> list[dict[str, Any]]:
-        return [{"clip_id": c.clip_id, "caption_vector": self.embed_texts([str(c.columns["caption"])])[0]} for c in clips]
+        return [
+            {"clip_id": c.clip_id, "caption_vector": self.embed_texts([str(c.columns["caption"])])[0]} for c in clips
+        ]
 
 
 @dataclass

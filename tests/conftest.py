@@ -14,9 +14,9 @@ import pytest
 
 from curate.errors import WeightsError
 from curate.stages import weights
-from tests.times import ROOT, recorded_seconds
 
 pytest_plugins = ["tests.project", "tests.times"]
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="session")
@@ -51,6 +51,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     Seconds of a file are those of tests/seconds.json, which `python -m tests.slowest --write` writes from the last recorded session.
     """
+    from tests.times import recorded_seconds  # imported earlier, pytest could not rewrite its assertions
+
     seconds = recorded_seconds()
     order = {
         path: (not starts_ray_clusters(path), -seconds.get(path.relative_to(ROOT).as_posix(), 0.0))

@@ -39,7 +39,13 @@ WORDS = {
 }
 PATTERN = re.compile(r"(?<![A-Za-z])(?:" + "|".join(f"(?:{word})" for word in WORDS) + r")(?![A-Za-z])")
 TEXT = {".py", ".md", ".yaml", ".yml", ".toml", ".ipynb", ".js", ".html", ".css", ".cff", ""}
-EXEMPT = ("tests/english.py", "tests/test_english.py", "curate/report/page/vendor/", "LICENSE")
+EXEMPT = (
+    "tests/english.py",
+    "tests/test_english.py",
+    "benchmarks/results/tests.md",
+    "curate/report/page/vendor/",
+    "LICENSE",
+)
 
 
 def files(paths: Sequence[str] = ()) -> Iterator[Path]:
@@ -56,7 +62,7 @@ def findings(paths: Sequence[str] = ()) -> list[str]:
     found = []
     for path in files(paths):
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-            for match in PATTERN.finditer(line):
+            for match in PATTERN.finditer(line) if '"image/' not in line else ():  # base64 may hold any word
                 instead = next(text for word, text in WORDS.items() if re.fullmatch(word, match[0]))
                 found.append(f"{path.relative_to(ROOT)}:{number}: '{match[0]}': {instead}")
     return found

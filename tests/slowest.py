@@ -53,7 +53,7 @@ def slowest(tests: dict[str, dict[str, list[float]]]) -> str:
         own, child = (sum(phase[i] for phase in phases) for i in (1, 2))
         setup = phases[0][1] + phases[0][2]
         figures = [wall_s(tests[name]), own + child, setup, own, child]
-        rows.append([f"`{name.removeprefix('tests/')}`", *(f"{value:.1f}" for value in figures)])
+        rows.append([f"`{name.removeprefix('tests/').replace('|', '¦')}`", *(f"{value:.1f}" for value in figures)])
     return table(["test", "wall s", "CPU s", "of that setup", "own process", "children"], rows)
 
 

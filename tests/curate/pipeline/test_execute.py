@@ -165,10 +165,10 @@ def test_another_caption_mix_rewrites_only_the_index(copy: Path, project: Path, 
         "suffix": [{"add": ", dark", "when": {"brightness": {"below": pytest.approx(middle)}}}],
     }
     clips = read_index(copy / "shards").clips
-    said = run.wide().set_index("clip_id")
+    wide = run.wide().set_index("clip_id")
     for clip in clips:
-        dark = ", dark" if said.loc[clip.clip_id, "brightness"] <= middle else ""
-        assert clip.caption == said.loc[clip.clip_id, "caption_says"] + dark
+        dark = ", dark" if wide.loc[clip.clip_id, "brightness"] <= middle else ""
+        assert clip.caption == wide.loc[clip.clip_id, "caption_says"] + dark
 
 
 def test_a_keep_that_keeps_nothing_warns_and_shows_the_funnel(copy: Path, project: Path, rushes: Rushes) -> None:

@@ -37,7 +37,7 @@ measure:
   - use: {STAGES}.Seen
 caption:
   - use: {STAGES}.Says
-embed: {{use: {STAGES}.Heard}}
+embed: {{use: {STAGES}.CaptionVector}}
 shards: {{workers: 1, short_side_px: 64, target_mb: 0.05}}
 """
 

@@ -1,4 +1,4 @@
-"""What a run tells while it goes on, and what is kept of what it cost."""
+"""The progress of a run as printed, and its costs as stored."""
 
 import contextlib
 import io
@@ -195,12 +195,12 @@ def test_colours_and_drawing_follow_the_terminal(
     for name, value in {"TERM": "xterm-256color", **env}.items():
         monkeypatch.setenv(name, value)
     ours, theirs = pty.openpty()
-    heard: list[bytes] = []
+    received: list[bytes] = []
 
     def listen() -> None:
         with contextlib.suppress(OSError):  # the other end was closed
             while piece := os.read(ours, 2**16):
-                heard.append(piece)
+                received.append(piece)
 
     listener = threading.Thread(target=listen)
     listener.start()
@@ -216,7 +216,7 @@ def test_colours_and_drawing_follow_the_terminal(
     finally:
         listener.join()
         os.close(ours)
-    raw = b"".join(heard).decode()
+    raw = b"".join(received).decode()
     assert bool(re.search(r"\x1b\[(\d+;)*(3[0-7]|38|9[0-7])(;\d+)*m", raw)) == colour
     assert ("\x1b" in raw) == drawn
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", raw).replace("\r\n", "\n")

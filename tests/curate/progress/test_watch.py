@@ -144,7 +144,7 @@ def test_rows_of_a_part_are_known_by_its_name(finished: Path) -> None:
     assert second.sum("rows") == first.sum("rows") == len(tables["motion"].read_keys())
 
 
-def test_a_table_that_is_dropped_is_counted_anew(finished: Path, tmp_path: Path) -> None:
+def test_a_dropped_table_is_counted_again(finished: Path, tmp_path: Path) -> None:
     target = tmp_path / "run"
     shutil.copytree(finished, target)
     watch = Watch(str(target))
@@ -169,7 +169,7 @@ def test_status_watch_ends_with_the_run(finished: Path, rushes: Rushes) -> None:
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_ctrl_c_ends_the_watch_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, terminal: bool) -> None:
+def test_ctrl_c_ends_only_the_watch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, terminal: bool) -> None:
     def stop(seconds: float) -> None:
         raise Stopped(2)
 
@@ -179,7 +179,7 @@ def test_ctrl_c_ends_the_watch_alone(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(typer.Exit) as ended:
         follow(Watch(str(tmp_path / "none")), 2.0, out)
     assert ended.value.exit_code == 130
-    told = out.file.getvalue()  # type: ignore[attr-defined]
-    assert "waiting for one" in told
-    assert "stopped watching" in told
+    printed = out.file.getvalue()  # type: ignore[attr-defined]
+    assert "waiting for one" in printed
+    assert "stopped watching" in printed
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""What the documents show is run: the filter of CONTRIBUTING, the notebook page's code, the README's commands and links."""
+"""The documentation works: code of CONTRIBUTING and of the pages, commands, options, links, messages, generated parts, manifests."""
 
 import importlib
 import re
@@ -166,7 +166,7 @@ PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in sorte
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_links_lead_somewhere_in_the_repository(page: str) -> None:
+def test_links_have_a_target_in_the_repository(page: str) -> None:
     text = re.sub(r"^ *```.*?^ *```", "", (ROOT / page).read_text(), flags=re.S | re.M)
     for target in re.findall(r"\]\(([^)#\s]+)", text):
         assert target.startswith("http") or ((ROOT / page).parent / target).exists(), target
@@ -193,8 +193,8 @@ def test_commands_and_options_on_the_pages_exist() -> None:
 
 
 @pytest.mark.parametrize("page", PARTS)
-def test_a_page_says_what_the_code_says(page: str) -> None:
-    assert (ROOT / page).read_text() == written(page), "write it anew: python -m docs.make"
+def test_the_generated_parts_of_a_page_are_current(page: str) -> None:
+    assert (ROOT / page).read_text() == written(page), "regenerate it: make docs-tables"
 
 
 def test_the_messages_of_the_troubleshooting_page_are_printed_by_the_code() -> None:

@@ -57,14 +57,14 @@ def section(use: str, cls: type) -> str:
     lines += ["| column | type |", "|---|---|"]
     lines += [f"| `{name}` | {_arrow(kind)} |" for name, kind in columns_of(use, cls)] + [""]
     if read := getattr(_built(cls), "reads", ()):
-        described = [f"`{name.rstrip('?')}`{' (where there)' if name.endswith('?') else ''}" for name in read]
+        described = [f"`{name.rstrip('?')}`{' (optional)' if name.endswith('?') else ''}" for name in read]
         lines += [f"Reads {', '.join(described)}.", ""]
     rows = list(_options(cls))
     if rows:
         lines += ["| option | type | default | |", "|---|---|---|---|"]
         lines += [f"| `{name}` | {kind} | {default} | {described} |" for name, kind, default, described in rows] + [""]
     else:
-        lines += ["It has no options.", ""]
+        lines += ["No options.", ""]
     return "\n".join(lines)
 
 
@@ -151,7 +151,7 @@ def _default(field: "dataclasses.Field[Any]") -> str:
     elif field.default_factory is not dataclasses.MISSING:
         value = field.default_factory()
     else:
-        return "needed"
+        return "required"
     return _yaml(value)
 
 

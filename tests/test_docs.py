@@ -154,6 +154,17 @@ def test_the_python_of_a_page_runs_on_a_run(
         exec(compile(code, f"docs/{page}.md", "exec"), {})
 
 
+def test_the_map_of_contributing_lists_the_folders_of_the_engine_in_the_order_of_their_imports() -> None:
+    cells = re.findall(r"^\| (`\w+/`.*?) \|", (ROOT / "CONTRIBUTING.md").read_text(), flags=re.M)
+    listed = re.findall(r"`(\w+)/`", " ".join(cells))
+    assert sorted(listed) == sorted(path.parent.name for path in (ROOT / "curate").glob("*/__init__.py"))
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        contracts = tomllib.load(file)["tool"]["importlinter"]["contracts"]
+    (layers,) = (contract["layers"] for contract in contracts if contract["type"] == "layers")
+    floors = {name: -floor for floor, names in enumerate(layers) for name in names.split(" | ")}
+    assert [floors[name] for name in listed] == sorted(floors[name] for name in listed)
+
+
 def test_the_page_on_python_documents_the_public_names() -> None:
     public, _, internal = (ROOT / "docs/api.md").read_text().partition("## Not part of the interface")
     documented = {*re.findall(r"^::: rushes\.(\w+)", public, flags=re.M), "__version__"}

@@ -1,4 +1,4 @@
-"""What the documents show is run: the filter of CONTRIBUTING, the notebook page's code, the README's commands and links."""
+"""The documentation works: code of CONTRIBUTING and of the pages, commands, options, links, messages, generated parts, manifests."""
 
 import importlib
 import re
@@ -24,7 +24,7 @@ from curate.stages.stage import StageSpec
 from docs.make import cli, messages
 from docs.make.parts import PARTS, written
 from tests import kuberay
-from train_hooks.recipe_files import explain, load_recipe
+from train_hooks.recipe_files import explain
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -116,8 +116,9 @@ def test_the_stages_of_contributing_keep_the_contract(newcomers: Path, use: str,
 
 def test_the_recipe_of_contributing_loads(newcomers: Path) -> None:
     path = newcomers / "train_hooks/recipes/tiny_quick.yaml"
-    assert load_recipe(str(path)).steps == 20
-    assert all(row.source for row in explain(str(path)))
+    rows = explain(str(path))
+    assert {row.key: row.value for row in rows}["steps"] == "20"
+    assert all(row.source for row in rows)
 
 
 def test_the_notebook_page_runs_on_a_run(
@@ -154,6 +155,17 @@ def test_the_python_of_a_page_runs_on_a_run(
         exec(compile(code, f"docs/{page}.md", "exec"), {})
 
 
+def test_the_map_of_contributing_lists_the_folders_of_the_engine_in_the_order_of_their_imports() -> None:
+    cells = re.findall(r"^\| (`\w+/`.*?) \|", (ROOT / "CONTRIBUTING.md").read_text(), flags=re.M)
+    listed = re.findall(r"`(\w+)/`", " ".join(cells))
+    assert sorted(listed) == sorted(path.parent.name for path in (ROOT / "curate").glob("*/__init__.py"))
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        contracts = tomllib.load(file)["tool"]["importlinter"]["contracts"]
+    (layers,) = (contract["layers"] for contract in contracts if contract["type"] == "layers")
+    floors = {name: -floor for floor, names in enumerate(layers) for name in names.split(" | ")}
+    assert [floors[name] for name in listed] == sorted(floors[name] for name in listed)
+
+
 def test_the_page_on_python_documents_the_public_names() -> None:
     public, _, internal = (ROOT / "docs/api.md").read_text().partition("## Not part of the interface")
     documented = {*re.findall(r"^::: rushes\.(\w+)", public, flags=re.M), "__version__"}
@@ -166,7 +178,7 @@ PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in sorte
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_links_lead_somewhere_in_the_repository(page: str) -> None:
+def test_links_have_a_target_in_the_repository(page: str) -> None:
     text = re.sub(r"^ *```.*?^ *```", "", (ROOT / page).read_text(), flags=re.S | re.M)
     for target in re.findall(r"\]\(([^)#\s]+)", text):
         assert target.startswith("http") or ((ROOT / page).parent / target).exists(), target
@@ -193,8 +205,8 @@ def test_commands_and_options_on_the_pages_exist() -> None:
 
 
 @pytest.mark.parametrize("page", PARTS)
-def test_a_page_says_what_the_code_says(page: str) -> None:
-    assert (ROOT / page).read_text() == written(page), "write it anew: python -m docs.make"
+def test_the_generated_parts_of_a_page_are_current(page: str) -> None:
+    assert (ROOT / page).read_text() == written(page), "regenerate it: make docs-tables"
 
 
 def test_the_messages_of_the_troubleshooting_page_are_printed_by_the_code() -> None:

@@ -11,7 +11,7 @@ UNUSED = "not used by this recipe"
 
 
 def differences() -> str:
-    """A row for each key that the large recipes do not agree about."""
+    """A row for each key that differs between the large recipes."""
     values = {name: {row.key: row.value for row in explain(name)} for name in LARGE}
     keys = [key for key in values[LARGE[0]] if len({of.get(key) for of in values.values()}) > 1]
     lines = [f"| | {' | '.join(f'`{name}`' for name in LARGE)} |", "|---" * (len(LARGE) + 1) + "|"]
@@ -43,7 +43,7 @@ def _cell(value: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text that Markdown leaves as it is: a reference such as [VGen] is no link, a bar ends no cell."""
+    """Text with Markdown's characters escaped: a reference such as [VGen] is not a link, a bar does not end a cell."""
     for mark in ("|", "[", "]", "_", "*", "<"):
         text = text.replace(mark, f"\\{mark}")
     return text

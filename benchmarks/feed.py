@@ -4,9 +4,9 @@
 
 - latents: samples per CPU second of one core, at 256 x 256 x 16 (means of 131 KB), from random latents laid out as by `rushes latents`,
   in the random order of training; and the same rows in row groups of 8. Target: 1,500.
-- order: CPU seconds of finding a step's clips over those of reading them.
+- order: CPU seconds to compute a step's clips, over those to read them.
 - live: CPU seconds of decord alone, reading the same frames of the same clips, over those of `Feed.load`, which also finds, scales and crops
-  them. Target: .8. The clips are those of --shards, or moving squares of 640 x 360 that are made for it.
+  them. Target: .8. The clips are those of --shards, or generated ones: moving squares of 640 x 360.
 - decoder: CPU seconds of decord over those of PyAV, both through train_hooks/decode.py, for the same frames of the same clips.
 """
 

@@ -1,16 +1,16 @@
 """Training steps on one GPU: the fast layout against the plain diffusers loop, as ratios, alternately in one process.
 
     python benchmarks/train_gpu.py                       on a GPU: the full-size model, both sizes
-    python benchmarks/train_gpu.py --small --device cpu  the same code at small size, on the CPU (no claim is made of what it prints)
+    python benchmarks/train_gpu.py --small --device cpu  the same code at small size, on the CPU (its figures mean nothing)
     python benchmarks/train_gpu.py --no-compile          without torch.compile, which takes minutes for each size
 
 The model is ModelScope's UNet3DConditionModel (1.41 billion parameters) with random weights; no network and no Ray are needed, only torch and
-diffusers beside this repository. `plain` is the eager loop: bfloat16 autocast over float32 weights, AdamW as torch has it, latents and text
-that are there already. `fast` is a recipe's `fast: true` with `compile: true`; the variants before it say what each part is worth by itself.
+diffusers beside this repository. `plain` is the eager loop: bfloat16 autocast over float32 weights, torch's AdamW, precomputed latents and
+text. `fast` is a recipe's `fast: true` with `compile: true`; the variants before it measure each part by itself.
 
 1. Outputs and gradients of every variant are compared with the plain ones, in float32, on a small clip; of compiled ones at small size.
 2. Plain and variant take steps in turn (forward, backward, clipping, AdamW), and the ratio of the medians is printed, with MFU by the FLOPs that
-   the model needs (14.60 and 64.09 TFLOP a sample), whatever is computed again.
+   the model needs (14.60 and 64.09 TFLOP a sample), without recomputation.
 3. Peak memory at 576 x 320 x 24, batch 2, with selective checkpointing against without.
 
 Targets: 1.6 times at 256 x 256 x 16, batch 8 (aim: 2.2); MFU 35 % of 790 TFLOP/s (aim: 45 %); memory .7 at 8 % more time.

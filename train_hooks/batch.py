@@ -81,7 +81,7 @@ class Encoder:
         return Batch([sample.clip_id for sample in samples], latents_BCFhw, conditions)
 
     def latents(self, recipe: Recipe, samples: Sequence[Sample], rng: Rng, each: int = 1) -> Tensor:
-        """Latents at unit scale, from the cache or the VAE; `each`: how many samples there are for each place of the draws."""
+        """Latents at unit scale, from the cache or the VAE; `each`: samples for each place of `rng`."""
         vae = self.base.vae
         if samples[0].latents is not None:
             moments = [sample.latents for sample in samples if sample.latents is not None]
@@ -128,8 +128,8 @@ class Encoder:
 
 
 def shows_images(step: int, number: int, count: int, share: float) -> bool:
-    """Whether a piece of a step's batch is stills: with a share of 1/8, one in eight (step, piece) pairs.
+    """Whether micro-batch `number` of `count` shows stills: with a share of 1/8, one in eight (step, number) pairs.
 
-    With eight ranks of one piece each it is always the same rank, as in ModelScope's trainer; with fewer they take turns.
+    With eight ranks of one micro-batch each it is always the same rank, as in ModelScope's trainer; with fewer they take turns.
     """
     return share > 0 and (step * count + number) % max(1, round(1 / share)) == 0

@@ -2,8 +2,8 @@
 
 SVD's convention to encode the frame rate as fps - 1 is applied here and nowhere else; diffusers' pipeline subtracts by itself.
 
-SVD did not publish how its motion score becomes the motion bucket 0..255 (generative-models issues 148, 196, 279 and 354). Ours: the share of the
-trained clips that move less, times 255. The quantiles that this takes are written into the checkpoint, so that a bucket can be read back.
+It is unpublished how SVD's motion score becomes the motion bucket 0..255 (generative-models issues 148, 196, 279 and 354). Ours: the share
+of the trained clips that move less, times 255. The quantiles that this takes are written into the checkpoint, so that a bucket can be read back.
 
 Shapes: B clips, C channels, H and W in pixels, h and w in latents; L tokens of D channels.
 """

@@ -29,7 +29,7 @@ from train_hooks.order import Order, StepClips
 from train_hooks.shard_index import ShardClip, ShardIndex, by_tag, open_file, read_index
 from train_hooks.size import Size
 
-_CAPTION, _STILLS, _SUBSTITUTE = 1, 2, 3  # streams of draws of their own
+_CAPTION, _STILLS, _SUBSTITUTE = 1, 2, 3  # separate random streams
 MAX_HELDOUT = 4  # clips kept for the loss grid; ours
 SUBSTITUTES = 8  # clips tried in the place of a broken one; ours
 STILLS: dict[str, Any] = {"first": lambda n: 0, "middle": lambda n: n // 2, "last": lambda n: n - 1}

@@ -25,7 +25,7 @@ from train_hooks.video_unet import LavieBlock
 GRID_LEVELS = (0.1, 0.35, 0.6, 0.85)  # shares of the noise levels; ours
 GRID_CLIPS = 4  # ours
 TEMPORAL = (TemporalConvLayer, TransformerTemporalModel, TemporalTransformer, AlphaBlender, LavieBlock)
-_GRID = -1  # the step of the grid's draws: none of training
+_GRID = -1  # the grid's step for `Rng`; training uses steps from 0
 
 
 def make_grid(recipe: Recipe, encoder: Encoder, feed: Feed) -> Batch:
@@ -43,7 +43,7 @@ def grid_loss(recipe: Recipe, net: Net, scheduler: Any, batch: Batch) -> float:
 
 @torch.no_grad()
 def grid_losses(recipe: Recipe, net: Net, scheduler: Any, batch: Batch, rng: Rng) -> Tensor:
-    """The loss of every clip at every level of GRID_LEVELS, (levels, B), the noise from `draws`, dropout off."""
+    """The loss of every clip at every level of GRID_LEVELS, (levels, B), the noise from `rng`, dropout off."""
     training = net.unet.training
     net.unet.eval()
     losses: list[Tensor] = []

@@ -27,9 +27,9 @@ from train_hooks.sample import Ask, open_folder, sample
 from train_hooks.shard_index import ShardClip, ShardIndex, read_index
 from train_hooks.stage_feed import feed_of
 
-DRAWS = 2  # draws of noise for each clip and level; ours
+DRAWS = 2  # noise samples for each clip and level; ours
 SEED = 0  # of the judge's noise and windows: never a training's own
-_JUDGE = -5  # the judge's step of draws: none of training, of the grid or of sampling
+_JUDGE = -5  # the judge's step for `Rng`; training, grid and sampling use others
 
 
 @dataclass(frozen=True)

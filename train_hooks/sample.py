@@ -56,7 +56,10 @@ class Ask:
 
 
 def open_folder(folder: Path) -> tuple[Recipe, Base, Net]:
-    """A finished training, ready to sample, with the stage as which it is sampled. Raises TrainError when the folder is not a finished training or cannot be read."""
+    """A finished training, ready to sample, with the recipe of the sampled stage.
+
+    Raises TrainError when the folder is not a finished training or cannot be read.
+    """
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         recipe = recipe_of(record["recipe"]).shown()

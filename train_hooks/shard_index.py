@@ -69,7 +69,10 @@ class ShardIndex(NamedTuple):
     """Of the ids of the clips that were chosen among all; empty: all."""
 
     def only(self, clip_ids: Iterable[str], named_by: str = "the list of clips") -> "ShardIndex":
-        """These clips alone, in file order. Raises TrainError where one is not in the shards, or the list is empty; `named_by` names the list in messages."""
+        """These clips only, in file order.
+
+        Raises TrainError where one is not in the shards, or the list is empty; `named_by` names the list in messages.
+        """
         wanted = dict.fromkeys(clip_ids)
         chosen = [clip for clip in self.clips if clip.clip_id in wanted]
         if lacking := wanted.keys() - {clip.clip_id for clip in chosen}:

@@ -101,7 +101,7 @@ def test_the_switch_comes_at_its_step(recipe, whole, shards, tmp_path):
 
 @pytest.mark.slow  # six processes that import torch; test_ray_train has two ranks in the quick suite
 def test_the_number_of_ranks_changes_no_clip(shards, tmp_path):
-    """Test 9: the same clips in every step, the same losses within 1e-6, on 1, 2 and 4 ranks: 2 ranks are stopped after two steps, and 4 resume."""
+    """Test 9: equal clips in every step, equal losses within 1e-6, on 1, 2 and 4 ranks: 2 ranks are stopped after two steps, and 4 resume."""
     settings = {**SMALL, "batch": "4", "micro_batch": "1", "steps": "4", "image_rank_share": "0.25"}
     alone = run(load_recipe("tiny_modelscope", settings), shards, tmp_path / "alone")
     two = ranks(2, tmp_path / "many", shards, {**settings, "stop": "2"})

@@ -174,9 +174,10 @@ class Coca:
         began = time.perf_counter()
         with torch.inference_mode():
             pixels = encoder.pixels(np.stack([encoder.picture(frame) for frame in frames]))
-            latent, embs = encoder.net.visual(pixels)
-            latent = torch.nn.functional.normalize(latent, dim=-1).repeat_interleave(self.beams, dim=0)
-            embs = embs.repeat_interleave(self.beams, dim=0)
+            seen = encoder.net(pixels)
+            latent, embs = (
+                seen[name].repeat_interleave(self.beams, dim=0) for name in ("image_features", "image_embs")
+            )
 
             def likelihood(ids: Any) -> Any:
                 out = encoder.net(None, ids, image_latent=latent, image_embs=embs, output_labels=False)

@@ -1,4 +1,4 @@
-"""What captioning costs beside the bare model, and how busy a server is kept.
+"""Overhead of captioning over the bare model, and utilisation of a server.
 
     python benchmarks/annotate.py [local] [server] [gpu]
 
@@ -7,9 +7,9 @@
   in going first, after a pair that does not count; the median of their ratios, the least and the greatest. The models
   are of the real architectures, randomly initialised, a tenth to a third of the real width; a larger model makes the ratio better, for
   what the stage adds stays the same.
-- server: the share of the allowed requests that are in flight, on average from the first to the last, against a server on loopback whose
-  answers take 0.5 to 1.5 s, as a small model on a GPU would.
-- gpu: `Vlm` with a randomly initialised Qwen2.5-VL of the 3B model's size in bf16: clips/s, and the share of the bare model's.
+- server: mean requests in flight over `concurrency`, from the first to the last, against a server on loopback with
+  latencies of 0.5 to 1.5 s, those of a small model on a GPU.
+- gpu: `Vlm` with a randomly initialised Qwen2.5-VL of the 3B model's size in bf16: clips/s, and the ratio to the bare model.
 """
 
 import argparse
@@ -122,7 +122,7 @@ def local(folder: Path) -> None:
         with torch.inference_mode():
             for picture in pictures:  # the same batch: on the CPU the stage takes one clip at a time
                 latent, embs = (
-                    m.repeat_interleave(6, dim=0) for m in encoder.net._encode_image(encoder.pixels(picture[None]))
+                    m.repeat_interleave(6, dim=0) for m in encoder.net(encoder.pixels(picture[None])).values()
                 )
                 beam_search(
                     lambda ids, e=embs, t=latent: encoder.net(None, ids, t, e, output_labels=False)["logits"][

@@ -1,13 +1,13 @@
-"""Model-based filters and duplicates: what they reach against known truth, and what they cost.
+"""Model-based filters and duplicates: accuracy against known truth, and cost.
 
     python -m benchmarks.filters_models [--only PART ...]
 
-Prints one line for each claim: value, wanted, met or NOT MET. Costs are ratios: CPU per clip to the JPEG decode of the
+Prints one line per claim: value, target, met or NOT MET. Costs are ratios: CPU per clip to the JPEG decode of the
 clip's thumbnails, and the stage's throughput to the bare model's in a tight loop with the same batch, on one thread.
 
-Truth comes from ../shared. What was set on what: weights and threshold of `Duplicate` on the videos in `TUNED_ON` (these
-windows and others), its form with all videos in sight; everything else takes published or fixed values. CLIP models are
-built from a configuration and randomly initialised, and there are no pictures of bare people: neither can be had here.
+Truth comes from ../shared. Tuning: weights and threshold of `Duplicate` on the videos in `TUNED_ON` (these
+windows and others), its form with all videos in view; everything else uses published or fixed values. CLIP models are
+built from a configuration and randomly initialised, and there is no explicit test footage.
 """
 
 import argparse

@@ -1,12 +1,12 @@
-"""The motion family against truth that is known: Motion, CameraMotion, Static; and what each costs.
+"""Motion, CameraMotion and Static: accuracy against known truth, and cost.
 
     python -m benchmarks.filters_motion
 
-Photographs: the odd half of coco_mini (by name); all figures of the filters were set on the even half. Footage: the clips that the scan
-makes of `raw/`; the filters name the settings made on it (the scene changes of `static.py`, the bare road of `camera_step.py`), the rest
-only reported. Costs are CPU seconds of one thread (`time.process_time`), the median of the runs, taken in turns; only ratios are printed.
+Photographs: the odd half of coco_mini (by name); all constants of the filters were set on the even half. Footage: the clips of a scan
+of `raw/`; the filters name the constants set on it (the scene changes of `static.py`, the bare road of `camera_step.py`), the rest is
+only reported. Costs are CPU seconds of one thread (`time.process_time`), the median of alternating runs; only ratios are printed.
 
-The peer is the method of Data-Juicer's `video_motion_score_filter` as its documentation describes it, written here from that description:
+The peer is the method of Data-Juicer's `video_motion_score_filter`, reimplemented from its documentation:
 frames decoded from the video at 2 per second and full size, Farneback between them, the mean magnitude.
 """
 

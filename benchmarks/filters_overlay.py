@@ -1,14 +1,14 @@
-"""What TextArea, Watermark, SourceWatermark and Quality find of what was drawn on real footage, and what they cost.
+"""TextArea, Watermark, SourceWatermark and Quality: accuracy on marks drawn on real footage, and cost.
 
     python -m benchmarks.filters_overlay [--part report|tune] [--only qualities|texts|watermarks|sources|costs]
 
-The worlds. Real clips: the project's raw footage through our own scan, the sources of `TUNE` for tuning and the others for the report; sources
-that carry real overlays (`MARKED`) are left out. Camera moves: every second photograph of coco_mini (tuning: the first, third, ...) under a
+Data. Real clips: the project's raw footage through our own scan, the sources of `TUNE` for tuning and the others for the report; sources
+that carry real overlays (`MARKED`) are excluded. Camera moves: every second photograph of coco_mini (tuning: the first, third, ...) under a
 pan, a zoom or a hand-held camera. On each clip two marks are drawn (words of an agency or an address, a logo without words, or tiles), 15 to
-60 % opaque, in a corner or the centre, white or black, whichever shows more; a third of the clips appears again with bars or a coloured frame,
-as a trap. Marked, trapped and clean clips alike are encoded with H.264 (CRF 20 to 30) after drawing, and again as JPEG thumbnails.
+60 % opaque, in a corner or the centre, white or black, by contrast; a third of the clips also appears with bars or a coloured frame,
+as hard negatives. All clips are encoded with H.264 (CRF 20 to 30) after drawing, and again as JPEG thumbnails.
 
-"moving" are clips with a `motion` above 0.25. Peers' learned watermark classifiers cannot run here (no weights): they are not compared.
+"moving" are clips with a `motion` above 0.25. Peers' learned watermark classifiers are not compared (no weights available).
 Only ratios are printed; CPU seconds of one thread.
 """
 

@@ -108,8 +108,8 @@ def transnetv2(path: Path) -> Found:
         ]
     n = len(frames)
     padded = np.stack([frames[0]] * 25 + frames + [frames[-1]] * (75 + -n % 50))
-    printed = np.concatenate([net(padded[i : i + 100])[25:75] for i in range(0, n, 50)])[:n] > 0.5
-    edges = np.flatnonzero(np.diff(np.r_[False, printed, False].astype(np.int8))).reshape(-1, 2).tolist()
+    is_cut = np.concatenate([net(padded[i : i + 100])[25:75] for i in range(0, n, 50)])[:n] > 0.5
+    edges = np.flatnonzero(np.diff(np.r_[False, is_cut, False].astype(np.int8))).reshape(-1, 2).tolist()
     return [Boundary("hard", b if b - a == 1 else a, b, 1.0, "") for a, b in edges]
 
 
@@ -184,7 +184,7 @@ def peak_mb(width: int, height: int, n_frames: int) -> float:
 
 def line(name: str, ratios: str, score: Score | None) -> str:
     """One detector."""
-    if score is None or not score.printed:
+    if score is None or not score.n_reported:
         return f"{name:34s} {ratios}"
     kinds = "  ".join(f"{kind} {score.found[kind]}/{score.made[kind]}" for kind in sorted(score.made))
     return f"{name:34s} {ratios:34s} {score.f1:.3f}  {score.precision:.3f}  {score.recall:.3f}  {kinds}"

@@ -108,8 +108,8 @@ def transnetv2(path: Path) -> Found:
         ]
     n = len(frames)
     padded = np.stack([frames[0]] * 25 + frames + [frames[-1]] * (75 + -n % 50))
-    printed = np.concatenate([net(padded[i : i + 100])[25:75] for i in range(0, n, 50)])[:n] > 0.5
-    edges = np.flatnonzero(np.diff(np.r_[False, printed, False].astype(np.int8))).reshape(-1, 2).tolist()
+    is_cut = np.concatenate([net(padded[i : i + 100])[25:75] for i in range(0, n, 50)])[:n] > 0.5
+    edges = np.flatnonzero(np.diff(np.r_[False, is_cut, False].astype(np.int8))).reshape(-1, 2).tolist()
     return [Boundary("hard", b if b - a == 1 else a, b, 1.0, "") for a, b in edges]
 
 

@@ -119,6 +119,12 @@ class Conse:
         sentences.setup()
         return sentences.embed_texts(texts)
 
+    def embed_queries(self, texts: list[str]) -> NDArray[np.float32]:
+        """As `embed_texts`, to 1e-5, without `setup` and without importing torch."""
+        from annotate.minilm import MiniLM
+
+        return MiniLM(weights=self.text_weights).embed_queries(texts)
+
     def __call__(self, clips: list[Clip]) -> list[dict[str, Any]]:
         """One row per clip: `clip_id`, `conse`."""
         return [{"clip_id": clip.clip_id, "conse": self.embed(distinct_frames(clip))} for clip in clips]

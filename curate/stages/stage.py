@@ -14,7 +14,8 @@
         patience: ClassVar = ("timeout_s",)                     # optional: options that change no value; a table is not remade for them
         searched: ClassVar[str] = "openclip"                    # optional: the vector column that `rushes search` compares pictures by, with
         def embed_images(self, frames) -> (N, D): ...           #   the vectors of other pictures
-        def embed_texts(self, texts) -> (N, D): ...             #   and of words (`embed:` stages have this alone)
+        def embed_texts(self, texts) -> (N, D): ...             #   and of words (`embed:` stages have only this)
+        def embed_queries(self, texts) -> (N, D): ...           # optional: as embed_texts, for `rushes search`, called without setup()
         def check(self) -> None: ...                            # optional: once before the run, not on a worker; a ValueError stops it
         def setup(self) -> None: ...                            # heavy imports and weights, once per worker
         def __call__(self, clips: list[Clip]) -> list[dict]: ...
@@ -182,6 +183,13 @@ def _required(option: dataclasses.Field[Any]) -> bool:
     return option.default is dataclasses.MISSING and option.default_factory is dataclasses.MISSING
 
 
+def located(spec: StageSpec) -> tuple[Any, dict[str, str]]:
+    """The stage with the local paths of its weights, not set up, and these paths by option. Raises WeightsError for missing weights."""
+    stage = build(spec)
+    found = {name: str(weights.locate(address)) for name, address in weights_of(stage).items()}
+    return (dataclasses.replace(stage, **found) if found else stage), found
+
+
 def ready(spec: StageSpec) -> Any:
     """A stage ready to be called: built, its weights located on this machine, set up.
 
@@ -189,9 +197,7 @@ def ready(spec: StageSpec) -> Any:
         UsageError: A package is missing.
         RunError: Its `setup` raised; the sentence names the stage and its weights.
     """
-    stage = build(spec)
-    if found := {name: str(weights.locate(address)) for name, address in weights_of(stage).items()}:
-        stage = dataclasses.replace(stage, **found)
+    stage, found = located(spec)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "IProgress not found")  # tqdm's, in a notebook without widgets

@@ -1,9 +1,9 @@
 """The lease of a run directory, so that two runs do not write to it at once.
 
 On a local disk it is a lock of the file system, released when its process ends. Object storage has no locks: there it is `RUN/lease.json`,
-which the holder rewrites every few seconds. A second run watches the file. If it changes, the holder is alive and the second run is refused. If it does
-not change for `STALE_S`, or its holder was a process of this machine that has ended, the second run takes the lease over. Clocks of machines are
-not compared. A holder that was suspended and lost its lease finds another id in the file at its next beat and stops.
+which the holder rewrites every few seconds. A second run watches the file. If it changes, the holder is alive and the second run is refused. If
+it does not change for `STALE_S`, or its holder was a process of this machine that has ended, the second run takes the lease over. Clocks of
+machines are not compared. A holder that was suspended and lost its lease finds another id in the file at its next beat and stops.
 
 Two holders for a short time do little damage: parts are named by their keys, and hold the same rows whichever process writes them.
 """

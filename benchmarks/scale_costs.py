@@ -130,7 +130,7 @@ def requests(files: list[str], folder: Path) -> dict[str, Any]:
             )
             counted.append(log.read_text()[before:])
         counts = Run.open("s3://costs/run")
-        printed = {
+        requests = {
             kind: len(re.findall(rf'"?{kind} /', counted[0])) for kind in ("GET", "HEAD", "PUT", "POST", "DELETE")
         }
         by_table = {
@@ -142,9 +142,9 @@ def requests(files: list[str], folder: Path) -> dict[str, Any]:
         return {
             "seconds": float(first["duration_s"].sum()),
             "files": len(first),
-            "requests": printed,
+            "requests": requests,
             "about": by_table,
-            "one_source_more": {kind: len(re.findall(rf'"?{kind} /', counted[1])) for kind in printed},
+            "one_source_more": {kind: len(re.findall(rf'"?{kind} /', counted[1])) for kind in requests},
         }
 
 

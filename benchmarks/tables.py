@@ -142,9 +142,9 @@ def _alone(root: str, name: str, pipe: Any) -> None:
     Path("/proc/self/clear_refs").write_text("5")  # its peak is that of its parent so far
     before = peak_bytes()
     cpu, wall = time.process_time(), time.perf_counter()
-    printed = WORK[name](run)
+    result = WORK[name](run)
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-    pipe.send((printed, cpu, wall, peak_bytes() - before))
+    pipe.send((result, cpu, wall, peak_bytes() - before))
 
 
 def peak_bytes() -> int:
@@ -163,7 +163,7 @@ def measure(run: Run, n: int, only: list[str]) -> dict[str, tuple[float, float]]
         process.start()
         theirs.close()
         try:
-            printed, cpu_s, _, size = ours.recv()
+            result, cpu_s, _, size = ours.recv()
         except EOFError:
             print(f"  {name:20s} DIED", flush=True)
             process.join()
@@ -171,7 +171,7 @@ def measure(run: Run, n: int, only: list[str]) -> dict[str, tuple[float, float]]
         process.join()
         found[name] = (cpu_s, size / n)
         print(
-            f"  {name:20s} {1e6 * cpu_s / n:8.2f} CPU s for a million clips, {size / n:7.0f} bytes a clip   ({printed})",
+            f"  {name:20s} {1e6 * cpu_s / n:8.2f} CPU s for a million clips, {size / n:7.0f} bytes a clip   ({result})",
             flush=True,
         )
     return found

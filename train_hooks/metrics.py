@@ -102,7 +102,7 @@ class ClipLosses:
     def table(self) -> pa.Table:
         """A row for every clip.
 
-        `train_loss` is the mean of its levels' means, so that a clip does not look hard because its noise levels were high. `train_gain` is what the
+        `train_loss` is the mean of its levels' means, so that high noise levels do not make a clip look hard. `train_gain` is what the
         second half has less than the first, as a share, over the levels that both have: 0 or less where nothing was learned.
         """
         rows = []

@@ -28,7 +28,7 @@ import cv2
 import numpy as np
 import psutil
 import pyarrow as pa
-from curate.pipeline.jobs import StageJob, StageTask
+from curate.pipeline.stage_jobs import StageJob, StageTask
 
 from curate.clip import Clip
 from curate.cluster import runner

@@ -20,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from curate.config import config
 from curate.dataset.run import Run
 from curate.pipeline import execute as pipeline
-from curate.pipeline import jobs
+from curate.pipeline import source_jobs
 from curate.progress.progress import Progress
 from curate.tables import store
 from tests.project import moving
@@ -74,7 +74,7 @@ def killed_after(writes: int | None) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("put", "remove", "link"):
             patch.setattr(store, name, counted(getattr(store, name)))
-        patch.setattr(jobs, "Sandbox", Here)
+        patch.setattr(source_jobs, "Sandbox", Here)
         yield
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from curate.progress.board import duration
+from curate.progress.model import duration
 
 from curate.cluster.pool import Resources
 from curate.dataset.run import Run

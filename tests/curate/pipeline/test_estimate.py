@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import pytest
-from curate.progress.model import duration
 
 from curate.cluster.pool import Resources
 from curate.dataset.run import Run
 from curate.errors import UsageError
 from curate.pipeline.estimate import _line, _with_parts
 from curate.progress.cost import Prices, Spent
+from curate.progress.model import duration
 from tests.project import Rushes
 
 WORDY = ["--set", "caption=[{use: tests.stages.Wordy}]", "--set", "keep={}"]

@@ -28,11 +28,11 @@ import cv2
 import numpy as np
 import psutil
 import pyarrow as pa
-from curate.pipeline.jobs import StageJob, StageTask
 
 from curate.clip import Clip
 from curate.cluster import runner
 from curate.cluster.pool import Resources
+from curate.pipeline.stage_jobs import StageJob, StageTask
 from curate.scan import scan
 from curate.stages import stage
 from curate.stages.stage import StageSpec

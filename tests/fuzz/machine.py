@@ -20,8 +20,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from curate.config import config
 from curate.dataset.run import Run
 from curate.pipeline import execute as pipeline
-from curate.pipeline import jobs
 from curate.progress.progress import Progress
+from curate.sandbox import job as sandbox_job
 from curate.tables import store
 from tests.project import moving
 from tests.videos import write_video
@@ -42,11 +42,11 @@ FILMS = 3
 
 
 class Killed(BaseException):
-    """The process ends here."""
+    """Stands for the end of the process."""
 
 
 class Here:
-    """In place of the sandbox: calls the function."""
+    """Replaces the sandbox: calls the function in this process."""
 
     def __init__(self, *_: object) -> None: ...
 
@@ -58,7 +58,7 @@ class Here:
 
 @contextmanager
 def killed_after(writes: int | None) -> Iterator[None]:
-    """Ends the process, as it were, before one of its writes or removals to come; None: never."""
+    """Raises Killed before the given write or removal from now on; None: never."""
     left = 10**9 if writes is None else writes
 
     def counted(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -74,7 +74,7 @@ def killed_after(writes: int | None) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("put", "remove", "link"):
             patch.setattr(store, name, counted(getattr(store, name)))
-        patch.setattr(jobs, "Sandbox", Here)
+        patch.setattr(sandbox_job, "Sandbox", Here)
         yield
 
 

@@ -3,13 +3,14 @@
 from pathlib import Path
 
 import pytest
-from curate.progress.board import duration
 
 from curate.cluster.pool import Resources
+from curate.cluster.work import Finished, Receipt, StageReceipt
 from curate.dataset.run import Run
 from curate.errors import UsageError
 from curate.pipeline.estimate import _line, _with_parts
 from curate.progress.cost import Prices, Spent
+from curate.progress.model import duration
 from tests.project import Rushes
 
 WORDY = ["--set", "caption=[{use: tests.stages.Wordy}]", "--set", "keep={}"]
@@ -44,7 +45,7 @@ def test_a_sample_without_clips_is_a_usage_error(project: Path, rushes: Rushes, 
         cwd=project,
     )
     assert done.code == 2
-    assert "gave no clip" in done.err
+    assert "has no clip" in done.err
 
 
 @pytest.mark.parametrize("prices", ["1", "a/b", "1/2/3", "-1/1"])
@@ -62,9 +63,9 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("alone")
 def test_work_is_scaled_to_all_rows_and_setup_is_not() -> None:
     spent = Spent()
-    stages = {"vlm": {"busy_s": 9.0, "prompt_tokens": 50, "output_tokens": 5}}
+    receipt = Receipt(5, 0, stages={"vlm": StageReceipt(5, 0, 9.0, prompt_tokens=50, output_tokens=5)})
     for _ in range(2):
-        spent.add({"rows": 5, "errors": 0, "busy_s": 10.0, "setup_s": 3.0, "stages": stages})
+        spent.add(Finished(receipt, setup_s=3.0, busy_s=10.0))
     spent.wall_s = 20.0 + 4.0
     line = _line("vlm", spent, 1000, 16, Resources(workers=1), Prices(prompt_million=1.0, output_million=10.0))
     assert (line.rows, line.workers, line.rows_per_s) == (1000, 1, 0.5)
@@ -76,15 +77,8 @@ def test_work_is_scaled_to_all_rows_and_setup_is_not() -> None:
 @pytest.mark.usefixtures("alone")
 def test_stages_of_one_pass_are_listed_separately() -> None:
     spent = Spent()
-    tokens = {"prompt_tokens": 0, "output_tokens": 0}
-    spent.add(
-        {
-            "rows": 10,
-            "errors": 0,
-            "busy_s": 10.0,
-            "stages": {"a": {"busy_s": 2.0, **tokens}, "b": {"busy_s": 6.0, **tokens}},
-        }
-    )
+    stages = {"a": StageReceipt(10, 0, 2.0), "b": StageReceipt(10, 0, 6.0)}
+    spent.add(Finished(Receipt(10, 0, stages=stages), busy_s=10.0))
     spent.wall_s = 10.0
     lines = _with_parts(_line("a, b", spent, 100, 16, Resources(workers=1), Prices()), spent)
     assert [(line.name, line.wall_s) for line in lines] == [("2 stages in one pass", 100.0), ("b", 60.0), ("a", 20.0)]

@@ -142,7 +142,7 @@ def test_a_missing_bucket_is_a_one_line_error_without_the_key(
     env, _ = server
     for name, value in env.items():
         monkeypatch.setenv(name, value)
-    ended = rushes("run", "--run", "s3://nosuchbucket/run", cwd=project)
+    ended = rushes("run", "--run", "s3://nosuchbucket/run", cwd=project, process=True)
     assert ended.code in (1, 2)
     assert ended.err.startswith("rushes: ")
     assert len(ended.err.strip().splitlines()) == 1

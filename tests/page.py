@@ -23,7 +23,7 @@ HOW = "needs Chromium: `apt-get install chromium`, or CHROMIUM=/path/to/a/chromi
 
 
 def executable() -> str:
-    """The path of a Chromium on this machine. Without one the test is skipped; in CI it fails."""
+    """The browser of this machine. Without one tests skip; in CI they fail."""
     names = [os.environ.get("CHROMIUM"), "chromium", "chromium-browser", "google-chrome", "chrome"]
     found = next((path for name in names if name and (path := shutil.which(name))), None)
     if found is None:
@@ -35,7 +35,7 @@ def executable() -> str:
 
 @contextmanager
 def chromium() -> Iterator["Browser"]:
-    """A running browser."""
+    """A running Chromium."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -48,7 +48,7 @@ def chromium() -> Iterator["Browser"]:
 
 @contextmanager
 def opened_report(browser: "Browser", run: Path, **options: Any) -> Iterator["Page"]:
-    """The report of a run, opened from the disk. Afterwards checks: no console message, no dialog, no request outside its folder."""
+    """The report of a run, opened from the disk. Afterwards it asserts: no console message, no dialog, no request outside its folder."""
     messages: list[str] = []
     requested: list[str] = []
     context = browser.new_context(**({"viewport": {"width": 1280, "height": 900}} | options))
@@ -69,7 +69,7 @@ def opened_report(browser: "Browser", run: Path, **options: Any) -> Iterator["Pa
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
-        """Logs nothing."""
+        """No request log."""
 
 
 @contextmanager

@@ -1,10 +1,11 @@
 """`rushes card`: the dataset card of a run."""
 
-from curate.cli.common import RunArgument, console
-from curate.dataset import card
-from curate.dataset.run import Run
+from curate.cli.common import RunArgument, console, open_run
 
 
 def command(run: RunArgument) -> None:
-    """Writes a dataset card (Markdown with Hugging Face's front matter) beside the newest shards."""
-    console().print(card.write(Run.open(run)), highlight=False, soft_wrap=True)
+    """Write a dataset card (Markdown with Hugging Face front matter) beside the newest shards."""
+    opened = open_run(run)
+    from curate.dataset import card
+
+    console().print(card.write(opened), highlight=False, soft_wrap=True)

@@ -4,9 +4,6 @@ from pathlib import Path
 
 from curate.cli.common import PipelineArgument, RunOption, SetOption, SourcesOption, console, fail, grid, load
 from curate.errors import WeightsError
-from curate.pipeline.execute import check_stages
-from curate.scan import sources as listing
-from curate.stages import stage, weights
 
 
 def command(
@@ -15,8 +12,12 @@ def command(
     run: RunOption = None,
     settings: SetOption = None,
 ) -> None:
-    """Checks a pipeline file: prints its stages, their columns and where their weights come from."""
+    """Check a pipeline file: print its stages, their columns, and where their weights come from."""
     loaded, opened = load(pipeline, sources, run, settings)
+    from curate.pipeline.execute import check_stages
+    from curate.scan import sources as listing
+    from curate.stages import stage, weights
+
     stage.build(loaded.cuts)
     out = console()
     table = grid("table", "stage", "columns", "weights")

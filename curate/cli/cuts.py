@@ -1,63 +1,70 @@
-"""`rushes cuts`: the shot boundaries of one file, as lines, as JSON, as pictures, or beside a known truth."""
+"""`rushes cuts`: the shot boundaries of one file, as lines, JSON or pictures, or scored against known transitions."""
 
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from curate.cli.common import JsonOption, console, grid, print_json
-from curate.config.lines import parse
-from curate.cuts import boundary
-from curate.cuts.boundary import Boundary
-from curate.dataset import contact
 from curate.errors import RunError, UsageError
-from curate.sandbox.sandbox import Sandbox, SandboxError
-from curate.scan.scan import find_cuts
-from curate.stages import stage, weights
-from curate.stages.stage import StageSpec
-from curate.tables import store
-from curate.video.header import probe
+
+if TYPE_CHECKING:
+    from curate.cuts.boundary import Boundary, Score
+    from curate.stages.stage import StageSpec
 
 WALL_FLOOR_S, WALL_FACTOR = 120.0, 20.0
-"""Looking through a file may take this long, plus this many times its length. Ours."""
+"""Timeout of a pass over a file: this long, plus this many times its length. Ours."""
 
 
 def command(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="A video: a path or a URL.")],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A video file: a path or a URL.")],
     as_json: JsonOption = False,
     sheet: Annotated[
-        Path | None, typer.Option(metavar="OUT.png", help="Draws the frames on both sides of every boundary.")
+        Path | None,
+        typer.Option(metavar="OUT.png", help="Write a picture of the frames on both sides of every boundary."),
     ] = None,
     truth: Annotated[
-        Path | None, typer.Option(metavar="REEL.json", help="Scores the boundaries by the reel's known transitions.")
+        Path | None,
+        typer.Option(metavar="REEL.json", help="Score the boundaries against the known transitions in this file."),
     ] = None,
-    use: Annotated[str, typer.Option(help="The detector.")] = "curate.cuts.Cascade",
+    use: Annotated[
+        str, typer.Option(metavar="DETECTOR", help="The detector, by its dotted name.")
+    ] = "curate.cuts.Cascade",
     settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An option of the detector; repeatable.")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override one option of the detector; repeatable."),
     ] = None,
 ) -> None:
-    """Finds the shot boundaries of one file; frames count from 0. A gradual transition covers [start, end)."""
+    """Find the shot boundaries of one file. Frames count from 0; a gradual transition covers [start, end)."""
+    _check_file(file)
+    if sheet is not None and sheet.suffix.lower() != ".png":
+        raise UsageError(f"--sheet {sheet}: the file name must end in .png")
+    from curate.cuts import boundary
+    from curate.cuts.boundary import Boundary
+    from curate.stages import stage, weights
+    from curate.stages.stage import StageSpec
+
     known = _truth(truth) if truth is not None else None
     spec = StageSpec(use, "cuts", dict(_setting(text) for text in settings or []))
     if isinstance(address := getattr(stage.build(spec), "weights", None), str):
         weights.locate(address)
     found = _find(file, spec)
     boundaries, edges = ([Boundary(**b) for b in found[name]] for name in ("boundaries", "edges"))
-    told, told_edges = ([_told(b, found["times_s"]) for b in some] for some in (boundaries, edges))
+    rows, edge_rows = ([_row(b, found["times_s"]) for b in some] for some in (boundaries, edges))
     if sheet is not None:
         _draw(file, sorted([*boundaries, *edges], key=lambda b: b.start), found["times_s"], sheet)
     if as_json:
-        facts = {"fps": found["fps"], "frames": len(found["times_s"]) - 1, "boundaries": told, "edges": told_edges}
+        facts = {"fps": found["fps"], "frames": len(found["times_s"]) - 1, "boundaries": rows, "edges": edge_rows}
         score = {} if known is None else {"score": _numbers(boundary.score(boundaries, known))}
         print_json({**facts, "error": found["error"], **score})
         return
     out = console()
     table = grid("kind", "frames", "", "seconds", "", "confidence", "detector", right=(1, 2, 3, 4, 5))
-    for b in sorted([*told, *told_edges], key=lambda b: b["start_frame"]):
+    for b in sorted([*rows, *edge_rows], key=lambda b: b["start_frame"]):
         table.add_row(
-            b["kind"] + (" (edge)" if b in told_edges else ""),
+            b["kind"] + (" (edge)" if b in edge_rows else ""),
             str(b["start_frame"]),
             str(b["end_frame"]),
             f"{b['start_s']:.3f}",
@@ -65,11 +72,11 @@ def command(
             f"{b['confidence']:.2f}",
             b["detector"],
         )
-    if told or told_edges:
+    if rows or edge_rows:
         out.print(table)
     length_s = found["times_s"][-1]
     out.print(
-        f"{len(told)} boundaries in {len(found['times_s']) - 1} frames, {length_s:.2f} s"
+        f"{len(rows)} boundaries in {len(found['times_s']) - 1} frames, {length_s:.2f} s"
         + (f", {found['fps']:g} fps" if found["fps"] else ""),
         highlight=False,
     )
@@ -81,26 +88,48 @@ def command(
         out.print(f"{sheet}", highlight=False, soft_wrap=True)
 
 
-def _find(file: str, spec: StageSpec) -> dict[str, Any]:
+def _check_file(file: str) -> None:
+    """Raises UsageError unless this is a URL or an existing file."""
+    if "://" in file:
+        return
+    if Path(file).is_dir():
+        raise UsageError(f"'{file}' is a directory, and `rushes cuts` reads one video file")
+    if not Path(file).exists():
+        raise UsageError(f"there is no file '{file}'")
+
+
+def _find(file: str, spec: "StageSpec") -> dict[str, Any]:
+    from curate.sandbox.sandbox import Sandbox, SandboxError
+    from curate.scan.scan import find_cuts
+    from curate.tables import store
+    from curate.video.header import probe
+
     online = not store.is_local(file)
     with Sandbox() as sandbox:
         try:
             length_s = sandbox.call(probe, file, wall_s=WALL_FLOOR_S, online=online).duration_s or 3600.0
             return sandbox.call(find_cuts, file, spec, wall_s=WALL_FLOOR_S + WALL_FACTOR * length_s, online=online)
         except SandboxError as error:
-            raise RunError(f"{file}: {error}") from error
+            raise RunError(_naming(file, error)) from error
 
 
-def _draw(file: str, boundaries: list[Boundary], times_s: list[float], sheet: Path) -> None:
-    if sheet.suffix.lower() != ".png":
-        raise UsageError(f"--sheet {sheet}: the file must end in .png")
+def _naming(file: str, error: Exception) -> str:
+    """The error with the file's name in it, once."""
+    return str(error) if file in str(error) else f"{file}: {error}"
+
+
+def _draw(file: str, boundaries: "list[Boundary]", times_s: list[float], sheet: Path) -> None:
+    from curate.dataset import contact
+    from curate.sandbox.sandbox import Sandbox, SandboxError
+    from curate.tables import store
+
     with Sandbox() as sandbox:
         try:
             wall_s = WALL_FLOOR_S + WALL_FACTOR * times_s[-1]
             arguments = (file, boundaries, times_s)
             png = sandbox.call(contact.sheet, *arguments, wall_s=wall_s, online=not store.is_local(file))
         except SandboxError as error:
-            raise RunError(f"{file}: {error}") from error
+            raise RunError(_naming(file, error)) from error
     try:
         sheet.parent.mkdir(parents=True, exist_ok=True)
         sheet.write_bytes(png)
@@ -108,7 +137,7 @@ def _draw(file: str, boundaries: list[Boundary], times_s: list[float], sheet: Pa
         raise UsageError(f"--sheet {sheet}: {error.strerror or error}") from error
 
 
-def _told(b: Boundary, times_s: list[float]) -> dict[str, Any]:
+def _row(b: "Boundary", times_s: list[float]) -> dict[str, Any]:
     return {
         "kind": b.kind,
         "start_frame": b.start,
@@ -120,12 +149,12 @@ def _told(b: Boundary, times_s: list[float]) -> dict[str, Any]:
     }
 
 
-def _numbers(score: boundary.Score) -> dict[str, Any]:
+def _numbers(score: "Score") -> dict[str, Any]:
     rates = {name: round(getattr(score, name), 4) for name in ("precision", "recall", "f1")}
     return {**rates, **asdict(score)}
 
 
-def _show_score(score: boundary.Score) -> None:
+def _show_score(score: "Score") -> None:
     out = console()
     kinds = ", ".join(f"{kind} {score.found[kind]}/{score.made[kind]}" for kind in score.made)
     out.print(
@@ -149,6 +178,8 @@ def _truth(path: Path) -> list[dict[str, Any]]:
 
 
 def _setting(text: str) -> tuple[str, Any]:
+    from curate.config.lines import parse
+
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise UsageError(f"--set {text}: expected key=value")

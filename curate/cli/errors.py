@@ -1,13 +1,14 @@
 """`rushes errors`: everything that failed, with the reason."""
 
-from curate.cli.common import JsonOption, RunArgument, console, grid, print_json
-from curate.dataset.run import Run
-from curate.progress.status import failures
+from curate.cli.common import JsonOption, RunArgument, console, grid, open_run, print_json
 
 
 def command(run: RunArgument, as_json: JsonOption = False) -> None:
-    """Lists every file, span and clip that failed, and why; `rushes run --retry-errors` tries them again."""
-    failed = list(failures(Run.open(run)))
+    """List every file, span and clip that failed, and why. `rushes run --retry-errors` tries them again."""
+    opened = open_run(run)
+    from curate.progress.status import failures
+
+    failed = list(failures(opened))
     if as_json:
         print_json(failed)
         return

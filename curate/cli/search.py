@@ -1,49 +1,66 @@
-"""`rushes search`: the clips nearest to some words, to a clip or to a picture."""
+"""`rushes search`: the clips nearest to a text, a clip or a picture."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from curate.cli.common import JsonOption, RunArgument, console, grid, print_json
-from curate.dataset import contact
-from curate.dataset.run import Run
+from curate.cli.common import JsonOption, RunArgument, console, grid, open_run, print_json
 from curate.errors import UsageError
-from curate.search import index
 
 
 def command(
     run: RunArgument,
-    words: Annotated[str | None, typer.Argument(help="What to look for.")] = None,
-    clip: Annotated[str | None, typer.Option("--clip", help="The id of a clip: what looks like it.")] = None,
-    image: Annotated[str | None, typer.Option("--image", help="A picture's file: what looks like it.")] = None,
+    words: Annotated[str | None, typer.Argument(help="The text to search for, in quotes.")] = None,
+    clip: Annotated[
+        str | None, typer.Option("--clip", metavar="CLIP_ID", help="Find clips that look like this clip.")
+    ] = None,
+    image: Annotated[
+        str | None, typer.Option("--image", metavar="FILE", help="Find clips that look like this picture.")
+    ] = None,
     by: Annotated[
-        str, typer.Option("--by", help="What is compared: auto, caption, picture, or words (full text).")
+        str, typer.Option("--by", help="What to compare: auto, caption, picture, or words (full-text search).")
     ] = "auto",
     where: Annotated[
-        str | None, typer.Option("--where", help="Which clips: \"motion > 1 and camera = 'pan_left'\".")
+        str | None,
+        typer.Option(
+            "--where",
+            metavar="CONDITION",
+            help="Only clips that match: \"motion > 1 and camera = 'pan_left'\".",
+        ),
     ] = None,
-    limit: Annotated[int, typer.Option("-n", "--limit", min=1, help="How many clips.")] = 10,
-    version: Annotated[int | None, typer.Option("--version", help="Of the shards; left out, the newest.")] = None,
-    sheet: Annotated[Path | None, typer.Option("--sheet", help="Writes a PNG with pictures of the clips.")] = None,
+    limit: Annotated[int, typer.Option("-n", "--limit", min=1, help="Maximum number of clips.")] = 10,
+    version: Annotated[
+        int | None, typer.Option("--version", help="Version of the shards. Default: the newest.")
+    ] = None,
+    sheet: Annotated[
+        Path | None, typer.Option("--sheet", metavar="OUT.png", help="Write a PNG with frames of the clips.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Prints the kept clips that fit best: to words, to a clip, to a picture, or just to a condition."""
+    """Print the kept clips that match best: a text, a clip, a picture, or only a condition."""
     if by not in ("auto", "caption", "picture", "words"):
         raise UsageError(f"--by is auto, caption, picture or words, not '{by}'")
     if words is None and clip is None and image is None and where is None:
-        raise UsageError("what is to be found? Give words, --clip, --image or --where")
-    opened = Run.open(run)
+        raise UsageError(
+            f'nothing to search for: give a text, --clip, --image or --where, such as  rushes search {run} "a red car"'
+        )
+    if sheet is not None and sheet.suffix.lower() != ".png":
+        raise UsageError(f"--sheet {sheet}: the file name must end in .png")
+    opened = open_run(run)
+    from curate.dataset import contact
+    from curate.search import index
+
     hits = index.search(
         opened, words, clip=clip, image=image, by=by, where=where, limit=limit, version=version  # type: ignore[arg-type]
     )  # fmt: skip
     out = console()
     if sheet is not None:
-        told = [
+        titles = [
             f"{i + 1}. {hit['score'] or 0:.3f}  {hit.get('caption') or hit['clip_id']}" for i, hit in enumerate(hits)
         ]
         pictures = dict(opened.thumbnails({hit["clip_id"] for hit in hits}))
-        sheet.write_bytes(contact.clip_sheet([(t, pictures[h["clip_id"]]) for t, h in zip(told, hits, strict=True)]))
+        sheet.write_bytes(contact.clip_sheet([(t, pictures[h["clip_id"]]) for t, h in zip(titles, hits, strict=True)]))
     if as_json:
         print_json(hits)
         return
@@ -57,4 +74,4 @@ def command(
     if hits:
         out.print(f"(ranked by {hits[0]['ranked_by']})", highlight=False)
     else:
-        out.print("no clip fits")
+        out.print("no clip matches")

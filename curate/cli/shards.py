@@ -1,32 +1,25 @@
-"""`rushes shards`: the versions of a run's shards, and whether they are as they were written."""
+"""`rushes shards`: lists the versions of a run's shards and verifies their files."""
 
 from typing import Annotated
 
 import typer
 
-from curate.cli.common import JsonOption, RunArgument, console, fail, grid, print_json
-from curate.cluster import runner
-from curate.dataset.run import Run
+from curate.cli.common import JsonOption, RunArgument, check_shards, console, fail, grid, open_run, print_json
 from curate.errors import UsageError
-from curate.pipeline import execute as pipeline
-from curate.progress.progress import Progress
-from curate.run.data import PIPELINE
-from curate.shards import verify as shards_verify
-from curate.tables import store
 
-app = typer.Typer(no_args_is_help=True, help="Shards of a run: their versions, and checking them.")
+app = typer.Typer(no_args_is_help=True, help="Shards of a run: list their versions, verify their files.")
 
 
 @app.command("list")
 def list_(run: RunArgument, as_json: JsonOption = False) -> None:
-    """Lists the versions of a run's shards, oldest first."""
+    """List the versions of a run's shards, oldest first."""
     rows = [
         {
             "version": index.get("version", 1),
             "path": root,
             **{key: index.get(key) for key in ("clips", "seconds", "bytes", "parent")},
         }
-        for root, index in Run.open(run).shard_versions()
+        for root, index in open_run(run).shard_versions()
     ]
     if as_json:
         print_json(rows)
@@ -45,14 +38,23 @@ def verify(
         str, typer.Argument(metavar="RUN|SHARDS", help="A run (its newest shards), or a folder of shards.")
     ],
     decode: Annotated[
-        bool, typer.Option("--decode", help="Decodes the first and last frame of every clip, too.")
+        bool, typer.Option("--decode", help="Decode the first and last frame of every clip, too.")
     ] = False,
-    repair: Annotated[bool, typer.Option("--repair", help="Writes the bad shards again, from the sources.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Write damaged shards again, from the sources.")] = False,
 ) -> None:
-    """Checks every file against its sha256, every count, every column; exit code 1 when something is wrong."""
+    """Check every file against its sha256, and every count and column. Exit code 1 when something is wrong."""
+    check_shards(where)
+    from curate.cluster import runner
+    from curate.dataset.run import Run
+    from curate.pipeline import execute as pipeline
+    from curate.progress.progress import Progress
+    from curate.run.data import PIPELINE
+    from curate.shards import verify as shards_verify
+    from curate.tables import store
+
     run = Run.open(where) if store.exists(store.join(store.normalise(where), PIPELINE)) else None
     if repair and run is None:
-        raise UsageError(f"--repair wants a run: the folder {where} alone does not say what its shards are made of")
+        raise UsageError(f"--repair needs a run directory; the shards folder {where} alone does not name its sources")
     root = run.shards_root() if run else store.normalise(where)
     out = console()
     faults = list(shards_verify.verify(root, decode))
@@ -62,16 +64,16 @@ def verify(
     if not faults:
         index = store.get_json(store.join(root, "index.json"))
         sums = f"{len(index['shards'])} shards, {index['clips']} clips, {index['bytes'] / 2**20:.1f} MiB"
-        out.print(f"{root}: {sums}, all as written", highlight=False, soft_wrap=True)
+        out.print(f"{root}: {sums}, all verified", highlight=False, soft_wrap=True)
         return
     if not repair or run is None:
-        what = "index.json" if not bad else f"{len(bad)} of the shards"
-        fail(f"{what} of {root} cannot be trusted" + ("; --repair writes them again" if bad and run else ""), 1)
+        what = "index.json is" if not bad else "1 shard is" if len(bad) == 1 else f"{len(bad)} shards are"
+        fail(f"{root}: {what} damaged" + ("; --repair writes them again" if bad and run else ""), 1)
     try:
         pipeline.repair_shards(run, bad, Progress(out))
     finally:
         runner.stop()
     left = list(shards_verify.verify(root, decode))
     if left:
-        fail(f"{root} is still wrong: {left[0].shard or 'index.json'}: {left[0].what}", 1)
+        fail(f"{root} is still damaged: {left[0].shard or 'index.json'}: {left[0].what}", 1)
     out.print(f"{len(bad)} shard{'' if len(bad) == 1 else 's'} written again: {', '.join(bad)}", highlight=False)

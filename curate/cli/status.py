@@ -1,41 +1,46 @@
-"""`rushes status`: how far a run is and what came of it; with `--watch`, as long as it goes on."""
+"""`rushes status`: the progress and the counts of a run; `--watch` follows it until it is finished."""
 
 import time
 from collections.abc import Callable
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console, RenderableType
-from rich.live import Live
-from rich.text import Text
 
-from curate.cli.common import JsonOption, RunArgument, Stopped, console, grid, print_json
-from curate.dataset.run import Run
+from curate.cli.common import JsonOption, RunArgument, Stopped, check_run, console, grid, open_run, print_json
 from curate.errors import UsageError
-from curate.progress.lines import LinePrinter
-from curate.progress.live import Drawn, is_terminal
-from curate.progress.status import counts
-from curate.progress.watch import Watch
+
+if TYPE_CHECKING:
+    from curate.progress.lines import LinePrinter
+    from curate.progress.watch import Watch
 
 PAUSE = 4.0
-"""Between two looks, at least so many times as long as a look takes: on slow storage a watcher works a fifth of the time at most. Ours."""
+"""The pause between two refreshes, as a multiple of the duration of one: on slow storage a watcher works at most a fifth of the time. Ours."""
 
 
 def command(
     run: RunArgument,
     as_json: JsonOption = False,
     watch: Annotated[
-        bool, typer.Option("--watch", help="Follows the run until it is finished, as often as --every says.")
+        bool, typer.Option("--watch", help="Follow the run until it is finished; refreshes every --every seconds.")
     ] = False,
-    every: Annotated[float, typer.Option("--every", min=0.1, help="With --watch: seconds between two looks.")] = 2.0,
+    every: Annotated[
+        float, typer.Option("--every", min=0.1, help="With --watch: seconds between two refreshes.")
+    ] = 2.0,
 ) -> None:
-    """Shows the counts of a run: sources, clips, seconds, shards, and the rows of each table."""
+    """Show the counts of a run: sources, clips, seconds, shards, and the rows of each table."""
     if watch:
         if as_json:
-            raise UsageError("--watch draws or prints lines; for JSON call `rushes status --json` whenever you like")
+            raise UsageError("--watch and --json exclude each other; call `rushes status --json` repeatedly instead")
+        check_run(run, may_come=True)
+        from curate.progress.watch import Watch
+
         follow(Watch(run), every, console())
         return
-    status = counts(Run.open(run))
+    opened = open_run(run)
+    from curate.progress.status import counts
+
+    status = counts(opened)
     if as_json:
         print_json(status)
         return
@@ -51,14 +56,19 @@ def command(
         table.add_row(f"table {name}", f"{table_counts['rows']} rows, {table_counts['errors']} errors")
     out.print(table)
     if not status["finished"]:
-        out.print("not finished: `rushes run` goes on with it", highlight=False)
+        out.print("not finished: `rushes run` resumes it", highlight=False)
 
 
-def follow(watch: Watch, every_s: float, out: Console) -> None:
+def follow(watch: "Watch", every_s: float, out: Console) -> None:
     """Looks every `every_s` seconds until the run is finished; draws in place in a terminal, prints changed lines elsewhere.
 
     Ctrl-C ends it with exit code 130 and does not affect the run.
     """
+    from rich.live import Live
+
+    from curate.progress.lines import LinePrinter
+    from curate.progress.live import is_terminal
+
     try:
         if is_terminal(out):
             with Live(console=out, get_renderable=lambda: _drawn(watch), refresh_per_second=1):
@@ -72,7 +82,7 @@ def follow(watch: Watch, every_s: float, out: Console) -> None:
     out.print(f"finished; details:  rushes status {watch.root}", highlight=False, soft_wrap=True)
 
 
-def _poll(watch: Watch, every_s: float, report: Callable[[], None]) -> None:
+def _poll(watch: "Watch", every_s: float, report: Callable[[], None]) -> None:
     while True:
         began = time.monotonic()
         watch.look()
@@ -82,11 +92,15 @@ def _poll(watch: Watch, every_s: float, report: Callable[[], None]) -> None:
         time.sleep(max(every_s, PAUSE * (time.monotonic() - began)))
 
 
-def _drawn(watch: Watch) -> RenderableType:
+def _drawn(watch: "Watch") -> RenderableType:
+    from rich.text import Text
+
+    from curate.progress.live import Drawn
+
     return Text(watch.waits_for) if watch.waits_for else Drawn(watch.board)
 
 
-def _print(watch: Watch, printer: LinePrinter) -> None:
+def _print(watch: "Watch", printer: "LinePrinter") -> None:
     """Prints a line for every table that has changed, and once what the watch waits for."""
     if watch.waits_for:
         printer.sentence("", watch.waits_for)

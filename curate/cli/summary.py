@@ -1,8 +1,8 @@
-"""What a run came to, printed at its end: a box in a terminal, the same facts as plain lines elsewhere."""
+"""The summary at the end of `rushes run`: a box in a terminal, the same facts as plain lines elsewhere."""
 
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.box import HORIZONTALS
 from rich.console import Console, Group
@@ -11,15 +11,17 @@ from rich.panel import Panel
 from rich.table import Table as Grid
 from rich.text import Text
 
-from curate.dataset.run import Run
 from curate.progress import cost
 from curate.progress.model import duration
 from curate.progress.progress import Progress
 from curate.tables import store
 
+if TYPE_CHECKING:
+    from curate.dataset.run import Run
 
-def show(run: Run, status: dict[str, Any], progress: Progress, out: Console) -> None:
-    """Prints what was kept, what was slowest, what failed, where things lie and what to type next."""
+
+def show(run: "Run", status: dict[str, Any], progress: Progress, out: Console) -> None:
+    """Prints what was kept, the slowest step, failures, paths and the next command."""
     if not progress.did_something:
         out.print("nothing to do: everything was done before", highlight=False)
     if not out.is_terminal or out.is_dumb_terminal:
@@ -29,18 +31,18 @@ def show(run: Run, status: dict[str, Any], progress: Progress, out: Console) -> 
     facts = _facts(run, status, progress, _short(run.root))
     width = max(len(name) for name in facts) + 2
     grid = Grid(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    beneath = []
-    for name, told in facts.items():
-        if width + len(told) + 4 > out.width and name in ("shards", "report", "next"):
-            beneath.append(f"{name}: {told}")  # whole, so that it can be copied
+    below = []
+    for name, text in facts.items():
+        if width + len(text) + 4 > out.width and name in ("shards", "report", "next"):
+            below.append(f"{name}: {text}")  # on one line, so that it can be copied
         else:
-            grid.add_row(Text(name, "bold"), Text(told, "red" if name == "failed" else ""))
+            grid.add_row(Text(name, "bold"), Text(text, "red" if name == "failed" else ""))
     out.print(Panel(Padding(Group(grid), (0, 1)), title=_short(run.root), title_align="left", box=HORIZONTALS))
-    for line in beneath:
+    for line in below:
         out.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def _facts(run: Run, status: dict[str, Any], progress: Progress, root: str) -> dict[str, str]:
+def _facts(run: "Run", status: dict[str, Any], progress: Progress, root: str) -> dict[str, str]:
     """The lines of the box, by their names."""
     sources, clips, shards = status["sources"], status["clips"], status["shards"]
     seconds = status["seconds"] or {}
@@ -60,13 +62,13 @@ def _facts(run: Run, status: dict[str, Any], progress: Progress, root: str) -> d
     files = f"{shards['files']} file{'' if shards['files'] == 1 else 's'}, {shards['bytes'] / 2**20:.1f} MiB"
     facts["shards"] = f"{_short(run.shards_root())} ({files})"
     facts["report"] = store.join(root, "report", "index.html")
-    if told := following(run, status, root):
-        facts["next"] = told
+    if command := following(run, status, root):
+        facts["next"] = command
     return facts
 
 
-def _plain(run: Run, status: dict[str, Any], progress: Progress) -> list[str]:
-    """The same for a log: what scripts may look for stays as it is."""
+def _plain(run: "Run", status: dict[str, Any], progress: Progress) -> list[str]:
+    """The same for a log. Scripts may parse these lines, so their format is stable."""
     counts, sources, shards = status["clips"], status["sources"], status["shards"]
     lines = [
         f"{sources['total']} sources ({sources['failed']} failed), {counts['total']} clips ({counts['failed']} failed), "
@@ -81,8 +83,8 @@ def _plain(run: Run, status: dict[str, Any], progress: Progress) -> list[str]:
     return lines + ([f"next: {facts['next']}"] if "next" in facts else [])
 
 
-def following(run: Run, status: dict[str, Any], root: str) -> str | None:
-    """The command that a person would type next; None where the pipeline itself goes on with a training."""
+def following(run: "Run", status: dict[str, Any], root: str) -> str | None:
+    """The next command for the user; None when the pipeline itself continues with a training."""
     if not status["clips"]["kept"]:
         return f"rushes funnel {shlex.quote(root)}"
     if run.pipeline.config.train is not None:
@@ -99,12 +101,12 @@ def _slowest(progress: Progress) -> str | None:
 
 
 def _spent(progress: Progress) -> str | None:
-    """Tokens and money of this session, where there are any."""
+    """Tokens and money of this session, if any."""
     steps = progress.spent.values()
     prompt, output = sum(s.prompt_tokens for s in steps), sum(s.output_tokens for s in steps)
     money = progress.prices.of(sum(s.busy_s * s.gpus for s in steps), prompt, output)
-    told = [f"{prompt} + {output} tokens"] if prompt + output else []
-    return ", ".join(told + ([f"{money:.2f} spent"] if money else [])) or None
+    parts = [f"{prompt} + {output} tokens"] if prompt + output else []
+    return ", ".join(parts + ([f"{money:.2f} spent"] if money else [])) or None
 
 
 def _share(part: float, whole: float) -> str:
@@ -116,7 +118,7 @@ def _seconds(part: float, whole: float) -> str:
 
 
 def _short(uri: str) -> str:
-    """A local path as it would be typed from here, when it lies beneath."""
+    """A local path relative to the current directory, when it is inside."""
     if not store.is_local(uri):
         return uri
     path = store.local_path(uri)

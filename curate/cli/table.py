@@ -5,22 +5,21 @@ from typing import Annotated
 
 import typer
 
-from curate.cli.common import RunArgument, console
-from curate.dataset.run import Run
+from curate.cli.common import RunArgument, console, open_run
 from curate.errors import UsageError
 
 
 def command(
     run: RunArgument,
-    to: Annotated[Path, typer.Option("--to", metavar="FILE.parquet|FILE.csv", help="Where to write it.")],
+    to: Annotated[Path, typer.Option("--to", metavar="FILE.parquet|FILE.csv", help="The file to write.")],
     sources: Annotated[
-        bool, typer.Option("--sources", help="The table of source files instead, with `duplicate_of` and `decoded_s`.")
+        bool, typer.Option("--sources", help="Write the table of source files, with `duplicate_of` and `decoded_s`.")
     ] = False,
 ) -> None:
-    """Writes one row per clip: where it lies, every measure and caption, `kept` and `error`."""
+    """Write one row per clip: its source and span, every measure and caption, `kept` and `error`."""
     if to.suffix not in (".parquet", ".csv"):
-        raise UsageError(f"--to {to}: the file must end in .parquet or .csv")
-    opened = Run.open(run)
+        raise UsageError(f"--to {to}: the file name must end in .parquet or .csv")
+    opened = open_run(run)
     if sources:
         frame = opened.sources_scanned()
     else:

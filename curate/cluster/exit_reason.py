@@ -1,7 +1,8 @@
-"""A sentence for when the process ends without a word: its memory was wanted elsewhere, or Ray's core ended it as its cluster went away.
+"""The reason printed when the process is killed without a chance to report one: by the out-of-memory killer, or by Ray's core after its cluster
+went away.
 
-Ray ends a driver that has lost its cluster inside machine code, where nothing of Python runs any more. So a small shell waits at the other end
-of a pipe: it hears "well" when the work ends in any other way, and speaks when the pipe closes without it.
+Ray kills a driver that has lost its cluster from native code, where Python no longer runs. So a small shell waits at the other end of a pipe. It
+reads "well" when the process ends in any other way, and prints the reason when the pipe closes without it.
 """
 
 import atexit
@@ -10,14 +11,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 
-SENTENCE = (
-    "rushes: the process was ended from outside, or by Ray as its cluster went away; the same command goes on from here"
-)
+SENTENCE = "rushes: the process was killed from outside, or by Ray because its cluster went away; run the same command to resume"
 _SCRIPT = 'read -r word; [ "$word" = well ] || printf "%s\\n" "$0" >&2'
 
 
-def leave() -> Callable[[], None]:
-    """Leaves the sentence behind; returns the function that takes it back, which the interpreter's end calls too."""
+def arm() -> Callable[[], None]:
+    """Starts the watching shell. Returns the function that disarms it; the interpreter's normal exit calls it too."""
     if sys.platform == "win32":
         return lambda: None
     read, write = os.pipe()  # not inherited by programs that this process starts, so it closes with the process
@@ -32,12 +31,12 @@ def leave() -> Callable[[], None]:
         os.close(read)
     owner = os.getpid()
 
-    def take_back() -> None:
-        atexit.unregister(take_back)
+    def disarm() -> None:
+        atexit.unregister(disarm)
         if os.getpid() == owner:
             os.write(write, b"well\n")
             os.close(write)
             shell.wait()
 
-    atexit.register(take_back)
-    return take_back
+    atexit.register(disarm)
+    return disarm

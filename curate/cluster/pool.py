@@ -1,6 +1,6 @@
-"""How many workers a step gets: what it asks for, and what the nodes of the cluster have room for.
+"""The number of workers of a step: what it asks for, limited by what fits on the nodes of the cluster.
 
-Nothing here knows Ray: curate/cluster/runner.py says what the nodes are, and starts the pool.
+Nothing here imports Ray: curate/cluster/runner.py lists the nodes and starts the pool.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,26 +15,26 @@ _Count = Annotated[int, Field(ge=1)]
 
 
 def _checked(given: Any) -> Any:
-    """Says in one sentence what pydantic would say once for each kind that it might have been."""
+    """Reports an invalid value in one sentence, where pydantic has one for each member of the union."""
     numbers = list(given) if isinstance(given, list | tuple) else [given]
     if given is not None and (
         len(numbers) != (2 if isinstance(given, list | tuple) else 1)
         or not all(type(n) is int and n >= 1 for n in numbers)
         or numbers != sorted(numbers)
     ):
-        raise ValueError("must be a number of workers as in 4, or the fewest and the most as in [1, 8]")
+        raise ValueError("must be a number of workers such as 4, or a minimum and a maximum such as [1, 8]")
     return tuple(numbers) if isinstance(given, list) else given
 
 
 Workers = Annotated[_Count | tuple[_Count, _Count] | None, BeforeValidator(_checked)]
-"""`4`: at most so many. `[1, 8]`: begins with the first, grows to the second while there is work. None: as many as fit."""
+"""`4`: up to 4 workers. `[1, 8]`: starts with 1 and grows to 8 while there is work. None: as many as fit."""
 Node = Mapping[str, float]
-"""What a node has, in Ray's words: `CPU`, `GPU`, `memory` (bytes)."""
+"""The resources of a node under Ray's names: `CPU`, `GPU`, `memory` (bytes)."""
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What one worker of a pool takes, and how many there should be."""
+    """The resources of one worker of a pool, and the number of workers."""
 
     workers: int | tuple[int, int] | None = None
     cpus: float = 1.0
@@ -43,14 +43,14 @@ class Resources:
 
 
 class NoRoomError(RunError):
-    """No node that is up has room for one worker. On a cluster, one may be on its way."""
+    """No running node has room for one worker. On a cluster, one may still be starting."""
 
 
 @dataclass(frozen=True)
 class Pool:
-    """A pool never has fewer workers than `least` nor more than `most`, and begins with `first`.
+    """The size of a pool: minimum `least`, maximum `most`, `first` at the start.
 
-    `expected` is how many it will come to have, as far as one can tell: a range is taken at its word, the rest is what fits now.
+    `expected` is the predicted size: the maximum of a range that was given, otherwise what fits now.
     """
 
     least: int
@@ -60,10 +60,10 @@ class Pool:
 
 
 def plan(resources: Resources, n_units: int, nodes: Sequence[Node], is_own: bool) -> Pool:
-    """The pool for that many units of work, on the nodes that are up.
+    """The pool for `n_units` units of work on the running nodes.
 
-    In a Ray of this process alone (`is_own`) no other node can join, and the pool has one size. On a cluster it gives back workers that
-    starve, down to one or to the lower bound, and grows onto nodes that come later. Raises NoRoomError.
+    In a local Ray of this process (`is_own`) no other node can join, and the size is fixed. On a cluster the pool releases idle workers, down to
+    one or to the minimum, and grows onto nodes that join later. Raises NoRoomError.
     """
     now = sum(room(node, resources) for node in nodes)
     if not now:
@@ -74,7 +74,7 @@ def plan(resources: Resources, n_units: int, nodes: Sequence[Node], is_own: bool
         size = min(high, now, n_units)
         return Pool(size, size, size, size)
     if not (resources.cpus or resources.gpus or isinstance(asked, tuple)):
-        high = min(high, now)  # what takes nothing would fit without end
+        high = min(high, now)  # a worker without resources would fit any number of times
     most = min(high, n_units)
     least = min(low, most)
     if isinstance(asked, tuple):
@@ -83,7 +83,7 @@ def plan(resources: Resources, n_units: int, nodes: Sequence[Node], is_own: bool
 
 
 def room(node: Node, resources: Resources) -> int:
-    """Workers that fit on an empty node. A worker with a part of a GPU has it on one GPU."""
+    """Workers that fit on an empty node. A worker with a fraction of a GPU uses one GPU."""
     fits = [int(node.get("CPU", 0) / resources.cpus + 1e-6) if resources.cpus else _free(node, resources)]
     if 0 < resources.gpus < 1:
         fits.append(int(node.get("GPU", 0) + 1e-6) * int(1 / resources.gpus + 1e-6))
@@ -95,7 +95,7 @@ def room(node: Node, resources: Resources) -> int:
 
 
 def shape(resources: Resources, cpu: str, gpu: str) -> dict[str, float]:
-    """What one worker takes, under the names that a part of Ray has for CPUs and GPUs; memory in bytes."""
+    """The resources of one worker, with the given names for CPUs and GPUs (Ray's APIs differ); memory in bytes."""
     wanted = {cpu: resources.cpus}
     if resources.gpus:
         wanted[gpu] = resources.gpus
@@ -105,12 +105,12 @@ def shape(resources: Resources, cpu: str, gpu: str) -> dict[str, float]:
 
 
 def _free(node: Node, resources: Resources) -> int:
-    """Workers that take no CPU: as many as the node has CPUs, or as its GPUs allow."""
+    """Number of workers without CPUs: the node's CPUs, or no limit where GPUs limit them."""
     return 2**31 if resources.gpus else max(1, int(node.get("CPU", 1)))
 
 
 def _too_large(resources: Resources, nodes: Sequence[Node]) -> str:
-    """One sentence on what a worker takes and no node has."""
+    """Which resource of a worker no node has, in one sentence."""
     parts = [
         ("GPU", resources.gpus, 1.0, "GPU"),
         ("CPU", resources.cpus, 1.0, "CPU"),
@@ -119,7 +119,7 @@ def _too_large(resources: Resources, nodes: Sequence[Node]) -> str:
     for key, wanted, scale, unit in parts:
         largest = max((node.get(key, 0) for node in nodes), default=0)
         if wanted > largest + 1e-6:
-            told = f"a stage asks for {wanted / scale:g} {unit}, and the largest node of this Ray cluster has"
-            return f"{told} {largest / scale:.3g}"
+            asked = f"a stage asks for {wanted / scale:g} {unit}"
+            return f"{asked}, and the largest node of this Ray cluster has {largest / scale:.3g}"
     takes = ", ".join(f"{wanted / scale:g} {unit}" for _, wanted, scale, unit in parts if wanted)
     return f"a stage asks for {takes} at once, and no node of this Ray cluster has all of that"

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 import psutil
 
-from curate.cluster import exit_reason as last_word
+from curate.cluster import exit_reason
 from curate.cluster.pool import NoRoomError, Pool, Resources, plan, shape
 from curate.cluster.work import Finished, Job
 from curate.errors import RunError, RushesError
@@ -33,18 +33,18 @@ U = TypeVar("U")
 R = TypeVar("R")
 _TOKEN = secrets.token_hex(32)
 _own_environment: list[str] = []
-_well: list[Callable[[], None]] = []
+_release: list[Callable[[], None]] = []
 _is_own = False
-"""Whether this process is connected with a Ray that it began itself."""
+"""Whether this process is connected to a Ray that it started itself."""
 _meters: dict[str, Any] = {}
 
 BLOCKS = 4096
-"""Units are grouped into at most this many Ray blocks, so that the driver's bookkeeping stays small in a run of millions of units."""
+"""Maximum number of Ray blocks into which units are grouped: it bounds the driver's bookkeeping in a run of millions of units. Ours."""
 
 WAIT_S = 60.0
-"""How long a step waits for a node of a cluster that has room for one worker. Ours: nodes of a cluster that is just coming up."""
+"""Timeout for a node with room for one worker, in seconds. Ours: a cluster whose nodes are still starting."""
 LONG_WAIT_S = 900.0
-"""The same for a pool with bounds, which is asked for where a cluster scales itself. Ours: a node with GPUs takes minutes to come up."""
+"""The same for a pool with bounds, that is, on a cluster with an autoscaler. Ours: a node with GPUs takes minutes to start."""
 
 
 @dataclass(frozen=True)
@@ -107,16 +107,16 @@ def run_units(job: Job[U, R], units: Sequence[U], resources: Resources) -> Itera
         for row in done.iter_rows():
             yield _checked(pickle.loads(row["finished"]))
     except ray.exceptions.RayError as error:
-        raise RunError(f"Ray could not go on: {one_sentence(error)}") from error
+        raise RunError(f"Ray failed: {one_sentence(error)}; run the same command to resume") from error
 
 
 def _has_cluster() -> bool:
-    """Whether this process belongs to a Ray cluster, or has begun one."""
+    """Whether this process belongs to a Ray cluster or has started one."""
     return bool(os.environ.get("RAY_ADDRESS")) or ("ray" in sys.modules and sys.modules["ray"].is_initialized())
 
 
 def _is_here(resources: Resources, n_units: int) -> bool:
-    """Whether the work is done in this process: one unit, or one worker. Ray takes longer to start than a short video to curate."""
+    """Whether the work is done in this process: one unit or one worker, and no cluster. Ray starts slower than a short video is curated."""
     return (n_units <= 1 or resources.workers == 1) and not resources.gpus and not _has_cluster()
 
 
@@ -127,7 +127,7 @@ def _checked(finished: "Finished[R] | _Fatal") -> "Finished[R]":
 
 
 def _here(job: Job[U, R], units: Sequence[U]) -> Iterator[Finished[R]]:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # as Ray does for its workers: sums come out the same to the bit
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # as Ray does for its workers, so that sums are bit-equal
     actor = _Actor(job)
     try:
         for unit in units:
@@ -138,7 +138,7 @@ def _here(job: Job[U, R], units: Sequence[U]) -> Iterator[Finished[R]]:
 
 
 def start() -> None:
-    """Connects to the cluster this process belongs to (a submitted job, or RAY_ADDRESS), or starts Ray inside this process."""
+    """Connects to the cluster of this process (a submitted job, or RAY_ADDRESS), or starts Ray in this process."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
@@ -146,18 +146,18 @@ def start() -> None:
     if ray.is_initialized():
         return
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    # Ray Data makes Ray's core warn, on standard error, of how Ray Data itself restarts its actors (ray#53727).
+    # Ray's core warns on standard error about actors that Ray Data restarts by design (ray#53727).
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        with _native_stderr_hushed():
+        with _native_stderr_silenced():
             _connect(ray, common)
-    except Exception as error:  # Ray raises a bare one where a node does not come up in time
+    except Exception as error:  # Ray raises a bare Exception when a node does not start in time
         raise RunError(f"Ray could not be reached or started: {one_sentence(error)}") from error
-    _well.append(last_word.leave())
+    _release.append(exit_reason.arm())
     if threading.current_thread() is threading.main_thread():
         for number, handler in handlers.items():
-            signal.signal(number, handler)  # Ray puts its own in their place
+            signal.signal(number, handler)  # Ray has replaced them
 
 
 def _connect(ray: Any, common: dict[str, Any]) -> None:
@@ -166,8 +166,8 @@ def _connect(ray: Any, common: dict[str, Any]) -> None:
         ray.init(**common)
     else:
         if not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
-            # By itself a local Ray would leave a token in the home directory, and with it switch token authentication on for every later
-            # `ray start` on this machine. A token of this process's own is as safe and leaves nothing behind.
+            # A local Ray would write a token into the home directory, which switches token authentication on for every later `ray start` on
+            # this machine. A token of this process only is as safe and leaves no file.
             os.environ["RAY_AUTH_TOKEN"] = _TOKEN
             _own_environment.extend(["RAY_AUTH_TOKEN", "RAY_AUTH_MODE"])  # Ray sets the mode itself
         path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
@@ -177,7 +177,7 @@ def _connect(ray: Any, common: dict[str, Any]) -> None:
             include_dashboard=False,
             num_cpus=os.cpu_count(),
             object_store_memory=200 * 2**20,  # receipts only
-            # Ray hands the interpreter's path to a shell as it is: in a folder with a space no worker would ever start.
+            # Ray passes the interpreter's path to a shell unquoted: in a folder with a space no worker would start.
             runtime_env={"env_vars": {"PYTHONPATH": path}, "py_executable": shlex.quote(sys.executable)},
             **common,
         )
@@ -187,14 +187,14 @@ def _connect(ray: Any, common: dict[str, Any]) -> None:
         except Exception as error:
             if "timed out during startup" not in str(error):
                 raise
-            # Ray 2.60 gives its node 30 s and no more. Busy machines and cold disks take longer; what is read by now comes quickly.
-            _end_what_is_left(Path(ray.__file__).parent, others)
+            # Ray 2.60 has a fixed timeout of 30 s for its node. Busy machines and cold disks take longer; the second attempt has warm caches.
+            _kill_leftovers(Path(ray.__file__).parent, others)
             begin()
         _is_own = True
 
 
-def _end_what_is_left(package: Path, others: set[psutil.Process]) -> None:
-    """Ends what a Ray of this process that did not come up has begun: programs of Ray's package, not what was there before."""
+def _kill_leftovers(package: Path, others: set[psutil.Process]) -> None:
+    """Kills the processes of a Ray that failed to start: children that run Ray's programs and are not in `others`."""
     for process in set(psutil.Process().children(recursive=True)) - others:
         with suppress(psutil.Error):
             if str(package) in " ".join(process.cmdline()):
@@ -202,8 +202,8 @@ def _end_what_is_left(package: Path, others: set[psutil.Process]) -> None:
 
 
 @contextmanager
-def _native_stderr_hushed() -> Iterator[None]:
-    """Hides what native code writes while Ray starts (it announces its own log level); Python's exceptions are told as ever."""
+def _native_stderr_silenced() -> Iterator[None]:
+    """Discards what native code writes to standard error while Ray starts (it prints its log level). Python exceptions are not affected."""
     sys.stderr.flush()
     saved, sink = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
@@ -216,14 +216,14 @@ def _native_stderr_hushed() -> Iterator[None]:
 
 
 def stop() -> None:
-    """Leaves the cluster, or ends the Ray that `start` began in this process."""
+    """Disconnects from the cluster, or stops the Ray that `start` started in this process."""
     global _is_own
     if "ray" in sys.modules:
         import ray
 
         ray.shutdown()
-    while _well:
-        _well.pop()()
+    while _release:
+        _release.pop()()
     _meters.clear()
     _is_own = False
     if _own_environment:
@@ -234,10 +234,11 @@ def stop() -> None:
 
 
 def _forget_token() -> None:
-    """Lets Ray's core read anew whether tokens are wanted.
+    """Makes Ray's core read the authentication mode again.
 
-    It keeps for the life of the process what it has read once. As the owner of actors on a cluster without tokens, this process would go on
-    refusing that cluster's questions, which then takes the actors for unwanted and ends them. Ray 2.60 has no public way to say it.
+    The core caches it for the life of the process. Without this, a process that then owns actors on a cluster without tokens rejects the
+    cluster's health checks, and the cluster kills the actors. Ray has no public function for it: this is checked with Ray 2.60
+    (tests/curate/cluster/test_private_names.py), and pyproject.toml bounds Ray from above.
     """
     core: Any = importlib.import_module("ray._raylet")
     core.Config.initialize("")
@@ -245,7 +246,7 @@ def _forget_token() -> None:
 
 
 def meter(metric: Any) -> Any:
-    """The instrument of ray.util.metrics for a declared metric (curate/progress/metrics.py), or None outside Ray."""
+    """The ray.util.metrics instrument of a metric (curate/progress/metrics.py); None outside Ray."""
     if "ray" not in sys.modules or not sys.modules["ray"].is_initialized():
         return None
     if metric.name not in _meters:
@@ -257,20 +258,20 @@ def meter(metric: Any) -> Any:
     return _meters[metric.name]
 
 
-def workers_for(resources: Resources, n_units: int, tell: Callable[[str], None] = lambda _: None) -> int:
-    """How many workers `run_units` comes to have for that many units; starts Ray where it would.
+def workers_for(resources: Resources, n_units: int, report: Callable[[str], None] = lambda _: None) -> int:
+    """The number of workers that `run_units` will have for `n_units` units; starts Ray where `run_units` would.
 
-    On a cluster it waits for a node that has room for one, having told why in one sentence. Raises RunError when none comes.
+    On a cluster it waits for a node with room for one worker and passes the reason to `report`. Raises RunError when no such node comes.
     """
     if _is_here(resources, n_units):
         return 1
     import ray
 
     start()
-    return _pool(ray, resources, n_units, tell).expected
+    return _pool(ray, resources, n_units, report).expected
 
 
-def _pool(ray: Any, resources: Resources, n_units: int, tell: Callable[[str], None] = lambda _: None) -> Pool:
+def _pool(ray: Any, resources: Resources, n_units: int, report: Callable[[str], None] = lambda _: None) -> Pool:
     patience_s = 0.0 if _is_own else LONG_WAIT_S if isinstance(resources.workers, tuple) else WAIT_S
     deadline = time.monotonic() + patience_s
     wanted: Any = None
@@ -281,11 +282,13 @@ def _pool(ray: Any, resources: Resources, n_units: int, tell: Callable[[str], No
                 return plan(resources, n_units, nodes, _is_own)
             except NoRoomError as error:
                 if time.monotonic() >= deadline:
-                    waited = f"; none that has came within {patience_s:.0f} s" if patience_s else ""
+                    waited = f"; no such node joined within {patience_s:.0f} s" if patience_s else ""
                     raise NoRoomError(f"{error}{waited}") from error
                 if wanted is None:
-                    tell(f"{error}; waiting up to {patience_s:.0f} s for one that has")
-                    wanted = ray.util.placement_group([shape(resources, "CPU", "GPU")])  # what an autoscaler sees
+                    report(f"{error}; waiting up to {patience_s:.0f} s for a node with room")
+                    wanted = ray.util.placement_group(
+                        [shape(resources, "CPU", "GPU")]
+                    )  # a pending request, which an autoscaler acts on
                 wanted.wait(0.5)
     finally:
         if wanted is not None:

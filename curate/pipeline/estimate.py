@@ -1,12 +1,11 @@
-"""What a whole run will take: the pipeline walked on a sample, its costs multiplied.
+"""The estimated cost of a whole run: the pipeline is run on a sample, and its costs are scaled up.
 
-The sample is whole windows of the footage, drawn by a hash of their names, and goes through every step in a directory of
-its own inside the run directory (so that workers of a cluster see it), which is then removed. Of each step the seconds
-per row and the tokens per row are taken; how many rows the whole run will have follows from the seconds of all sources
-(of a sample of their headers), the clips per second of footage and the share of them that `keep:` leaves. What works on
-the video itself (scan, shards) takes as long as there are pixels, not rows.
+The sample is whole windows of the footage, drawn by a hash of their names. It passes through every step in a directory inside the run
+directory, so that workers of a cluster can reach it, and is then deleted. Measured: seconds and tokens per row of each step. The number of
+rows of the whole run follows from the seconds of all sources (from a sample of their headers), the clips per second of footage, and the share
+of clips that `keep:` keeps. The cost of steps that read video (scan, shards) is scaled by pixels in place of rows.
 
-What it does not know: that a cluster may give fewer workers than asked for, and that the rest of the footage differs.
+Not modelled: a cluster that provides fewer workers than asked for, and footage that differs from the sample.
 """
 
 import hashlib
@@ -29,22 +28,22 @@ from curate.stages import stage
 from curate.tables import store
 
 HEADERS = 64
-"""Sources whose headers are read to learn how much footage there is. Ours."""
+"""Number of sources whose headers are read to estimate the seconds of footage. Ours."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """The estimate of one step, or of one stage of a pass that several share (then only its part of the time)."""
+    """The estimate of one step, or of one stage of a shared pass (`part_of`; then its part of the time)."""
 
     name: str
     rows: int
     rows_per_s: float
-    """Of one worker."""
+    """For one worker."""
     workers: int
     prompt_tokens: float
     output_tokens: float
     tokens_per_s: float
-    """Of one worker, read and written."""
+    """Prompt and output tokens, for one worker."""
     wall_s: float
     money: float
     part_of: str | None = None
@@ -61,7 +60,7 @@ class Estimate:
 
     @property
     def wall_s(self) -> float:
-        """Seconds from beginning to end, one step after the other."""
+        """Wall-clock seconds, one step after the other."""
         return sum(line.wall_s for line in self.lines if line.part_of is None)
 
     @property
@@ -71,9 +70,9 @@ class Estimate:
 
 
 def estimate(run: RunData, sample_s: float, prices: Prices, progress: Progress) -> Estimate:
-    """Walks the pipeline on about `sample_s` seconds of footage and says what all of it will cost.
+    """Runs the pipeline on about `sample_s` seconds of footage and scales the costs up.
 
-    Raises UsageError as a run would before it begins, or when the sample holds no clip.
+    Raises UsageError for what would stop a run before it starts, and when the sample has no clip.
     """
     listed = sources.discover(run.pipeline.config.sources, run.pipeline.home)
     pipeline.check_weights(run)
@@ -89,7 +88,7 @@ def estimate(run: RunData, sample_s: float, prices: Prices, progress: Progress) 
 
 
 def _walk(sample: RunData, listed: dict[str, Any], sample_s: float, prices: Prices, progress: Progress) -> Estimate:
-    """Every step on the sample; `listed` is in the order in which it is drawn from."""
+    """Runs every step on the sample. `listed` is in the order of sampling."""
     for name, table in sample.tables().items():
         table.begin(sample.claims[name])
     looked_at = dict(list(listed.items())[:HEADERS])
@@ -104,7 +103,7 @@ def _walk(sample: RunData, listed: dict[str, Any], sample_s: float, prices: Pric
     clips = len(sample.clip_ids())
     if not clips:
         raise UsageError(
-            f"the sample of {sampled_s:.0f} s of footage gave no clip; `rushes run` says why in its errors"
+            f"the sample of {sampled_s:.0f} s of footage has no clip; use a larger --sample-s, or see  rushes errors  after a run"
         )
     pipeline.measure(sample, progress)
     captioned = len(sample.selection(("measure",)).clip_ids)
@@ -154,21 +153,21 @@ def _line(
     prices: Prices,
     grown: float | None = None,
 ) -> Line:
-    """`grown`: how many times the sample's work there is, where that is not told by the rows."""
+    """The estimate of one step. `grown`: factor from the sample to the whole run, where it is not the ratio of rows."""
     workers = runner.workers_for(resources, math.ceil(rows / max(rows_per_unit, 1)))
     busy_s = spent.busy_s * (grown or rows / spent.rows)
     prompt, output = (count / spent.rows * rows for count in (spent.prompt_tokens, spent.output_tokens))
-    begin_s = max(
+    start_s = max(
         0.0, spent.wall_s - spent.busy_s / runner.workers_for(resources, spent.units)
     )  # Ray, imports, weights
-    wall_s = begin_s + busy_s / workers
+    wall_s = start_s + busy_s / workers
     money = prices.of(wall_s * workers * resources.gpus, prompt, output)
     per_s = spent.rows / spent.busy_s if spent.busy_s else math.inf
     return Line(name, rows, per_s, workers, prompt, output, per_s * spent.tokens / spent.rows, wall_s, money)
 
 
 def _with_parts(line: Line, spent: Spent) -> list[Line]:
-    """A pass that several stages share, and what each of them takes of it; what is left is reading the thumbnails."""
+    """The line of a pass, followed by one line for each of its stages where it has several; the rest of its time is reading thumbnails."""
     if len(spent.stages) < 2:
         return [line]
     whole = Line(f"{len(spent.stages)} stages in one pass", *list(vars(line).values())[1:])

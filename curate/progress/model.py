@@ -97,7 +97,7 @@ class Board:
     note: str = ""
 
     def line(self, name: str) -> Line:
-        """The line of a table, appended when there is none."""
+        """The line of a table, appended when it is missing."""
         for line in self.lines:
             if line.name == name:
                 return line

@@ -1,4 +1,4 @@
-"""How far a run is, and everything that failed in it."""
+"""The counts of a run, and every failure in it."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -6,25 +6,29 @@ from typing import Any
 import pyarrow.compute as pc
 
 from curate.run.data import RunData
+from curate.run.undecided import undecided
 from curate.run.windows import pending_windows
 from curate.scan import sources
 from curate.tables.table import Table
 
 
 def counts(run: RunData) -> dict[str, Any]:
-    """Counts of everything, for people and scripts."""
+    """Counts of sources, clips, seconds, shards and tables, for `rushes status`. Clips whose values are pending count as `undecided`."""
     listed, selection = run.sources(), run.selection()
     scan_failed = {row["source_id"] for row in _failed(run.clips_table, ["source_id"])}
     failed = listed["error"].notna() | listed["source_id"].isin(scan_failed)
     index = run.index()
     left_out = {item["clip_id"] for item in (index or {}).get("left_out", [])}
+    waiting = undecided(run)
     clip_failed = selection.failed_clips + len(left_out)
     ledger = run.ledger(selection) if not pending_windows(run) else None
-    seconds = (
-        {key.removesuffix("_s"): value for key, value in ledger.as_dict().items() if key.endswith("_s")}
-        if ledger
-        else None
-    )
+    seconds = None
+    if ledger is not None:
+        seconds = {key.removesuffix("_s"): value for key, value in ledger.as_dict().items() if key.endswith("_s")}
+        if waiting.clips:
+            seconds["kept"] -= waiting.as_kept_s
+            seconds["dropped"] -= waiting.seconds - waiting.as_kept_s
+            seconds["undecided"] = waiting.seconds
     return {
         "run": run.root,
         "sources": {
@@ -37,8 +41,12 @@ def counts(run: RunData) -> dict[str, Any]:
             "total": selection.total_clips,
             "ok": selection.total_clips - clip_failed,
             "failed": clip_failed,
-            "kept": len(selection.clip_ids) - len(left_out),
-            "dropped": selection.total_clips - selection.failed_clips - len(selection.clip_ids),
+            "kept": len(selection.clip_ids) - len(left_out) - waiting.as_kept,
+            "dropped": selection.total_clips
+            - selection.failed_clips
+            - len(selection.clip_ids)
+            - (waiting.clips - waiting.as_kept),
+            "undecided": waiting.clips,
         },
         "seconds": seconds,
         "shards": {
@@ -52,14 +60,14 @@ def counts(run: RunData) -> dict[str, Any]:
 
 
 def failures(run: RunData) -> Iterator[dict[str, Any]]:
-    """Everything that failed: a file, a span, a stage on a clip, a clip that could not be written; one dict each, with a sentence."""
+    """Every failure: a file, a span, a stage on a clip, a clip that could not be written; one dict each, with a sentence in `error`."""
     for row in _failed(run.sources_table, ["uri", "source_id"]):
-        told = {"uri": row["uri"], "source_id": row["source_id"], "clip_id": None}
-        yield {"table": "sources", **told, "error": row["error"]}
+        ids = {"uri": row["uri"], "source_id": row["source_id"], "clip_id": None}
+        yield {"table": "sources", **ids, "error": row["error"]}
     paths = {row["source_id"]: row["uri"] for row in sources.primary(run.sources())}
     for row in _failed(run.clips_table, ["source_id", "start_s", "end_s"]):
-        told = {"uri": paths.get(row["source_id"]), "source_id": row["source_id"], "clip_id": None}
-        yield {"table": "clips", **told, "start_s": row["start_s"], "end_s": row["end_s"], "error": row["error"]}
+        ids = {"uri": paths.get(row["source_id"]), "source_id": row["source_id"], "clip_id": None}
+        yield {"table": "clips", **ids, "start_s": row["start_s"], "end_s": row["end_s"], "error": row["error"]}
     failed = [(step.spec.name, row["clip_id"], row["error"]) for step in run.steps for row in _failed(step.table, [])]
     failed += [("shards", item["clip_id"], item["error"]) for item in (run.index() or {}).get("left_out", [])]
     spans = run.clips_table.read(["source_id"]) if failed else run.clips_table.schema.empty_table()

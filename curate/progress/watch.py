@@ -1,9 +1,9 @@
-"""A run seen from outside: how many rows of how many each of its tables has, worked out from the files that lie there. Nothing is written.
+"""The progress of a run, read from its files by another process. Nothing is written.
 
-A part never changes, so each is opened once, and only its footer is read (of the clips table, four narrow columns). Its name is a digest of
-its keys: one that was counted in another table holds as many rows here, and is opened for its errors alone, which may lag behind. A look lists
-the tables that are not full; one that is full is listed again when what it is made from has grown. A look that would take longer than its budget
-stops in the middle and the next one goes on.
+A part never changes, so each is opened once, and only its footer is read (of the clips table, four narrow columns). A part's name is a digest of
+its keys: a part that was counted in one table has the same number of rows in every other table, and is opened for its errors only, which may lag
+behind. A look lists the tables that are not full; a full table is listed again when a table that it depends on has grown. A look stops at its
+time budget, and the next look continues.
 """
 
 import time
@@ -21,27 +21,27 @@ from curate.tables import store
 from curate.tables.table import READERS, Table
 
 BUDGET_S = 5.0
-"""One look reads new parts for about this long. Ours."""
+"""Time budget of one look, in seconds. Ours."""
 LISTED_EVERY_S = 30.0
-"""A full table is listed again after so long, in case it was dropped. Ours."""
+"""A full table is listed again after this many seconds, in case it was dropped. Ours."""
 QUIET_S = 300.0
-"""After so long without anything new, that is said. Ours."""
+"""A run without changes for this many seconds is reported as quiet. Ours."""
 
 
 @dataclass(frozen=True)
 class PartCount:
-    """What one part holds."""
+    """The counts of one part."""
 
     rows: int
     errors: int
     windows: int = 0
     clips: int = 0
-    """Of the clips table: spans that are clips, neither left out nor failed."""
+    """In the clips table: spans that are clips, neither skipped nor failed."""
 
 
 @dataclass
 class TableCounts:
-    """The parts of one table that were counted so far; `rows_of` is what is known of parts by their names, shared by all tables."""
+    """The parts of one table that were counted so far. `rows_of`, shared by all tables, holds the rows of parts by name."""
 
     table: Table
     rows_of: dict[str, int] = field(default_factory=dict)
@@ -50,14 +50,14 @@ class TableCounts:
     listed_s: float = float("-inf")
 
     def list_parts(self) -> None:
-        """Looks which parts there are."""
+        """Lists the parts that exist."""
         self.listed_s = time.monotonic()
         names = self.table.parts()
         self.parts = {name: self.parts[name] for name in names if name in self.parts}
         self.pending = [name for name in names if name not in self.parts]
 
     def count(self, deadline_s: float) -> None:
-        """Opens parts that were not opened before, until the deadline (of the monotonic clock)."""
+        """Opens new parts until the deadline (of the monotonic clock)."""
         with ThreadPoolExecutor(READERS) as pool:
             while self.pending and time.monotonic() < deadline_s:
                 some = self.pending[: 8 * READERS]
@@ -68,11 +68,11 @@ class TableCounts:
 
     def _count(self, name: str) -> PartCount | None:
         try:
-            if "window" in self.table.schema.names:  # the clips table, which is counted in windows
+            if "window" in self.table.schema.names:  # the clips table is counted in windows
                 return self._count_spans(name)
             with store.open_read(store.join(self.table.root, name)) as file:
                 footer = pq.read_metadata(file)
-        except FileNotFoundError:  # it has gone since it was listed
+        except FileNotFoundError:  # deleted since it was listed
             return None
         at = footer.schema.names.index("error")
         groups = [footer.row_group(i).column(at) for i in range(footer.num_row_groups)]
@@ -89,13 +89,13 @@ class TableCounts:
         )
 
     def sum(self, what: str) -> int:
-        """Of all parts counted; of rows, also of those whose number is known by their name."""
+        """The sum over all counted parts; for rows, also over parts whose rows are known from their name."""
         known = sum(self.rows_of.get(name, 0) for name in self.pending) if what == "rows" else 0
         return known + sum(int(getattr(part, what)) for part in self.parts.values())
 
     @property
     def is_behind(self) -> bool:
-        """Whether there are parts of which not even the rows are known."""
+        """Whether there are parts whose rows are unknown."""
         return any(name not in self.rows_of for name in self.pending)
 
 
@@ -103,10 +103,10 @@ class Watch:
     """Follows the run in a directory or at a URL. `look()` brings `board` up to date.
 
     Attributes:
-        is_quiet: whether nothing has changed for QUIET_S.
-        board: the tables of the run; empty as long as there is no run.
-        finished: whether everything that the pipeline asks for is there.
-        waits_for: why there is nothing to see yet, in one sentence.
+        is_quiet: Whether nothing has changed for QUIET_S.
+        board: The tables of the run; empty while there is no run.
+        finished: Whether all tables are full and shards, index and report exist.
+        waits_for: Why there is nothing to show yet, in one sentence.
     """
 
     def __init__(self, root: str) -> None:
@@ -125,7 +125,7 @@ class Watch:
         self._changed_s = time.monotonic()
 
     def look(self) -> None:
-        """Looks once. Raises RushesError when what lies there cannot be read as a run."""
+        """Looks once. Raises RushesError when the directory is not a valid run."""
         if not self._opened():
             return
         assert self._run is not None
@@ -133,7 +133,7 @@ class Watch:
         before = [(line.done, line.errors) for line in self.board.lines]
         try:
             full = self._look_at_all(deadline_s)
-        except FileNotFoundError:  # a table was dropped while it was read; the next look sees what is there then
+        except FileNotFoundError:  # a table was dropped while it was read; the next look lists it again
             full = False
         full = full and not any(counts.pending for counts in self._counts.values())
         self.finished = full and self._run.index() is not None and store.exists(self._run.report_path)
@@ -144,7 +144,7 @@ class Watch:
         self.board.note = self._note(now)
 
     def _look_at_all(self, deadline_s: float) -> bool:
-        """Brings every line up to date. Returns whether nothing is missing."""
+        """Updates every line. Returns whether all tables are full."""
         assert self._run is not None
         before_is_full = True
         for phase in self._run.phases():
@@ -160,11 +160,11 @@ class Watch:
         return before_is_full
 
     def _opened(self) -> bool:
-        """Whether there is a run; it is opened again when its pipeline was written anew."""
+        """Whether there is a run; it is opened again when its pipeline.json has changed."""
         try:
             saved = store.get(store.join(store.normalise(self.root), PIPELINE))
         except FileNotFoundError:
-            self.waits_for = f"no run lies in {self.root} yet; waiting for one"
+            self.waits_for = f"there is no run in {self.root} yet; waiting for one"
             self._run, self._saved, self.board = None, None, Board()
             return False
         if saved != self._saved:
@@ -186,16 +186,16 @@ class Watch:
             counts.count(deadline_s)
         line.total = self._total(
             line.name, upstream_is_full
-        )  # `sources` counts itself where nobody said how many there are
+        )  # `sources` counts its own rows where `listed` is not recorded
         line.done = counts.sum("windows" if line.name == "clips" else "rows")
         line.errors = counts.sum("errors")
         if counts.is_behind:
-            line.throughput.counts.clear()  # what is counted late is not made now
+            line.throughput.counts.clear()  # rows counted late were not written now
         else:
             line.throughput.add(line.done)
 
     def _total(self, name: str, upstream_is_full: bool) -> int | None:
-        """How many rows the table will have, as far as that can be told now."""
+        """Rows of the full table; None: not known yet."""
         assert self._run is not None
         if name == "sources":
             return self._counts["sources"].sum("rows") if self._listed is None else self._listed
@@ -207,7 +207,7 @@ class Watch:
         return self._n_selected(step.kind) if upstream_is_full else None
 
     def _n_windows(self) -> int:
-        """Windows of the sources known so far; the sources table is read when it has grown."""
+        """Windows of the known sources; the sources table is read again when it has grown."""
         assert self._run is not None
         known = self._counts["sources"].sum("rows")
         if known != self._windows[0]:
@@ -217,7 +217,7 @@ class Watch:
         return self._windows[1]
 
     def _n_selected(self, kind: str) -> int:
-        """Clips that the rules keep; worked out when every measure is there, and again when there are more rows."""
+        """Clips that the rules keep; computed when all measures exist, and again when there are more rows."""
         assert self._run is not None
         kinds = ("measure",) if kind in ("caption", "review") else ("measure", "caption", "review")
         made = tuple(self._counts[step.spec.name].sum("rows") for step in self._run.steps if step.kind in kinds)
@@ -228,7 +228,7 @@ class Watch:
         return self._selected[kinds][1]
 
     def _look_at_shards(self, line: Line, upstream_is_full: bool) -> None:
-        """Shards are counted by their receipts, in clips; nothing is told of them before everything else is there."""
+        """Counts shards by their receipts, in clips; unknown until all earlier tables are full."""
         assert self._run is not None
         if not upstream_is_full:
             line.total, line.done = None, 0
@@ -256,11 +256,11 @@ class Watch:
         if left:
             return f"still counting: {left} parts to open"
         if self.is_quiet:
-            return f"nothing new for {duration(now_s - self._changed_s)}: the run may have been stopped; `rushes run` goes on with it"
+            return f"no change for {duration(now_s - self._changed_s)}: the run may have been stopped; `rushes run` resumes it"
         running = [line.name for line in self._filling()]
         return bottleneck(running, parts_of(cost.read(self.root), running))
 
     def _filling(self) -> list[Line]:
-        """The lines that grew during the last minute, or else the first that is not full."""
+        """The lines that grew during the last minute, or else the first line that is not full."""
         open_lines = [line for line in self.board.lines if line.state != "done"]
         return [line for line in open_lines if line.throughput.rate() > 0] or open_lines[:1]

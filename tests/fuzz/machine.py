@@ -1,7 +1,7 @@
-"""A run at the mercy of chance: sessions that are killed between two writes, other thresholds, more footage, tables made anew, parts merged.
+"""A state machine over a run: sessions killed between two writes, changed thresholds, more footage, recomputed tables, compacted parts.
 
-Whatever the order, a session that ends well leaves what one session over the same footage would have left. Everything is the real pipeline, in
-this process, but for the child that opens videos.
+In any order, a session that finishes leaves what a single session over the same footage leaves. Everything is the real pipeline in this process,
+except the sandbox that opens videos.
 """
 
 import shutil
@@ -152,7 +152,7 @@ class Resume(RuleBasedStateMachine):
         assert self.ended_well
 
     @rule(killed=st.none() | st.integers(0, 45), name=st.sampled_from(["brightness", "fussy", "clips", "sources"]))
-    def made_anew(self, killed: int | None, name: str) -> None:
+    def recomputed(self, killed: int | None, name: str) -> None:
         self.session(killed, False, (name,))
 
     @precondition(lambda self: (self.folder / "run" / "pipeline.json").exists())
@@ -208,6 +208,6 @@ def rows(run: Run) -> dict[str, pd.DataFrame]:
     found = {"clips": clips}
     for name in ("brightness", "fussy"):
         table = run.tables()[name].read_unordered().to_pandas()
-        assert not table["clip_id"].duplicated().any(), f"a clip stands twice in {name}"
+        assert not table["clip_id"].duplicated().any(), f"duplicate clip in {name}"
         found[name] = table.assign(film=table["clip_id"].map(film))
     return {name: frame.sort_values("clip_id", ignore_index=True) for name, frame in found.items()}

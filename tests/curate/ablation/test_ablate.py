@@ -128,7 +128,7 @@ def test_apply_writes_a_copy_of_the_pipeline_that_keeps_the_trained_clips(
     (folder / "pipeline.small.yaml").write_text("mine\n")
     done = rushes("ablate", "run", "--apply", "pipeline.yaml", cwd=folder)
     assert done.code == 2
-    assert "pipeline.small.yaml is there already and holds something else; --out names another file" in done.err
+    assert "pipeline.small.yaml exists with other contents; name another file with --out" in done.err
     assert (folder / "pipeline.small.yaml").read_text() == "mine\n"
 
 
@@ -147,7 +147,7 @@ def test_apply_without_a_helping_cut_is_an_error(ablated: tuple[Path, str], tmp_
     judge_alike(folder / "run" / "ablate" / "small", dark_half=1.0)
     done = rushes("ablate", "run", "--apply", "pipeline.yaml", cwd=folder)
     assert done.code == 2
-    assert "small found no cut that helps, so there is nothing to apply" in done.err
+    assert "small found no threshold that helps, so there is nothing to apply" in done.err
     assert not (folder / "pipeline.small.yaml").exists()
 
 
@@ -236,7 +236,7 @@ def test_a_failed_training_affects_only_itself(ablated: tuple[Path, str], tmp_pa
     assert done.code == 1
     assert "all-s0: " in done.err
     assert "holds another training" in done.err
-    assert "1 of 6 trainings failed, as told above; the same command tries them again" in done.err
+    assert "1 of 6 trainings failed (see above); the same command tries them again" in done.err
     assert done.out.count("trained in") == 1  # the next one
     other.unlink()
     done = rushes("ablate", "run", *OPTIONS, cwd=folder, timeout_s=900)

@@ -80,7 +80,7 @@ def test_a_good_file_is_read(tmp_path: Path) -> None:
         ),
         pytest.param(("sources: footage\n", ""), "pipeline.yaml: the key 'sources' is missing", id="missing"),
         pytest.param(("workers: 2", "workers: 0"), "pipeline.yaml:10: workers: ", id="runner key"),
-        pytest.param(("use: filters.Motion", "fps: 3"), "pipeline.yaml:9: the key 'fps' is given twice", id="twice"),
+        pytest.param(("use: filters.Motion", "fps: 3"), "pipeline.yaml:9: duplicate key 'fps'", id="twice"),
         pytest.param(
             ("run: runs/x", "run: ${RUSHES_TEST_UNSET}"), "pipeline.yaml:2: the environment variable", id="env"
         ),

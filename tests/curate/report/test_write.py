@@ -196,7 +196,7 @@ def test_a_damaged_training_has_a_problem_and_a_damaged_spent_json_is_an_error(r
     facts, _ = facts_of(run)
     assert facts["trainings"][0]["problem"].endswith("train/torn/metrics.parquet is damaged and cannot be read")
     (run / "spent.json").write_text("{half")
-    with pytest.raises(RunError, match=r"spent\.json was damaged and is no JSON any more"):
+    with pytest.raises(RunError, match=r"spent\.json is not valid JSON"):
         report.write(Run.open(run))
 
 

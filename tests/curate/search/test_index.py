@@ -25,7 +25,7 @@ caption:
   - use: {STAGES}.Says
   - {{use: {STAGES}.Repeats, name: other}}
 embed:
-  use: {STAGES}.Heard
+  use: {STAGES}.CaptionVector
 keep: {{brightness: {{above: 70}}}}
 shards: {{workers: 1}}
 """
@@ -75,7 +75,7 @@ def test_a_picture_finds_the_clip_it_is_of(run: Run, tmp_path: Path) -> None:
 
 def test_words_are_compared_with_captions_pictures_or_letter_by_letter(run: Run) -> None:
     assert index.search(run, "anything")[0]["ranked_by"] == "seen"
-    assert index.search(run, "anything", by="caption")[0]["ranked_by"] == "heard"
+    assert index.search(run, "anything", by="caption")[0]["ranked_by"] == "caption_vector"
     hits = index.search(run, "another", by="words")  # the second captioner's
     assert len(hits) == len(run.selection().clip_ids)
     assert hits[0]["ranked_by"] == "full text"
@@ -112,7 +112,7 @@ def test_the_command(project: Path, run: Run, rushes: Rushes) -> None:
     clip_id = run.selection().clip_ids[0]
     hits = json.loads(rushes("search", "run", "--clip", clip_id, "--json", cwd=project).out)
     assert hits
-    assert rushes("search", "run", cwd=project).err.startswith("rushes: what is to be found?")
+    assert rushes("search", "run", cwd=project).err.startswith("rushes: nothing to search for:")
     assert "--by is auto" in rushes("search", "run", "x", "--by", "smell", cwd=project).err
     assert "knows no version 7 of the shards" in rushes("search", "run", "x", "--version", "7", cwd=project).err
 

@@ -169,7 +169,7 @@ def test_verify_finds_a_damaged_shard_and_repair_rewrites_only_it(project: Path,
     done = rushes("shards", "verify", "run", "--decode", cwd=project)
     assert done.code == 0
     assert "15 clips" in done.out
-    assert "all as written" in done.out
+    assert "all verified" in done.out
 
 
 def test_verify_finds_what_does_not_add_up(project: Path, rushes: Rushes) -> None:

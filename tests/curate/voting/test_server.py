@@ -242,7 +242,7 @@ def test_errors_of_the_command_are_one_sentence(rushes: Rushes, tmp_path: Path) 
     (folder / "samples" / "motion-25-s0" / "00.mp4").unlink()
     done = rushes("vote", "run", cwd=tmp_path)
     assert done.code == 2
-    assert "has no two videos to compare yet; rushes ablate run goes on with it" in done.err
+    assert "has no two videos to compare yet; continue the ablation:  rushes ablate run" in done.err
     done = rushes("vote", "run", "--import", "nothing.jsonl", cwd=tmp_path)
     assert (done.code, done.err) == (2, "rushes: nothing.jsonl cannot be read: No such file or directory\n")
 
@@ -259,10 +259,10 @@ def test_import_of_files(rushes: Rushes, tmp_path: Path) -> None:
     assert third == f"{folder / votes.FILE}: 23 votes of 2 voters"
     assert opinions
     assert all(": no significant difference yet" in line and "Ben: always left" in line for line in opinions)
-    assert last == "as a page:  rushes report run"
+    assert last == "see them in the report:  rushes report run"
     assert done.err.startswith("rushes: Ben.jsonl, line 12 is incomplete and is skipped")
     done = rushes("vote", "run", *options[:2], cwd=tmp_path)
-    assert done.out.startswith("Anna.jsonl: 0 new votes, 12 were there already\n")
+    assert done.out.startswith("Anna.jsonl: 0 new votes, 12 known already\n")
 
 
 def test_packing_refuses_a_folder_with_other_files(rushes: Rushes, run: Path, tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ import yaml
 
 from curate.config.config import Rule
 from curate.dataset.run import Run
-from curate.report import write as report
 from curate.run.labels import dropped_label
 from curate.run.select import select
 from tests.page import chromium, file_server, opened_report
@@ -418,7 +417,7 @@ def test_a_run_without_a_clip_has_a_page(rushes: Rushes, browser: "Browser", tmp
     errors: list[str] = []
     page = browser.new_page()
     page.on("pageerror", lambda error: errors.append(str(error)))
-    page.goto(Path(report.path(Run.open(tmp_path / "run"))).as_uri())
+    page.goto(Path(Run.open(tmp_path / "run").report_path).as_uri())
     page.wait_for_selector("html[data-ready]")
     assert "kept 0 of 0 clips" in page.inner_text("#kept")
     assert "broken.mp4" in page.inner_html("#errors")

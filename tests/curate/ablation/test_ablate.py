@@ -199,13 +199,13 @@ def test_another_recipe_other_prompts_and_other_measures_are_errors(
     done = rushes("ablate", "run", "--recipe", "small.yaml", "--set", "lr=0.1", cwd=folder)
     assert done.code == 2
     assert (
-        "holds another ablation (recipe.lr: 0.002 -> 0.1); give another --name, or remove the folder to begin anew"
+        "holds another ablation (recipe.lr: 0.002 -> 0.1); give another --name, or remove the folder to restart"
         in done.err
     )
     (folder / "prompts.txt").write_text("<script>alert(1)</script>\n")
     done = rushes("ablate", "run", "--recipe", "small.yaml", "--seeds", "2", "--prompts", "prompts.txt", cwd=folder)
     assert done.code == 2
-    assert "was begun with other prompts; give another --name" in done.err
+    assert "was started with other prompts; give another --name" in done.err
     plan = folder / "run" / "ablate" / "small" / "plan.json"
     result = json.loads(plan.read_text())
     result["subsets"]["brightness-50"] = "0" * 64

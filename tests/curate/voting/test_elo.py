@@ -173,7 +173,7 @@ def test_no_games() -> None:
 @pytest.mark.parametrize(
     ("game", "message"),
     [
-        pytest.param(("A", "A", 1), "'A' meets itself", id="against itself"),
+        pytest.param(("A", "A", 1), "got 'A' twice", id="against itself"),
         pytest.param(("A", "B", 2), "not 2", id="a score of 2"),
         pytest.param(("A", "B", -1), "not -1", id="a score of -1"),
         pytest.param(("A", "B", math.nan), "not nan", id="no score"),

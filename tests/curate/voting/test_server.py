@@ -235,6 +235,7 @@ def test_a_kill_loses_no_confirmed_vote_and_ctrl_c_prints_a_summary(tmp_path: Pa
 
 def test_errors_of_the_command_are_one_sentence(rushes: Rushes, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "pipeline.json").write_text("{}")
     done = rushes("vote", "run", cwd=tmp_path)
     assert (done.code, done.err) == (2, "rushes: run has no ablation yet; make one with  rushes ablate run\n")
     folder = make_contest(tmp_path / "run", prompts=["a"])

@@ -114,7 +114,7 @@ def test_flags(left: int, right: int, ties: int, message: str | None) -> None:
 
 
 def test_a_press_of_something_else() -> None:
-    with pytest.raises(ValueError, match="left, right or tie, not 'Left'"):
+    with pytest.raises(ValueError, match="left, right or tie, got 'Left'"):
         flags([("ann", "Left")])
 
 

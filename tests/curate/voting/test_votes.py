@@ -92,9 +92,7 @@ def test_a_torn_last_line_costs_one_vote_and_the_next_starts_a_new_line(tmp_path
     path.write_bytes(path.read_bytes()[:-20])
     found = read(path)
     assert found.votes == tuple(written[:2])
-    assert found.troubles == (
-        "votes.jsonl, line 3 was not written to its end and is left out; all other votes count (2)",
-    )
+    assert found.troubles == ("votes.jsonl, line 3 is incomplete and is skipped; all other votes count (2)",)
     append(path, written[3:])
     assert read(path).votes == (written[0], written[1], written[3])
     assert "line 3 is damaged" in read(path).troubles[0]

@@ -52,7 +52,7 @@ class Clip:
     def frames_THWC(self) -> NDArray[np.uint8]:  # noqa: N802
         """All thumbnails, decoded once and kept, shape (T, H, W, 3), RGB 0..255.
 
-        Raises ThumbnailError when there is none or one cannot be decoded.
+        Raises ThumbnailError when the clip has no thumbnail or one cannot be decoded.
         """
         if not self.jpegs:
             raise ThumbnailError(f"clip {self.clip_id} has no thumbnail")

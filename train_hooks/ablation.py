@@ -99,7 +99,7 @@ class AblationJob:
                 "clips": result.n_clips_used,
             }
         except StoppedBySignal as stopped:
-            return {**unit, "stopped": stopped.signal, "told": str(stopped)}
+            return {**unit, "stopped": stopped.signal, "reason": str(stopped)}
         except TrainError as error:
             return {**unit, "error": str(error)}
         _put(folder / JUDGED / f"{name}.json", judged)

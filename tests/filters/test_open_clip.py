@@ -176,8 +176,8 @@ def test_squash_changes_the_aspect_ratio():
 
 
 def test_open_clip_is_a_release_that_was_checked():
-    """`filters/models/openclip.py` uses the attributes `visual.preprocess_cfg`, `logit_scale` and, of a CoCa, the outputs
-    `image_features` and `image_embs` and the arguments `image_latent` and `image_embs`, which open_clip does not document. Checked by the tests of this folder: 3.3."""
+    """`filters/models/openclip.py` uses undocumented names of open_clip: `visual.preprocess_cfg`, `logit_scale`, and of a CoCa `image_features`,
+    `image_embs` and `image_latent`. The tests of this folder checked release 3.3."""
     found = version("open_clip_torch")
     assert found.startswith("3."), (
         f"open_clip_torch {found} is not checked; run the tests, then raise the bound in pyproject.toml"

@@ -26,7 +26,7 @@ function fetched(name) {
     arriving.set(name, resolve);
     const script = make("script", { src: `${folder}/${name}.js` });
     script.addEventListener("load", () => script.remove());
-    script.addEventListener("error", () => reject(new Error(`${folder}/${name}.js is missing; write the report again:  rushes report ${facts?.run ?? "RUN"}`)));
+    script.addEventListener("error", () => reject(new Error(`${folder}/${name}.js is missing; write the report again: rushes report ${facts?.run ?? "RUN"}`)));
     document.head.append(script);
   });
 }

@@ -387,7 +387,7 @@ def test_a_missing_piece_is_reported(run: Path, browser: "Browser", tmp_path: Pa
     page.goto((tmp_path / "report" / "index.html").as_uri())
     page.wait_for_selector("[role=alert]")
     assert re.fullmatch(
-        r"data/\w+/places.js is missing; write the report again:  rushes report \S+",
+        r"data/\w+/places.js is missing; write the report again: rushes report \S+",
         page.inner_text("[role=alert]"),
     )
     page.close()

@@ -72,7 +72,8 @@ def load(
     """Reads a pipeline file with the command line's changes. Paths typed there start at the current directory, those in the file at the file."""
     directory = pipeline.absolute().parent
     typed, written = submit.home(Path.cwd()), submit.home(directory)
-    sys.path.insert(0, str(directory))
+    if str(directory) not in sys.path:
+        sys.path.append(str(directory))  # last: a lab's own `filters/` beside its YAML must not hide ours
     replace = {"sources": sources} if sources else {}
     loaded = config.load(pipeline, settings or [], replace, home=typed if sources else written)
     root = run or loaded.config.run

@@ -26,6 +26,7 @@ sentence"}`: that clip failed. (A stage that raises instead is called again, one
 
 import dataclasses
 import importlib
+import importlib.util
 import inspect
 import math
 import re
@@ -33,6 +34,7 @@ import typing
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -42,6 +44,8 @@ from curate.clip import Clip
 from curate.errors import ConfigError, RunError, RushesError, UsageError, nearest
 from curate.stages import weights
 
+PACKAGES = ("annotate", "curate", "filters")
+"""Our packages that hold stages."""
 BATCH_SIZE = 16
 """Clips per call of a stage that does not say. Ours."""
 
@@ -89,6 +93,7 @@ def load_class(use: str, where: str = "") -> type:
     module_name, _, class_name = use.rpartition(".")
     if not module_name or not all(part.isidentifier() for part in use.split(".")):
         raise ConfigError(f"{prefix}use: '{use}' is not a dotted name such as filters.Motion")
+    _check_not_hidden(use, prefix)
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -102,6 +107,21 @@ def load_class(use: str, where: str = "") -> type:
             f"{prefix}there is no stage '{use}'{nearest(use, [f'{module_name}.{name}' for name in classes])}"
         )
     return found
+
+
+def _check_not_hidden(use: str, prefix: str) -> None:
+    """Raises ConfigError when Python finds another module in place of one of our packages, for instance a user's own `filters/`."""
+    package = use.partition(".")[0]
+    if package not in PACKAGES:
+        return
+    ours = Path(__file__).resolve().parents[2] / package / "__init__.py"
+    found = importlib.util.find_spec(package)
+    file = None if found is None else found.origin or next(iter(found.submodule_search_locations or ()), None)
+    if file is not None and Path(file).resolve() != ours:
+        raise ConfigError(
+            f"{prefix}use: '{use}': Python imports '{package}' from {file}, which hides the package of that name in rushes ({ours}); "
+            f"rename yours, or start rushes elsewhere and take its folder off PYTHONPATH"
+        )
 
 
 def sized(spec: StageSpec, built: Any) -> StageSpec:

@@ -96,7 +96,7 @@ def search(
 
     Returns one dict per clip: its columns without vectors and picture, `score` (cosine similarity, or BM25) and `ranked_by`.
 
-    Raises UsageError when there is no index, nothing of the kind to compare, no such clip, picture or version, or a condition that is none.
+    Raises UsageError when there is no index, no column to compare, no such clip, picture or version, or when the condition is malformed.
     """
     if sum(given is not None for given in (words, clip, image)) > 1:
         raise UsageError("search by words, by a clip or by a picture, one at a time")
@@ -104,11 +104,7 @@ def search(
         raise UsageError("there is nothing to search for")
     table = _table(run, version)
     types = {field.name: field.type for field in table.schema}
-    vectors = {
-        name
-        for name, kind in types.items()
-        if pa.types.is_fixed_size_list(kind) and pa.types.is_floating(kind.value_type)
-    }
+    vectors = {name for name, kind in types.items() if _is_vector(kind)}
     sql = parse_where(where, types).sql if where else None
     columns = [name for name in types if name not in vectors and name != "picture"]
     if words is None and clip is None and image is None:
@@ -129,6 +125,20 @@ def search(
     query = table.search(vector, vector_column_name=column).distance_type("cosine").limit(limit)
     hits = (query.where(sql) if sql else query).select([*columns, "_distance"]).to_list()
     return [{**row, "score": 1.0 - row.pop("_distance"), "ranked_by": step.spec.name} for row in hits]
+
+
+def hit_columns(run: RunData, version: int | None = None) -> list[str]:
+    """The keys of every hit of `search`, which an empty result has as columns too."""
+    schema = _table(run, version).schema
+    return [
+        *(field.name for field in schema if not _is_vector(field.type) and field.name != "picture"),
+        "score",
+        "ranked_by",
+    ]
+
+
+def _is_vector(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_fixed_size_list(kind) and pa.types.is_floating(kind.value_type))
 
 
 def _compared(run: RunData, by: By, vectors: set[str], types: Mapping[str, Any], for_words: bool) -> Step | None:

@@ -89,6 +89,9 @@ class Conse:
         sentences.setup()
         self._name_vectors = sentences.embed_texts([f"a photo of a {name}" for name in names])
 
+    def setup_texts(self) -> None:
+        """Nothing: `embed_texts` needs no classifier."""
+
     def embed(self, frames: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Embedding of frames of one clip, RGB 0..255, each (H, W, 3), of any size; shape (384,), unit norm.
 
@@ -117,7 +120,7 @@ class Conse:
     def embed_texts(self, texts: list[str]) -> NDArray[np.float32]:
         """Embeddings of texts, to search with; shape (N, 384), unit norm."""
         sentences = MiniLM(weights=self.text_weights)
-        sentences.setup()
+        sentences.setup_texts()
         return sentences.embed_texts(texts)
 
     def __call__(self, clips: list[Clip]) -> list[dict[str, Any]]:

@@ -191,7 +191,7 @@ def _of_clip(table: Any, clip_id: str, column: str) -> Any:
 def _of_query(step: Step, words: str | None, image: str | None) -> Any:
     """The vector of some words or of a picture."""
     if words is not None:
-        return stage.ready(step.spec).embed_texts([words])[0]
+        return stage.ready(step.spec, for_texts=True).embed_texts([words])[0]
     picture = cv2.imdecode(np.frombuffer(_bytes_of(str(image)), np.uint8), cv2.IMREAD_COLOR)
     if picture is None:
         raise UsageError(f"'{image}' is not a picture that can be read")

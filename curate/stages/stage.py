@@ -15,6 +15,7 @@
         searched: ClassVar[str] = "openclip"                    # optional: the vector column that `rushes search` compares pictures by, with
         def embed_images(self, frames) -> (N, D): ...           #   the vectors of other pictures
         def embed_texts(self, texts) -> (N, D): ...             #   and of words (`embed:` stages have this alone)
+        def setup_texts(self) -> None: ...                      # optional: what `embed_texts` alone needs, in place of setup()
         def check(self) -> None: ...                            # optional: once before the run, not on a worker; a ValueError stops it
         def setup(self) -> None: ...                            # heavy imports and weights, once per worker
         def __call__(self, clips: list[Clip]) -> list[dict]: ...
@@ -182,8 +183,12 @@ def _required(option: dataclasses.Field[Any]) -> bool:
     return option.default is dataclasses.MISSING and option.default_factory is dataclasses.MISSING
 
 
-def ready(spec: StageSpec) -> Any:
+def ready(spec: StageSpec, for_texts: bool = False) -> Any:
     """A stage ready to be called: built, its weights located on this machine, set up.
+
+    Args:
+        spec: The stage.
+        for_texts: Only `embed_texts` will be called, so `setup_texts` replaces `setup` where the stage has one.
 
     Raises:
         UsageError: A package is missing.
@@ -195,7 +200,7 @@ def ready(spec: StageSpec) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "IProgress not found")  # tqdm's, in a notebook without widgets
-            stage.setup()
+            (getattr(stage, "setup_texts", stage.setup) if for_texts else stage.setup)()
     except ModuleNotFoundError as error:
         raise UsageError(f"{spec.use} needs the package '{error.name}':  pip install 'rushes[models]'") from error
     except RushesError:

@@ -81,6 +81,21 @@ def test_same_vectors_as_sentence_transformers(stage):
     assert np.abs(stage.embed_texts(TEXTS) - theirs).max() < 1e-5
 
 
+def test_query_without_torch_gives_the_same_vectors(stage):
+    query = MiniLM(weights=stage.weights)
+    query.setup_texts()
+    assert np.abs(query.embed_texts(TEXTS) - stage.embed_texts(TEXTS)).max() < 1e-5
+    assert query.embed_texts([]).shape == (0, 384)
+
+
+def test_query_imports_neither_torch_nor_transformers(stage):
+    code = (
+        "import sys\nfrom annotate import MiniLM\nquery = MiniLM(weights=sys.argv[1])\nquery.setup_texts()\n"
+        "query.embed_texts(['a dog'])\nassert not {'torch', 'transformers'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code, stage.weights], check=True)
+
+
 def test_rows_are_keyed_by_clip(stage, make_clip):
     clips = [make_clip(clip_id=f"c{i}", columns={"caption": text}) for i, text in enumerate(TEXTS)]
     together = {row["clip_id"]: row["embedding"] for row in stage(clips)}

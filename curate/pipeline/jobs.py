@@ -8,9 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curate.clip import Clip
@@ -20,7 +18,7 @@ from curate.sandbox.sandbox import SandboxError
 from curate.scan import scan, sources
 from curate.stages import stage
 from curate.stages.stage import StageSpec, one_sentence
-from curate.tables import store
+from curate.tables import store, table
 from curate.tables.table import Table
 from curate.video.limits import Limits
 
@@ -169,10 +167,7 @@ def groups_with(file: pq.ParquetFile, wanted: Iterable[str]) -> list[int]:
     """The row groups of a part that hold any of these clips: `rushes compact` makes parts of which a unit wants a few."""
     if file.num_row_groups < 2:
         return list(range(file.num_row_groups))
-    rows = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
-    there = pc.is_in(file.read(columns=["clip_id"]).column("clip_id"), value_set=pa.array(list(wanted), pa.string()))
-    at = np.flatnonzero(there.to_numpy())
-    return [int(i) for i in np.unique(np.searchsorted(np.cumsum(rows), at, side="right"))]
+    return list(table.groups_with(file, wanted))
 
 
 @dataclass

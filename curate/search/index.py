@@ -98,10 +98,7 @@ def search(
 
     Raises UsageError when there is no index, no column to compare, no such clip, picture or version, or when the condition is malformed.
     """
-    if sum(given is not None for given in (words, clip, image)) > 1:
-        raise UsageError("search by words, by a clip or by a picture, one at a time")
-    if words is not None and not words.strip():
-        raise UsageError("there is nothing to search for")
+    _check_query(words, clip, image)
     table = _table(run, version)
     types = {field.name: field.type for field in table.schema}
     vectors = {name for name, kind in types.items() if _is_vector(kind)}
@@ -125,6 +122,14 @@ def search(
     query = table.search(vector, vector_column_name=column).distance_type("cosine").limit(limit)
     hits = (query.where(sql) if sql else query).select([*columns, "_distance"]).to_list()
     return [{**row, "score": 1.0 - row.pop("_distance"), "ranked_by": step.spec.name} for row in hits]
+
+
+def _check_query(words: str | None, clip: str | None, image: str | None) -> None:
+    """Raises UsageError for more than one query, or an empty one."""
+    if sum(given is not None for given in (words, clip, image)) > 1:
+        raise UsageError("search by words, by a clip or by a picture, one at a time")
+    if words is not None and not words.strip():
+        raise UsageError("there is nothing to search for")
 
 
 def hit_columns(run: RunData, version: int | None = None) -> list[str]:

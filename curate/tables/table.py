@@ -11,7 +11,7 @@ read once: no row is duplicated. A row whose `error` is not null has null column
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import reduce
@@ -223,6 +223,21 @@ class Table:
     def drop(self) -> None:
         """Deletes the whole table."""
         store.remove(self.root)
+
+
+def groups_of(file: pq.ParquetFile, rows: NDArray[np.int64]) -> dict[int, NDArray[np.int64]]:
+    """The row groups that hold these rows of a file (numbers from 0), in order, each with the rows' places in it."""
+    ends = np.cumsum([file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)], dtype=np.int64)
+    group_of = np.searchsorted(ends, rows, side="right")
+    starts = np.concatenate([np.zeros(1, np.int64), ends])
+    return {int(group): rows[group_of == group] - starts[group] for group in np.unique(group_of)}
+
+
+def groups_with(file: pq.ParquetFile, wanted: Iterable[str], key: str = "clip_id") -> dict[int, NDArray[np.int64]]:
+    """The row groups of a file that hold any of these keys, each with the places of the keys in it; reads the key column only."""
+    keys = file.read(columns=[key]).column(key)
+    found = pc.is_in(keys, value_set=pa.array(list(wanted), pa.string()))
+    return groups_of(file, np.flatnonzero(found.to_numpy()).astype(np.int64))
 
 
 def light_of(name: str) -> str:

@@ -51,7 +51,9 @@ class Head:
         samples = [(dict(re.findall(r'(\w+)="([^"]*)"', labels)), float(value)) for labels, value in lines]
         last = max((labels["WorkerId"] for labels, _ in samples), default="")
         return {
-            labels["stage"]: value for labels, value in samples if (labels["run"], labels["WorkerId"]) == (str(run), last)
+            labels["stage"]: value
+            for labels, value in samples
+            if (labels["run"], labels["WorkerId"]) == (str(run), last)
         }
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:

@@ -170,3 +170,10 @@ def test_the_default_pipeline_is_executable_and_its_first_line_runs_it() -> None
     path = ROOT / "pipeline.yaml"
     assert path.stat().st_mode & 0o111
     assert path.read_text().splitlines()[0] == "#!/usr/bin/env -S rushes run"
+
+
+def test_rule_outside_keep_suggests_its_path_under_keep(tmp_path: Path) -> None:
+    path = tmp_path / "pipeline.yaml"
+    path.write_text("sources: footage\n")
+    with pytest.raises(ConfigError, match=r"unknown key 'motion'; did you mean 'keep\.motion\.above'\?"):
+        config.load(path, ["motion.above=p50"])

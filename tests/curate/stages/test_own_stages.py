@@ -40,7 +40,7 @@ def answer(lab: Path, use: str, *path: Path, cwd: Path | None = None) -> str:
     (lab / "pipeline.yaml").write_text(PIPELINE.format(use=use))
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path))}
     command = [sys.executable, "-c", CHECK, str(lab / "pipeline.yaml")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=env, cwd=cwd or ROOT)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=env, cwd=cwd or "/")
     return done.stdout.strip()
 
 

@@ -1,4 +1,4 @@
-"""`rushes funnel`: what every rule of `keep:` drops, alone, in order and together, and the account of every second."""
+"""`rushes funnel`: the clips that each rule of `keep:` drops (alone, in order and together), and the ledger of all input seconds."""
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from curate.dataset.run import Run
 
 DROPPED = "dropped: "
-"""How the ledger's entries for rules start."""
+"""Prefix of the ledger's entries for rules."""
 
 
 def command(run: RunArgument, settings: SetOption = None, as_json: JsonOption = False) -> None:

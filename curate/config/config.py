@@ -1,6 +1,6 @@
 """`pipeline.yaml` as validated objects.
 
-Every error names the file, the line, the key and the nearest right key; nothing runs before all is right.
+Every error names the file, the line, the key and the nearest valid key. The whole file is validated before anything runs.
 """
 
 import re
@@ -44,7 +44,7 @@ Scalar = str | bool | int | float
 
 
 class Strict(BaseModel):
-    """Unknown keys are errors, and a validated object does not change."""
+    """A model that rejects unknown keys and is immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -55,49 +55,49 @@ class ScanConfig(Strict):
     cuts: dict[str, Any] = {"use": "curate.cuts.Cascade"}
     """The cut detector: `use:` and its options."""
     min_clip_s: float = Field(2.0, ge=0)
-    """Shorter spans between two cuts are left out and counted as too short. 2 s is the minimum of cosmos-curate (field.md)."""
+    """Shorter spans between two cuts are not clips; the ledger counts them as too short. 2 s is the minimum of cosmos-curate (field.md)."""
     max_clip_s: float = Field(10.0, gt=0)
-    """Longer shots are divided, see `long_shots`. Ours; NeMo Curator's TransNetV2 default is 10 s too."""
+    """Longer shots are divided as `long_shots` says. Ours; NeMo Curator's TransNetV2 default is 10 s too."""
     long_shots: Literal["even", "stride"] = "even"
-    """How a shot longer than `max_clip_s` is divided: into even parts, or every `max_clip_s` with a shorter rest."""
+    """How a shot longer than `max_clip_s` is divided: into equal parts, or every `max_clip_s` with a shorter remainder."""
     align: Literal["exact", "keyframe"] = "exact"
     """`exact` clips begin and end at the boundary; `keyframe` shrinks them inward to keyframes, as SVD does, so that they can be copied
-    without encoding again and without crossing a cut (`shards.mode: copy`). What is cut off counts as unaligned."""
+    without re-encoding and without crossing a cut (`shards.mode: copy`). The ledger counts the removed seconds as unaligned."""
     thumb_fps: float = Field(2.0, gt=0, le=30)
     """Thumbnails per second of clip. SVD measured motion at 2 fps."""
     thumb_short_side_px: int = Field(360, ge=16, le=2160)
     """Thumbnails are never larger than the source."""
     thumb_quality: int = Field(90, ge=1, le=100)
-    """JPEG quality. Ours: text detection and flow change by less than their own noise."""
+    """JPEG quality. Ours: at 90, text detection and optical flow change by less than their own noise."""
     window_s: float = Field(300.0, ge=1)
     """Sources longer than this are scanned in windows that start at keyframes."""
     timeout_floor_s: float = Field(60.0, gt=0)
     timeout_factor: float = Field(8.0, gt=0)
-    """A window may take `timeout_floor_s + timeout_factor * its seconds` of wall time before its decoder is killed. Ours."""
+    """The decoder of a window is killed after `timeout_floor_s + timeout_factor * seconds of the window` of wall time. Ours."""
     memory_mb: int = Field(4096, ge=256)
-    """Resident memory at which a decoder is killed. Ours."""
+    """A decoder is killed when its resident memory exceeds this. Ours."""
     workers: Workers = None
-    """`4`, or `[1, 8]` to begin with one and grow; as many as fit by default."""
+    """The number of workers: `4`, or `[1, 8]` to start with one and grow to eight. By default as many as fit."""
     max_megapixels: float = Field(Limits.max_megapixels, gt=0)
-    """A file with larger pictures is refused. Ours; 16K has 133 megapixels."""
+    """Files with larger frames are rejected. Ours; 16K has 133 megapixels."""
     max_hours: float = Field(Limits.max_hours, gt=0)
-    """A file whose header promises more is refused. Ours; a week."""
+    """Files whose header declares a longer duration are rejected. Ours; a week."""
     max_streams: int = Field(Limits.max_streams, ge=1)
-    """A file with more streams (pictures, sound, subtitles, attachments) is refused. Ours."""
+    """Files with more streams (video, audio, subtitles, attachments) are rejected. Ours."""
     max_metadata_mb: float = Field(Limits.max_metadata_mb, gt=0)
-    """A file with more text about it is refused. Ours."""
+    """Files with more metadata are rejected. Ours."""
 
     @property
-    def of_a_file(self) -> Limits:
-        """What a file may ask of the scan."""
+    def file_limits(self) -> Limits:
+        """The limits that the scan applies to each file."""
         return Limits(**{name: getattr(self, name) for name in Limits.__dataclass_fields__})
 
     @model_validator(mode="after")
     def _lengths(self) -> "ScanConfig":
         if self.max_clip_s < self.min_clip_s * 2:
-            raise ValueError("max_clip_s must be at least twice min_clip_s, or a long shot could not be divided")
+            raise ValueError("max_clip_s must be at least twice min_clip_s, or a long shot cannot be divided")
         if self.min_clip_s * self.thumb_fps < 1.5:
-            raise ValueError("min_clip_s must be at least 1.5 / thumb_fps, or a clip could be without a thumbnail")
+            raise ValueError("min_clip_s must be at least 1.5 / thumb_fps, or a clip may have no thumbnail")
         if self.window_s < self.max_clip_s:
             raise ValueError("window_s must be at least max_clip_s")
         return self
@@ -111,25 +111,25 @@ class Rule(Strict):
     is_: Scalar | list[Scalar] | None = Field(None, alias="is")
 
     @model_validator(mode="after")
-    def _something(self) -> "Rule":
+    def _not_empty(self) -> "Rule":
         if self.above is None and self.below is None and self.is_ is None:
             raise ValueError("a rule needs 'above', 'below' or 'is'")
         return self
 
 
 class BucketsConfig(Strict):
-    """Which clips fit into one batch (curate/config/buckets.py). All three lists are ours; every trainer has its own."""
+    """The groups of clips that fit into one batch (curate/config/buckets.py). All three default lists are ours; trainers differ."""
 
     aspects: list[str] = ["21:9", "16:9", "3:2", "4:3", "1:1", "3:4", "2:3", "9:16"]
     short_sides_px: list[Annotated[int, Field(ge=16)]] = [64, 144, 240, 360, 480, 720, 1080, 2160]
     frames: list[Annotated[int, Field(ge=1)]] | Annotated[str, Field(pattern=r"^[1-9]\d*n\+\d+$")] = [
         1, 9, 17, 25, 33, 49, 65, 81, 97, 121, 161, 193, 241,
     ]  # fmt: skip
-    """A list, or `4n+1` for any such number. The list is 8n+1, and so 4n+1: video VAEs that squeeze time by 8 (LTX-Video) or 4 (Wan, CogVideoX)
-    take such numbers of frames."""
+    """A list, or `4n+1` for any number of that form. The default values are 8n+1 and therefore 4n+1: video VAEs that
+    compress time by 8 (LTX-Video) or 4 (Wan, CogVideoX) need such frame counts."""
 
     @model_validator(mode="after")
-    def _some(self) -> "BucketsConfig":
+    def _no_empty_list(self) -> "BucketsConfig":
         if not self.aspects or not self.short_sides_px or not self.frames:
             raise ValueError("aspects, short_sides_px and frames must not be empty")
         for text in self.aspects:
@@ -138,63 +138,63 @@ class BucketsConfig(Strict):
 
 
 class ShardsConfig(Strict):
-    """How kept clips are written."""
+    """How kept clips are written into shards."""
 
     mode: Literal["exact", "copy", "auto"] = "exact"
-    """`exact` encodes again, to the very frame; `copy` keeps the source's packets from the first keyframe inside the clip on (SVD); `auto`
-    copies the clips that lose no more than `tolerance_s` by it and encodes the others."""
+    """`exact` re-encodes and is exact to the frame; `copy` copies the source's packets from the first keyframe inside the clip (SVD); `auto`
+    copies the clips that lose no more than `tolerance_s` and re-encodes the others."""
     tolerance_s: float = Field(0.1, ge=0)
-    """In `auto`: seconds that a copied clip may lose at either end. Ours."""
+    """In `auto`, the maximum number of seconds that a copied clip may lose at each end. Ours."""
     audio: bool = False
-    """Puts the source's sound beside the pictures."""
+    """Whether clips keep the source's audio."""
     crop: bool = False
-    """Cuts off the black bars that the scan found."""
+    """Whether the black bars that the scan found are cropped."""
     short_side_px: int | None = Field(None, ge=16)
     fps: float | None = Field(None, gt=0)
     crf: int = Field(18, ge=0, le=51)
     gop: int = Field(32, ge=1)
-    """Largest distance between keyframes of encoded clips, in frames: what a loader decodes to get at a frame. Ours."""
+    """Maximum distance between keyframes of encoded clips, in frames: a loader decodes up to this many frames to read one. Ours."""
     target_mb: float = Field(256.0, gt=0)
-    """Aimed-at size of one shard, estimated from the length and size of the clips."""
+    """Target size of one shard, estimated from the duration and frame size of the clips."""
     buckets: BucketsConfig = BucketsConfig()
     caption: dict[str, Annotated[float, Field(gt=0)]] = {}
-    """The mix for training: captioner to share, as in `{coca: 0.5, vlm: 0.25, summary: 0.25}` (SVD). Empty: the first captioner alone."""
+    """The caption mix for training: captioner to share, as in `{coca: 0.5, vlm: 0.25, summary: 0.25}` (SVD). Empty: only the first captioner."""
     suffix: dict[str, dict[str, Rule]] = {}
-    """Measured facts in the training caption: text to rules as under `keep`, all of which must hold, as in
-    `{", with watermark": {watermark: {above: 0.5}}}`. Like the mix it is applied when training reads the shards."""
+    """Texts appended to the training caption of a clip that passes all their rules (as under `keep`), as in
+    `{", with watermark": {watermark: {above: 0.5}}}`. Like the mix, they are applied when training reads the shards."""
     workers: Workers = None
-    """`4`, or `[1, 8]` to begin with one and grow; as many as fit by default."""
+    """The number of workers: `4`, or `[1, 8]` to start with one and grow to eight. By default as many as fit."""
 
 
 class TrainConfig(Strict):
-    """A finetuning at the end of a run, as `rushes train` does it (docs/training.md)."""
+    """A finetuning at the end of a run, as with `rushes train` (docs/training.md)."""
 
     recipe: str = "tiny"
-    """A recipe's name, or a YAML file."""
+    """The name of a recipe, or the path of a YAML file."""
     out: str | None = None
-    """The folder of the training; `train/RECIPE` in the run directory by default."""
+    """The output directory of the training; by default `train/RECIPE` in the run directory."""
     set: dict[str, Any] = {}
-    """Values of the recipe."""
+    """Overrides for values of the recipe."""
     workers: int = Field(0, ge=0)
-    """Ranks on the Ray cluster; 0 trains in the process that runs the pipeline. With more than one node, the run directory must be shared."""
+    """Number of ranks on the Ray cluster; 0 trains in the process of the pipeline. With more than one node, the run directory must be shared."""
     gpus_per_worker: float = Field(1.0, ge=0)
     max_failures: int = Field(3, ge=0)
-    """How often workers may die before the training is given up. Ours."""
+    """The training fails after more than this many worker failures. Ours."""
 
 
 class SourcesConfig(Strict):
-    """Where raw footage is looked for. A text or a list alone stands for `{from: ...}`."""
+    """Where raw footage is searched. A string or a list is short for `{from: ...}`."""
 
     from_: list[str] = Field(min_length=1, alias="from")
     """Globs, directories, files or manifests."""
     root: str | None = None
-    """A directory or an address outside of which no source may lie, whoever names it (curate/scan/uri_policy.py)."""
+    """A directory or URI that must contain every source, also those in manifests (curate/scan/uri_policy.py)."""
     allow: list[str] = []
-    """What a manifest may name besides the usual: protocols (`file`, `sftp`, `zip`), hosts (`10.0.0.5`), or `credentials` in addresses."""
+    """Additional permissions for manifests: protocols (`file`, `sftp`, `zip`), hosts (`10.0.0.5`), or `credentials` in URIs."""
 
     @model_validator(mode="before")
     @classmethod
-    def _one(cls, data: Any) -> Any:
+    def _from_shorthand(cls, data: Any) -> Any:
         if isinstance(data, str):
             return {"from": [data]}
         if isinstance(data, list):
@@ -217,15 +217,15 @@ class Config(Strict):
     keep: dict[str, Rule] = {}
     shards: ShardsConfig = ShardsConfig()
     train: TrainConfig | None = None
-    """A finetuning on the shards; without it a run ends with them."""
+    """A finetuning on the shards; without it a run ends when the shards are written."""
     max_error_share: float = Field(0.5, ge=0, le=1)
-    """When more than this share of a table of at least 20 rows fails, the run stops: that is a broken stage, not bad data."""
+    """The run stops when more than this share of the rows of a table (of at least 20) fails: the cause is then a broken stage, not bad data."""
 
 
-def _gpus(given: float) -> float:
-    if given > 1 and given != int(given):
-        raise ValueError("must be a part of one GPU, as 0.25, or a whole number of them")
-    return given
+def _gpus(gpus: float) -> float:
+    if gpus > 1 and gpus != int(gpus):
+        raise ValueError("must be a fraction of one GPU such as 0.25, or a whole number of GPUs")
+    return gpus
 
 
 RUNNER_KEYS: dict[str, Any] = {
@@ -240,7 +240,7 @@ RUNNER_KEYS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Pipeline:
-    """A validated pipeline file: the configuration, its stages, and the text it came from."""
+    """A validated pipeline file: the configuration, its stages and its plain values."""
 
     config: Config
     cuts: StageSpec
@@ -248,11 +248,11 @@ class Pipeline:
     caption: tuple[StageSpec, ...]
     embed: StageSpec | None
     directory: Path
-    """Where the file lies: stages of one's own are imported from here."""
+    """The directory of the file; a user's own stages are imported from here."""
     home: Path
-    """Where relative `sources` start: the same directory, except in a submitted job or when typed on the command line."""
+    """The base directory of relative `sources`: the same directory, except in a submitted job or for sources on the command line."""
     resolved: Mapping[str, Any]
-    """The file with overrides and variables applied, as it goes into index.json."""
+    """The values after overrides and variables are applied, as stored in index.json."""
 
 
 def load(
@@ -262,11 +262,11 @@ def load(
 
     Args:
         path: the YAML file.
-        overrides: `key.path=value` each; a list of stages is addressed by position or stage name (`measure.motion.fps=4`).
+        overrides: `key.path=value` each; an element of a list of stages is addressed by its position or name (`measure.motion.fps=4`).
         replace: top-level keys set by the command line (`sources`, `run`).
-        home: where relative `sources` start; the file's directory by default.
+        home: the base directory of relative `sources`; the file's directory by default.
 
-    Raises ConfigError (file, line, key, nearest right key) and UsageError when there is no such file.
+    Raises ConfigError (file, line, key, nearest valid key), and UsageError when the file does not exist or cannot be read.
     """
     try:
         with path.open(encoding="utf-8") as file:
@@ -285,14 +285,14 @@ def load(
         override(data, setting)
     for key, value in (replace or {}).items():
         given = data.get(key)
-        # What is typed replaces where footage is looked for, not the rules on what may be found there.
+        # `sources` on the command line replaces `from` only; `root` and `allow` stay.
         data[key] = {**given, "from": value} if key == "sources" and isinstance(given, dict) else value
     directory = path.absolute().parent
     return validate(data, document, directory, home or directory)
 
 
 def validate(data: dict[str, Any], document: Document, directory: Path, home: Path) -> Pipeline:
-    """Checks plain values against the models and the stage classes."""
+    """Returns plain values as a validated Pipeline. Raises ConfigError."""
     try:
         config = Config.model_validate(data)
     except ValidationError as error:
@@ -316,8 +316,8 @@ def _spec(item: Mapping[str, Any], path: tuple[str | int, ...], document: Docume
         try:
             runner[key] = TypeAdapter(RUNNER_KEYS[key]).validate_python(item[key])
         except ValidationError as error:
-            told = error.errors()[0]["msg"].removeprefix("Value error, ")
-            raise ConfigError(f"{document.where((*path, key))}: {key}: {told} (got {item[key]!r})") from error
+            reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+            raise ConfigError(f"{document.where((*path, key))}: {key}: {reason} (got {item[key]!r})") from error
     options = {key: value for key, value in item.items() if key != "use" and key not in RUNNER_KEYS}
     name = runner.pop("name", None) or stages.table_name(item["use"])
     if name in taken:
@@ -329,7 +329,7 @@ def _spec(item: Mapping[str, Any], path: tuple[str | int, ...], document: Docume
 
 
 def _keys(loc: Sequence[str | int]) -> tuple[str | int, ...]:
-    """What of a place that pydantic names is keys of the file, and not the types that it tried there."""
+    """The parts of a pydantic location that are keys of the file; the others name the types that pydantic tried."""
     return tuple(
         part
         for part in loc
@@ -338,7 +338,7 @@ def _keys(loc: Sequence[str | int]) -> tuple[str | int, ...]:
 
 
 def _sentence(error: ValidationError, document: Document) -> str:
-    """The first of pydantic's errors as one sentence."""
+    """The first error of pydantic as one sentence."""
     first = error.errors()[0]
     loc = first["loc"]
     is_key = first["type"] in ("extra_forbidden", "missing")
@@ -372,7 +372,7 @@ def _known_keys(path: tuple[str | int, ...]) -> list[str]:
 
 
 def override(data: dict[str, Any], setting: str) -> None:
-    """Applies one `key.path=value` to plain values, in place of what was there. Raises UsageError when the path leads nowhere."""
+    """Applies one `key.path=value` to plain values, in place. Raises UsageError for a path that does not exist."""
     key, equals, text = setting.partition("=")
     if not equals or not key:
         raise UsageError(f"--set {setting}: expected key.path=value")
@@ -393,7 +393,7 @@ def override(data: dict[str, Any], setting: str) -> None:
 
 
 def _at(here: Any, part: str, setting: str) -> Any:
-    """`part` itself in a mapping; in a list of stages the position of the stage of that name or number."""
+    """The key of `part` in a mapping, or in a list of stages the position of the stage with that name or number."""
     if not isinstance(here, list):
         return part
     names = [item.get("name") or stages.table_name(str(item.get("use"))) for item in here if isinstance(item, dict)]

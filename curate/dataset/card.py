@@ -1,4 +1,4 @@
-"""The dataset card: Markdown with Hugging Face's front matter. Where the clips come from, what was measured by what, and what was kept."""
+"""The dataset card: Markdown with Hugging Face's front matter. It lists the sources, the stages with their weights, and the selection."""
 
 import json
 import re
@@ -24,7 +24,7 @@ SIZES = [
     (1_000_000, "100K<n<1M"),
     (10_000_000, "1M<n<10M"),
 ]
-"""Hugging Face's size categories: below how many rows, and the name."""
+"""Hugging Face's size categories: (exclusive upper bound of rows, name)."""
 
 
 def write(run: RunData) -> str:
@@ -61,7 +61,7 @@ def text(run: RunData, index: Mapping[str, Any]) -> str:
         _funnel(run),
         "## Measures and captions",
         _stages(run, index),
-        "## Distributions of what was kept",
+        "## Distributions of the kept clips",
         _distributions(run, kept),
         "## Buckets",
         _table(["bucket", "clips"], [[name or "none", str(of["clips"])] for name, of in index["buckets"].items()]),
@@ -76,7 +76,7 @@ def text(run: RunData, index: Mapping[str, Any]) -> str:
 
 
 def _front(licences: Mapping[str, int], index: Mapping[str, Any]) -> str:
-    """Hugging Face's front matter. One licence is named; several are `other`, none is `unknown`."""
+    """Hugging Face's front matter. A single licence is named; several are `other`; without any it is `unknown`."""
     known = [name for name in licences if name]
     size = next((name for below, name in SIZES if index["clips"] < below), "n>10M")
     licence = (
@@ -102,11 +102,11 @@ configs:
 
 
 def _licences(run: RunData) -> dict[str, int]:
-    """Licences of the sources' manifests to how many sources have them; '' where none is said."""
+    """The number of sources with each licence in the manifests; '' is no licence."""
     found: dict[str, int] = {}
-    for said in run.sources_table.read(["manifest", "error"]).to_pylist():
-        if said["error"] is None:
-            name = _licence(said["manifest"])
+    for source in run.sources_table.read(["manifest", "error"]).to_pylist():
+        if source["error"] is None:
+            name = _licence(source["manifest"])
             found[name] = found.get(name, 0) + 1
     return found
 
@@ -119,8 +119,8 @@ def _licence(manifest: str | None) -> str:
 def _sources(run: RunData, kept: pd.DataFrame, licences: Mapping[str, int]) -> str:
     sources = run.sources()
     good = sources[sources["error"].isna()]
-    said = _table(
-        ["licence", "sources"], [[name or "not said by a manifest", str(n)] for name, n in sorted(licences.items())]
+    licence_table = _table(
+        ["licence", "sources"], [[name or "not in a manifest", str(n)] for name, n in sorted(licences.items())]
     )
     per = kept.groupby("uri")["duration_s"].agg(["size", "sum"]).sort_values("sum", ascending=False)
     rows = [
@@ -129,7 +129,7 @@ def _sources(run: RunData, kept: pd.DataFrame, licences: Mapping[str, int]) -> s
     ]
     more = f"\n\n... and {len(per) - SOURCES} more" if len(per) > SOURCES else ""
     head = f"{len(sources)} files, {int(sources['error'].notna().sum())} unreadable, {int(good['duplicate_of'].notna().sum())} copies of others."
-    return f"{head}\n\n{said}\n\n{_table(['file', 'clips kept', 'length'], rows)}{more}"
+    return f"{head}\n\n{licence_table}\n\n{_table(['file', 'clips kept', 'length'], rows)}{more}"
 
 
 def _funnel(run: RunData) -> str:
@@ -138,8 +138,8 @@ def _funnel(run: RunData) -> str:
     for rule, of in frame.iterrows():
         alone = "" if pd.isna(of["drops_alone_clips"]) else f"{of['drops_alone_clips']:.0f}"
         rows.append([str(rule), alone, f"{of['left_clips']:.0f}", _length(of["left_s"])])
-    told = [f"{name} = {value:.4g}" for name, value in frame.attrs["thresholds"].items()]
-    limits = f"\n\nIn this run {', '.join(told)}." if told else ""
+    thresholds = [f"{name} = {value:.4g}" for name, value in frame.attrs["thresholds"].items()]
+    limits = f"\n\nIn this run {', '.join(thresholds)}." if thresholds else ""
     return _table(["rule", "drops alone", "clips left", "length left"], rows) + limits
 
 
@@ -166,7 +166,7 @@ def _distributions(run: RunData, kept: pd.DataFrame) -> str:
         if len(values):
             low, quarter, middle, three, high = np.percentile(values, [0, 25, 50, 75, 100])
             rows.append([f"`{name}`", *(f"{v:.4g}" for v in (low, quarter, middle, three, high)), str(len(values))])
-    return _table(["column", "least", "25 %", "median", "75 %", "greatest", "clips"], rows)
+    return _table(["column", "minimum", "25 %", "median", "75 %", "maximum", "clips"], rows)
 
 
 def _examples(kept: pd.DataFrame) -> str:
@@ -179,7 +179,7 @@ def _examples(kept: pd.DataFrame) -> str:
 
 
 def _svd(name: str, clips: pd.DataFrame) -> list[str]:
-    """One line of SVD's table."""
+    """One row of SVD's table 1."""
     if clips.empty:
         return [name, "0", "", "", "", ""]
     per_source = len(clips) / clips["source_id"].nunique()

@@ -1,4 +1,4 @@
-"""Contact sheets, so that a person can judge at a glance: boundaries with the frames on both sides, or clips with their thumbnails."""
+"""Contact sheets for visual checks: boundaries with the frames on both sides, or clips with their thumbnails."""
 
 from collections.abc import Sequence
 
@@ -10,37 +10,37 @@ from curate.cuts.boundary import Boundary
 from curate.video.open import frames_at
 
 SIDE, INSIDE = 3, 4
-"""Frames drawn on either side of a boundary, and inside a gradual one at most."""
+"""Number of frames on each side of a boundary, and the maximum inside a gradual one."""
 ROW_PX, GAP_PX, TEXT_PX = 90, 4, 16
 FONT, FONT_SCALE, TEXT_LEFT_PX = cv2.FONT_HERSHEY_SIMPLEX, 0.4, 3
 THUMBNAILS = 6
-"""Of a clip, on a sheet of clips."""
-MOST_ROWS = 400
-"""Boundaries drawn at most, evenly chosen: a picture of 40 000 lines opens nowhere."""
+"""Maximum number of thumbnails per clip."""
+MAX_ROWS = 400
+"""Maximum number of rows, evenly sampled: viewers cannot open an image of 40 000 lines."""
 
 
 def sheet(uri: str, boundaries: Sequence[Boundary], times_s: Sequence[float], short_side_px: int = ROW_PX) -> bytes:
-    """A PNG with one row per boundary: what it is, the last frames before, frames inside (framed in red), the first frames after.
+    """A PNG with one row per boundary: its description, the last frames before it, frames inside it (red border) and the first frames after it.
 
     Args:
-        uri: the file.
-        boundaries: in frames of the file.
-        times_s: when each frame begins, and when the last one ends.
-        short_side_px: size of the pictures.
+        uri: the video file.
+        boundaries: the boundaries, in frames of the file.
+        times_s: the start time of each frame, and the end time of the last one.
+        short_side_px: short side of the drawn frames.
 
     Raises VideoError when the file cannot be read.
     """
     chosen = list(boundaries)
-    if len(chosen) > MOST_ROWS:
-        chosen = [boundaries[i] for i in np.linspace(0, len(boundaries) - 1, MOST_ROWS).round().astype(int)]
+    if len(chosen) > MAX_ROWS:
+        chosen = [boundaries[i] for i in np.linspace(0, len(boundaries) - 1, MAX_ROWS).round().astype(int)]
     rows = [_frames(b, len(times_s) - 1) for b in chosen]
     wanted = sorted({frame for row in rows for frame, _ in row})
     if not wanted:
         return _png(_text("no boundaries", 360))
-    # A hair into the frame: times are rounded in tables.
-    seen = frames_at(uri, [(times_s[f] + times_s[f + 1]) / 2 for f in wanted], short_side_px)
-    pictures = dict(zip(wanted, seen.frames_THWC, strict=True))
-    width_px = max(len(row) for row in rows) * (seen.frames_THWC.shape[2] + GAP_PX)
+    # The middle of each frame, because times are rounded in tables.
+    decoded = frames_at(uri, [(times_s[f] + times_s[f + 1]) / 2 for f in wanted], short_side_px)
+    pictures = dict(zip(wanted, decoded.frames_THWC, strict=True))
+    width_px = max(len(row) for row in rows) * (decoded.frames_THWC.shape[2] + GAP_PX)
     lines = []
     for b, row in zip(chosen, rows, strict=True):
         what = f"{b.kind}  frames {b.start}" + (f"-{b.end}" if b.end > b.start else "")
@@ -50,14 +50,14 @@ def sheet(uri: str, boundaries: Sequence[Boundary], times_s: Sequence[float], sh
 
 
 def clip_sheet(clips: Sequence[tuple[str, Sequence[bytes]]], thumbnails: int = THUMBNAILS) -> bytes:
-    """A PNG with one row per clip: its text, wrapped, and thumbnails evenly spread over it.
+    """A PNG with one row per clip: its text, wrapped, and evenly sampled thumbnails.
 
     Args:
         clips: (text, thumbnails as JPEG) of each; a text may have several lines.
-        thumbnails: How many are drawn of a clip at most.
+        thumbnails: Maximum number per clip.
     """
     rows = []
-    for text, jpegs in clips[:MOST_ROWS]:
+    for text, jpegs in clips[:MAX_ROWS]:
         n = min(thumbnails, len(jpegs))
         shown = [jpegs[i] for i in np.unique(np.linspace(0, len(jpegs) - 1, n).round().astype(int))] if n else []
         rows.append((text, [_scaled(jpeg) for jpeg in shown]))
@@ -79,7 +79,7 @@ def _scaled(jpeg: bytes) -> NDArray[np.uint8]:
 
 
 def _frames(b: Boundary, n: int) -> list[tuple[int, bool]]:
-    """Frames of a row, each with whether it lies inside the transition."""
+    """Frames of a row, each with whether it is inside the transition."""
     inside = [int(f) for f in np.unique(np.linspace(b.start, b.end - 1, INSIDE).round())] if b.end > b.start else []
     before = range(max(0, b.start - SIDE), b.start)
     after = range(b.end, min(n, b.end + SIDE))
@@ -105,7 +105,7 @@ def _strip(cells: list[NDArray[np.uint8]], width_px: int) -> NDArray[np.uint8]:
 
 
 def _wrapped(text: str, width_px: int) -> list[str]:
-    """The lines of a text, none wider than the sheet unless a single word is."""
+    """The lines of a text, no wider than the sheet, except for a single long word."""
     lines = []
     for paragraph in text.split("\n"):
         line = ""

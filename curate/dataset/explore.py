@@ -1,6 +1,6 @@
-"""What the tables of a run say, as small DataFrames: percentiles, correlations, clips around a threshold, captions, copies.
+"""Small DataFrames computed from the tables of a run: percentiles, correlations, clips around a threshold, captions, duplicates.
 
-`Run` has a method for each. All are over the clips without an `error`, as the thresholds of `keep:` are.
+`Run` has a method for each. Like the thresholds of `keep:`, all use only the clips without an `error`.
 """
 
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ from curate.run.select import resolve
 
 PERCENTILES = (0, 5, 10, 25, 50, 75, 90, 95, 100)
 OWN = ("duration_s", "pixels")
-"""What a stage that picks the best of some copies may compare besides columns of the run."""
+"""Values that a stage may rank duplicates by, in addition to columns of the run."""
 
 
 def percentiles(run: RunData, columns: Iterable[str] | None = None) -> pd.DataFrame:
@@ -41,7 +41,7 @@ def correlations(run: RunData, columns: Iterable[str] | None = None) -> pd.DataF
 
 
 def around(run: RunData, column: str, threshold: float | str, n: int = 4) -> pd.DataFrame:
-    """See `Run.around`; `side` is below or above, and `.attrs["threshold"]` the number that the threshold comes to."""
+    """See `Run.around`; `side` is below or above, and `.attrs["threshold"]` is the threshold as a number."""
     _check_numbers(run, [column])
     try:
         rule = Rule(above=threshold)
@@ -84,9 +84,9 @@ def captions(run: RunData, clip_ids: Iterable[str] | None = None) -> pd.DataFram
         for name, column in named.items():
             words = clip[column] if isinstance(clip[column], str) else None
             flags = [flag for flag in str(clip["caption_flags"] or "").split() if flag.startswith(f"{name}:")]
-            told = " ".join(flag.removeprefix(f"{name}:") for flag in flags)
-            said = (words, len((words or "").split()), clip[ranks[name]], told)
-            rows.append((clip["clip_id"], _name(str(clip["uri"])), name, *said))
+            own_flags = " ".join(flag.removeprefix(f"{name}:") for flag in flags)
+            values = (words, len((words or "").split()), clip[ranks[name]], own_flags)
+            rows.append((clip["clip_id"], _name(str(clip["uri"])), name, *values))
     frame = pd.DataFrame(rows, columns=["clip_id", "file", "captioner", "caption", "words", "rank", "flags"])
     return frame.astype({"rank": float})
 
@@ -96,7 +96,7 @@ def duplicates(run: RunData) -> pd.DataFrame:
     step = next((step for step in run.steps if "duplicate_group" in step.columns), None)
     if step is None:
         raise UsageError(
-            f"{run.root} looks for no copies; put filters.Fingerprint and filters.Duplicate under measure:"
+            f"{run.root} has no duplicate detection; put filters.Fingerprint and filters.Duplicate under measure:"
         )
     types = arrow_types(run)
     entries = {entry: [name.strip() for name in entry.removeprefix("-").split("*")] for entry in _best(step.stage)}
@@ -120,12 +120,12 @@ def duplicates(run: RunData) -> pd.DataFrame:
 
 
 def _best(stage: object) -> tuple[str, ...]:
-    """What a stage that picks the best of some copies compares, the first first."""
+    """The values by which a stage chooses the best duplicate, in order of priority."""
     return tuple(getattr(stage, "best", ()))
 
 
 def _numbers(run: RunData, columns: Iterable[str] | None) -> pd.DataFrame:
-    """Columns that hold numbers, of the clips without an error; all measures and `duration_s` by default."""
+    """Numeric columns of the clips without an error; all measures and `duration_s` by default."""
     names = _measured(run) if columns is None else list(columns)
     _check_numbers(run, names)
     wide = run.wide(columns=names)
@@ -139,7 +139,7 @@ def _measured(run: RunData) -> list[str]:
 
 
 def _check_numbers(run: RunData, names: Iterable[str]) -> None:
-    """Raises ConfigError for a column that the run does not have or that holds no numbers."""
+    """Raises ConfigError for a column that does not exist or is not numeric."""
     types = arrow_types(run)
     for name in names:
         if name not in types:

@@ -1,4 +1,4 @@
-"""A run as a notebook sees it: the tables of `curate.run.data`, the funnel, percentiles, captions, copies, search, frames, contact sheets."""
+"""A run in a notebook: the tables of `curate.run.data`, the funnel, percentiles, captions, duplicates, search, frames, contact sheets."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -17,22 +17,22 @@ if TYPE_CHECKING:
 
 
 class Run(RunData):
-    """An opened run directory. `Run.open("runs/demo")`; every method reads, none writes."""
+    """An opened run directory. `Run.open("runs/demo")`; all methods are read-only."""
 
     def clips(self, columns: Iterable[str] | None = None, where: str | None = None) -> pd.DataFrame:
-        """The clips, one row each, as `wide`; `where` says which, as in `run.clips(where="motion > 1 and camera = 'pan_left'")`."""
+        """The clips, one row each, as in `wide`; `where` is a condition, as in `run.clips(where="motion > 1 and camera = 'pan_left'")`."""
         return self.wide(columns=columns, where=where)
 
     def funnel(self, keep: Mapping[str, Mapping[str, Any]] | None = None) -> pd.DataFrame:
-        """What each rule of `keep` (the pipeline's, or the one given: `{"motion": {"above": "p25"}}`) drops alone, and what is left after it."""
+        """The clips that each rule of `keep` (`{"motion": {"above": "p25"}}`, default: the pipeline's) drops alone, and those left after it."""
         return view.funnel(self, keep)
 
     def percentiles(self, columns: Iterable[str] | None = None) -> pd.DataFrame:
-        """A row for each measure: clips with a value, and percentiles from p0 to p100; what `above: p25` comes to is its p25."""
+        """A row for each measure: the number of clips with a value, and percentiles p0 to p100, as `above: p25` uses them."""
         return explore.percentiles(self, columns)
 
     def correlations(self, columns: Iterable[str] | None = None) -> pd.DataFrame:
-        """Spearman's rank correlation of every two measures, [-1, 1]; measures with one value alone are left out."""
+        """Spearman's rank correlation of each pair of measures, [-1, 1]; constant measures are left out."""
         return explore.correlations(self, columns)
 
     def around(self, column: str, threshold: float | str, n: int = 4) -> pd.DataFrame:
@@ -40,15 +40,15 @@ class Run(RunData):
         return explore.around(self, column, threshold, n)
 
     def captions(self, clip_ids: Iterable[str] | None = None) -> pd.DataFrame:
-        """A row for each clip and captioner: `caption`, `words`, and by annotate.CaptionCheck `rank` (0 is best) and `flags`."""
+        """A row for each clip and captioner: `caption`, `words`, and `rank` (0 is best) and `flags` from annotate.CaptionCheck."""
         return explore.captions(self, clip_ids)
 
     def duplicates(self) -> pd.DataFrame:
-        """The clips that have copies, the largest group first, each led by the one that `stays`; and what was compared to choose it."""
+        """The clips with duplicates, largest group first; the clip that `stays` leads its group. Includes the columns that chose it."""
         return explore.duplicates(self)
 
     def search(self, words: str | None = None, **how: Any) -> pd.DataFrame:
-        """The kept clips most similar to a text, a clip or a picture, best first; arguments as `curate.search.index.search`."""
+        """The kept clips most similar to a text, a clip or an image, best first; arguments as `curate.search.index.search`."""
         hits = index.search(self, words, **how)
         return pd.DataFrame(hits) if hits else pd.DataFrame(columns=index.columns(self, how.get("version")))
 
@@ -63,5 +63,5 @@ class Run(RunData):
         return view.show(self, clip_ids, columns, notes)
 
     def play(self, clip_id: str) -> "Player":
-        """A kept clip, as it lies in the shards. Raises UsageError when it is not in them."""
+        """A kept clip as a video player, from the shards. Raises UsageError when it is not in them."""
         return view.play(self, clip_id)

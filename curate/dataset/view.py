@@ -1,4 +1,4 @@
-"""What a person looks at in a notebook: frames, contact sheets, a clip that plays, the funnel as a table. `Run` has a method for each."""
+"""Displays for notebooks: frames, contact sheets, a video player, the funnel as a DataFrame. `Run` has a method for each."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ JPEG_QUALITY = 78
 
 @dataclass(frozen=True)
 class Sheet:
-    """A picture that notebooks show, as JPEG, which is a tenth of the size; `png` are its bytes."""
+    """An image for notebooks; `png` holds its bytes. Notebooks receive a JPEG, a tenth of the size."""
 
     png: bytes = field(repr=False)
 
@@ -35,13 +35,13 @@ class Sheet:
         return bytes(cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes())
 
     def save(self, path: str | Path) -> None:
-        """Writes it to a file, as PNG."""
+        """Writes the PNG to a file."""
         Path(path).write_bytes(self.png)
 
 
 @dataclass(frozen=True)
 class Player:
-    """A clip that notebooks play; `mp4` are its bytes."""
+    """A video player for notebooks; `mp4` holds the clip's bytes."""
 
     mp4: bytes = field(repr=False)
     width_px: int = 480
@@ -51,7 +51,7 @@ class Player:
         return f'<video controls loop muted width="{self.width_px}" src="data:video/mp4;base64,{data}"></video>'
 
     def save(self, path: str | Path) -> None:
-        """Writes it to a file."""
+        """Writes the MP4 to a file."""
         Path(path).write_bytes(self.mp4)
 
 
@@ -74,9 +74,9 @@ def show(
     wide = run.wide(columns=columns).set_index("clip_id")
     rows = []
     for clip_id, note in zip(wanted, [*notes, *[""] * len(wanted)], strict=False):
-        told = [(name, _short(wide.at[clip_id, name])) for name in columns if name in wide.columns]
-        head = [note, clip_id, *(f"{name} {value}" for name, value in told if " " not in value)]
-        lines = ["   ".join(filter(None, head)), *(f"{name}: {value}" for name, value in told if " " in value)]
+        values = [(name, _short(wide.at[clip_id, name])) for name in columns if name in wide.columns]
+        head = [note, clip_id, *(f"{name} {value}" for name, value in values if " " not in value)]
+        lines = ["   ".join(filter(None, head)), *(f"{name}: {value}" for name, value in values if " " in value)]
         rows.append(("\n".join(lines), found[clip_id]))
     return Sheet(contact.clip_sheet(rows))
 

@@ -56,7 +56,7 @@ def probe(run: RunData, listed: Mapping[str, str | None]) -> Pass:
     files = [(uri, manifest) for uri, manifest in listed.items() if uri not in known]
     units = [ProbeUnit(tuple(files[i : i + FILES_PER_PROBE])) for i in range(0, len(files), FILES_PER_PROBE)]
     scan = run.pipeline.config.scan
-    job = ProbeJob(scan.memory_mb, run.sources_table, run.pipeline.config.digest, scan.of_a_file)
+    job = ProbeJob(scan.memory_mb, run.sources_table, run.pipeline.config.digest, scan.file_limits)
     return Pass(("sources",), job, units, Resources(scan.workers), len(listed), len(known))
 
 

@@ -1,9 +1,9 @@
-"""A run directory, opened: its tables, the wide view over them, what is kept, and the account of every second. Reads only.
+"""An opened run directory: its tables, the wide view over them, the selection and the ledger. Read-only.
 
 runs/demo/
-    pipeline.json           the pipeline file as it was resolved
+    pipeline.json           the resolved pipeline file
     sources/ clips/ measures/<name>/ captions/<name>/ embeddings/<name>/        tables (curate/tables/table.py)
-    shards/ index.lance/ report/                                                what is made from them
+    shards/ index.lance/ report/                                                written from the tables
 """
 
 import re
@@ -34,22 +34,22 @@ from curate.tables.where import parse as parse_where
 
 PIPELINE = "pipeline.json"
 SCORED = ("measure", "caption", "review")
-"""Kinds of steps whose columns the wide view holds."""
+"""Kinds of steps whose columns are in the wide view."""
 SPAN_COLUMNS = [name for name in scan.SCHEMA.names if name not in ("thumbs", "thumb_times_s")]
 ROW_GROUP_ROWS = 16
-"""Of tables and shards that carry pictures or video, so that a random read fetches little."""
+"""Rows of a row group in tables and shards with images or video; small groups keep random reads small."""
 
 
 class RunData:
-    """An opened run directory, read only. `RunData.open(path)` for one that exists; `RunData(root, pipeline)` for one about to be made."""
+    """An opened run directory, read only. `RunData.open(path)` opens an existing one; `RunData(root, pipeline)` is for a new one."""
 
     def __init__(self, root: str, pipeline: Pipeline) -> None:
         self.root = store.normalise(root)
         self.unread: str | None = None
-        """The directory of the pipeline file where it is not on Python's path: the stages that lie there are not imported."""
+        """The directory of the pipeline file when it is not on Python's path: stages stored there are not imported. Else None."""
         self.pipeline = pipeline
         self.listed: int | None = None
-        """How many source files `rushes run` found when it began, where that is recorded."""
+        """The number of source files that `rushes run` found at its start, or None when it is not recorded."""
         self.sources_table = Table(self.path("sources"), sources.SCHEMA, key=("uri",))
         self.clips_table = Table(self.path("clips"), scan.SCHEMA, row_group_rows=ROW_GROUP_ROWS)
 
@@ -60,10 +60,10 @@ class RunData:
         Args:
             root: The directory.
             overrides: `key.path=value` each, as `--set`.
-            code: A directory with stages of one's own, to be imported from. Left out, the one that holds the pipeline file if that is the
-                current directory, and nothing else: a run directory may come from strangers, and what it names must not be run.
+            code: The directory from which the user's own stages are imported. Default: the directory of the pipeline file if it is the current
+                directory, else none, because a run directory may be untrusted and must not choose the code that runs.
 
-        Raises UsageError when it is none.
+        Raises UsageError when it is not a run directory.
         """
         where = store.join(store.normalise(str(root)), PIPELINE)
         saved = store.get_json(where)
@@ -92,36 +92,36 @@ class RunData:
 
     @property
     def report_path(self) -> str:
-        """The report's page."""
+        """The path of the report's HTML page."""
         return self.path("report", "index.html")
 
     # -- steps and claims
 
     @cached_property
     def steps(self) -> list[Step]:
-        """Every stage in the order in which it runs, built and checked. Raises ConfigError for what does not fit."""
+        """All stages in the order in which they run, built and validated. Raises ConfigError for an invalid stage, option or column."""
         try:
             return steps.steps(self.pipeline, self.root)
         except ConfigError as error:
             if self.unread is None or not isinstance(error.__cause__, ModuleNotFoundError):
                 raise
             raise ConfigError(
-                f"{error}; stages that lie beside the pipeline file are imported only from there:  cd {shlex.quote(printable(self.unread))}  "
-                f"(a notebook says Run.open(..., code=DIRECTORY))"
+                f"{error}; stages beside the pipeline file are imported only from there:  cd {shlex.quote(printable(self.unread))}  "
+                f"(in a notebook: Run.open(..., code=DIRECTORY))"
             ) from error
 
     @cached_property
     def claims(self) -> dict[str, dict[str, Any]]:
-        """What each table must have been made by, for this configuration."""
+        """The claim that each table must have for this configuration."""
         return steps.claims(self.pipeline, self.steps)
 
     def tables(self) -> dict[str, Table]:
-        """All tables by name, in the order in which they are made."""
+        """All tables by name, in the order in which they are filled."""
         tables = {"sources": self.sources_table, "clips": self.clips_table}
         return tables | {step.spec.name: step.table for step in self.steps}
 
     def phases(self) -> list[list[str]]:
-        """All tables and the shards in the order in which they are filled; what a phase holds, and how much, depends on those before it."""
+        """All tables and the shards in the order in which they are filled; the rows of a phase depend on the phases before it."""
         of_kind = {
             kind: [s.spec.name for s in self.steps if s.kind == kind]
             for kind in ("measure", "caption", "review", "embed")
@@ -130,11 +130,11 @@ class RunData:
         return [["sources"], ["clips"], *of_kind.values(), ["shards"], embeds]
 
     def walk(self) -> list[str]:
-        """The tables of all phases, one after the other."""
+        """The names of all phases in one list."""
         return [name for phase in self.phases() for name in phase]
 
     def made_from(self) -> dict[str, tuple[str, ...]]:
-        """Each table with the tables it is made from."""
+        """Each table with the tables that it is computed from."""
         return {"sources": (), "clips": ("sources",), **{step.spec.name: step.made_from for step in self.steps}}
 
     # -- views
@@ -144,7 +144,7 @@ class RunData:
         return sources.with_duplicates(self.sources_table.read())
 
     def sources_scanned(self) -> pd.DataFrame:
-        """One row per file with what came of its decode: `decoded_s` (null when there was none) and, in `error`, the first thing that failed."""
+        """One row per file with the result of its decode: `decoded_s` (null when nothing was decoded) and `error`, the first failure."""
         frame, spans = self.sources(), self.spans()
         good = spans[spans["error"].isna()].groupby("source_id")["end_s"].max()
         failed = spans[spans["error"].notna()].sort_values("start_s").groupby("source_id")["error"].first()
@@ -153,7 +153,7 @@ class RunData:
         return frame
 
     def spans(self) -> pd.DataFrame:
-        """All rows of the clips table without thumbnails: clips, spans left out (`skip`), spans that failed (`error`)."""
+        """All rows of the clips table without thumbnails: clips, skipped spans (`skip`) and failed spans (`error`)."""
         frame: pd.DataFrame = self.clips_table.read(SPAN_COLUMNS).to_pandas()
         return frame
 
@@ -164,7 +164,7 @@ class RunData:
         return cast(list[str], spans.filter(good).column("clip_id").to_pylist())
 
     def thumbnails(self, clip_ids: Set[str]) -> Iterator[tuple[str, list[bytes]]]:
-        """Thumbnails (JPEG) of these clips, in the order in which they lie; a clip without any is left out."""
+        """Thumbnails (JPEG) of these clips, in the order of the table; clips without thumbnails are left out."""
         for part, keys in self.clips_table.parts_with_keys():
             if clip_ids.isdisjoint(clip_id for (clip_id,) in keys):
                 continue
@@ -183,16 +183,16 @@ class RunData:
         where: str | None = None,
         facts: Sequence[str] = CLIP_FACTS,
     ) -> pa.Table:
-        """The wide view as an Arrow table: one row per clip, in order of clip_id. Only the columns that are named are read from disk.
+        """The wide view as an Arrow table: one row per clip, in order of clip_id. Only the named columns are read from disk.
 
         Args:
-            columns: Which columns of measures and captions; left out, all. (`caption` stands for the first captioner's words.) Where a
-                clip lies (CLIP_FACTS) and `error`, the first error met on it, always come along.
-            kinds: Which kinds of stages.
-            where: Which clips, as in `motion > 1 and camera = 'pan_left'` (curate/tables/where.py).
-            facts: Which of CLIP_FACTS, of those that hold for every clip.
+            columns: Columns of measures and captions; default: all. `caption` is the caption of the first captioner. The position of the clip
+                (CLIP_FACTS) and `error`, its first error, are always included.
+            kinds: Kinds of stages whose columns are read.
+            where: A condition on the clips, as in `motion > 1 and camera = 'pan_left'` (curate/tables/where.py).
+            facts: The columns of CLIP_FACTS that are returned.
 
-        Raises UsageError for a condition that is none.
+        Raises UsageError for a malformed condition.
         """
         wanted = None if columns is None else set(columns)
         types = arrow_types(self)
@@ -214,10 +214,12 @@ class RunData:
         }
         made = {name: made[name] for name in CLIP_FACTS if name in facts}
         errors = pa.nulls(len(spans), pa.string())
-        wished = [(step, self._wished(step, wanted)) for step in self.steps if step.kind in kinds]
+        requested = [(step, self._chosen_columns(step, wanted)) for step in self.steps if step.kind in kinds]
         with ThreadPoolExecutor() as pool:
-            aligned = list(pool.map(lambda each: _aligned(each[0].table, [*each[1], "error"], made["clip_id"]), wished))
-        for (step, names), rows in zip(wished, aligned, strict=True):
+            aligned = list(
+                pool.map(lambda each: _aligned(each[0].table, [*each[1], "error"], made["clip_id"]), requested)
+            )
+        for (step, names), rows in zip(requested, aligned, strict=True):
             made |= {name: rows[name] for name in names}
             if rows["error"].null_count < len(spans):
                 errors = pc.coalesce(errors, pc.binary_join_element_wise(f"{step.spec.name}: ", rows["error"], ""))
@@ -227,8 +229,8 @@ class RunData:
         table = pa.table({**made, "error": errors})
         return table.filter(chosen.expression) if chosen else table
 
-    def _wished(self, step: Step, wanted: Set[str] | None) -> list[str]:
-        """The columns of a step that are asked for; `caption` stands for the first captioner's words."""
+    def _chosen_columns(self, step: Step, wanted: Set[str] | None) -> list[str]:
+        """The requested columns of a step; `caption` is the caption of the first captioner."""
         asked = None if wanted is None else {step.names.get(name, name) for name in wanted}
         return [name for name in step.columns if asked is None or name in asked]
 
@@ -238,19 +240,19 @@ class RunData:
         columns: Iterable[str] | None = None,
         where: str | None = None,
     ) -> pd.DataFrame:
-        """The wide view as a DataFrame, see `arrow`: where each clip lies, every measure and caption made so far, the first error met on it."""
+        """The wide view as a DataFrame, see `arrow`: the position of each clip, all existing measures and captions, its first error."""
         frame: pd.DataFrame = self.arrow(columns, kinds, where).to_pandas(split_blocks=True, self_destruct=True)
         return frame
 
     def selection(self, kinds: tuple[str, ...] = SCORED) -> Selection:
-        """What `keep:` keeps. With `kinds=("measure",)` the rules on captions wait: that is what gets captioned."""
+        """The clips that `keep:` keeps. With `kinds=("measure",)` rules on captions are not applied: these clips are captioned."""
         keep = self.pipeline.config.keep
         wide = self.scored(keep, kinds)
         return select(wide, {name: rule for name, rule in keep.items() if name in wide.columns or kinds == SCORED})
 
     def scored(self, columns: Iterable[str], kinds: tuple[str, ...] = SCORED) -> pd.DataFrame:
-        """What `curate.run.select.select` needs: these columns, and of every clip its id, its times and its error. Takes a tenth of what `wide`
-        does, for texts stay Arrow's."""
+        """The input of `curate.run.select.select`: these columns and the id, times and error of every clip. Takes a tenth of the memory of
+        `wide`, because texts stay in Arrow."""
         wanted = list(columns)
         facts = [name for name in CLIP_FACTS if name in ("clip_id", "start_s", "end_s", *wanted)]
         texts = {pa.string(): pd.ArrowDtype(pa.string())}
@@ -260,12 +262,12 @@ class RunData:
         return frame
 
     def ledger(self, selection: Selection | None = None) -> Ledger:
-        """The account of every input second, of this selection or the pipeline's. Raises RunError when the spans of a source do not meet."""
+        """The ledger of all input seconds, for this selection or the pipeline's. Raises RunError for spans with gaps or overlaps."""
         selection = selection or self.selection()
         chosen = set(selection.clip_ids)
         unwritten = [item for item in (self.index() or {}).get("left_out", []) if item["clip_id"] in chosen]
         spans = self.clips_table.read_once(["source_id", "start_s", "end_s", "skip", "error"]).drop_columns("clip_id")
-        frame = spans.to_pandas(strings_to_categorical=True)  # four bytes for an id that many rows share
+        frame = spans.to_pandas(strings_to_categorical=True)  # four bytes per repeated id
         return balance(self.sources(), frame, selection, sum(item["seconds"] for item in unwritten))
 
     def index(self) -> dict[str, Any] | None:
@@ -290,7 +292,7 @@ class RunData:
 
 
 def _aligned(table: Table, columns: Sequence[str], clip_ids: pa.ChunkedArray) -> dict[str, pa.ChunkedArray]:
-    """Columns of a table in the order of these clips; null for a clip that it does not have."""
+    """Columns of a table in the order of these clips; null for a clip without a row."""
     rows = table.read_unordered(columns)
     if rows.column("clip_id").equals(clip_ids):
         return {name: rows.column(name) for name in columns}
@@ -299,7 +301,7 @@ def _aligned(table: Table, columns: Sequence[str], clip_ids: pa.ChunkedArray) ->
 
 
 def plain_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows of the wide view as plain values that JSON knows: null is None, an array is a list."""
+    """Rows of the wide view as JSON values: null is None, an array is a list."""
     rows: list[dict[str, Any]] = pa.Table.from_pandas(frame, preserve_index=False).to_pylist()
     return rows
 

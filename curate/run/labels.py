@@ -1,4 +1,4 @@
-"""Labels for what a rule of `keep:` drops. A rule string says what is kept (`text_area <= 0.07`); beside dropped clips its opposite is shown."""
+"""Labels for the clips that a rule of `keep:` drops. A rule string states what is kept (`text_area <= 0.07`); a label states the opposite."""
 
 import re
 
@@ -34,7 +34,7 @@ def dropped_label(rule: str, *, nulls: bool = False) -> str:
 
 
 def _other_than(kept: list[str]) -> str:
-    """Every value but these, in words."""
+    """The condition that a value differs from all of these, in words."""
     if len(kept) > 1:
         return f"neither {', '.join(kept[:-1])} nor {kept[-1]}"
     return {"True": "False", "False": "True"}.get(kept[0], f"not {kept[0]}")

@@ -1,10 +1,8 @@
-"""The account of every input second: kept, dropped (by which rule), too short, cut away in a transition, cut off at keyframes
+"""The ledger of all input seconds: kept, dropped (by which rule), too short, cut away in a transition, cut off at keyframes
 (unaligned), failed.
 
-It sums to 100 % or the run fails.
-
-The total comes from the files' own headers and decode, the entries from the tables of spans and the selection; they are worked out apart, so
-a span that is lost, doubled or overlapping shows as a difference.
+The entries sum to 100 %, or the run fails. The total is computed from the files' headers and decoded durations, the entries from the clips
+table and the selection. Both are computed independently, so that a lost, duplicate or overlapping span shows as a difference.
 """
 
 import math
@@ -18,7 +16,7 @@ from curate.errors import RunError
 from curate.run.select import Selection
 
 TOLERANCE_S = 0.05
-"""Per source: spans must meet to well within a frame. Headers are allowed `slack` below, since containers round."""
+"""Maximum gap or overlap between consecutive spans of a source, in seconds. Ours."""
 
 
 @dataclass
@@ -35,7 +33,7 @@ class Ledger:
     duplicate_s: float = 0.0
     dropped_by_s: dict[str, float] = field(default_factory=dict)
     unknown_length_files: int = 0
-    """Files that could not be opened, so that nobody knows how many seconds they hold."""
+    """Number of files that could not be opened and whose duration is unknown."""
 
     @property
     def accounted_s(self) -> float:
@@ -44,7 +42,7 @@ class Ledger:
         return self.kept_s + self.dropped_s + lost_s
 
     def entries(self) -> list[tuple[str, float]]:
-        """All entries with their names for people, in the order of the funnel; `unaligned` only where there is any."""
+        """All entries with their display names, in the order of the funnel; `unaligned` only when it is not zero."""
         rules = [(f"dropped: {rule}", seconds) for rule, seconds in self.dropped_by_s.items()]
         lost = [("too short", self.too_short_s), ("transitions", self.transition_s), ("failed", self.failed_s)]
         if self.unaligned_s:
@@ -53,31 +51,32 @@ class Ledger:
 
     @property
     def accounted_share(self) -> float:
-        """1.0 when every second has its place."""
+        """The share of the total that the entries account for; 1.0 when the ledger balances."""
         return self.accounted_s / self.total_s if self.total_s else 1.0
 
     def check(self) -> None:
         """Raises RunError when the entries do not sum to the total (to a millionth, or a millisecond)."""
         if not math.isclose(self.accounted_s, self.total_s, rel_tol=1e-6, abs_tol=1e-3):
             raise RunError(
-                f"the ledger does not add up: {self.total_s:.3f} s of input, {self.accounted_s:.3f} s accounted for; this is a defect of rushes"
+                f"the ledger does not add up: {self.total_s:.3f} s of input, {self.accounted_s:.3f} s accounted for; "
+                f"this is a bug in rushes, please report it"
             )
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The ledger as JSON values."""
         return {**asdict(self), "accounted_share": round(self.accounted_share, 9)}
 
 
 def balance(sources: pd.DataFrame, spans: pd.DataFrame, selection: Selection, unwritten_s: float = 0.0) -> Ledger:
-    """Draws up the ledger.
+    """Computes the ledger.
 
     Args:
         sources: the sources with `duplicate_of`.
         spans: all rows of the clips table without thumbnails: `source_id, start_s, end_s, skip, error`.
-        selection: what is kept and why the rest is not.
+        selection: the kept clips and what each rule drops.
         unwritten_s: seconds of selected clips that could not be written into the shards (they count as failed, not kept).
 
-    Raises RunError when a source has no spans, or spans that leave a gap or overlap.
+    Raises RunError when a source has no spans, or its spans have a gap or an overlap.
     """
     ledger = Ledger()
     _check_tiling(spans)
@@ -95,7 +94,7 @@ def balance(sources: pd.DataFrame, spans: pd.DataFrame, selection: Selection, un
             ledger.duplicate_s += header_s
         else:
             if source["source_id"] not in scanned:
-                raise RunError(f"{source['uri']} was never scanned; this is a defect of rushes")
+                raise RunError(f"{source['uri']} was never scanned; this is a bug in rushes, please report it")
             decoded_s = float(good.get(source["source_id"], 0.0))
             total_s = max(header_s, decoded_s) if source["source_id"] in broken else decoded_s
             ledger.total_s += total_s
@@ -112,7 +111,7 @@ def balance(sources: pd.DataFrame, spans: pd.DataFrame, selection: Selection, un
 
 
 def _check_tiling(spans: pd.DataFrame) -> None:
-    """Each span of a source begins where those before it end; beside one that failed nobody knows."""
+    """Checks that each span of a source starts where the spans before it end, except next to failed spans."""
     ordered = spans.sort_values(["source_id", "start_s", "end_s"], ignore_index=True)
     ordered = ordered.astype({"start_s": float, "end_s": float})
     source = ordered["source_id"]
@@ -124,5 +123,5 @@ def _check_tiling(spans: pd.DataFrame) -> None:
     for row in np.flatnonzero(judged & (np.abs(off_s) > TOLERANCE_S))[:1]:
         what = "a gap" if off_s[row] > 0 else "an overlap"
         raise RunError(
-            f"the spans of source {source[row]} have {what} at {previous_end_s[row]:.3f} s; this is a defect of rushes"
+            f"the spans of source {source[row]} have {what} at {previous_end_s[row]:.3f} s; this is a bug in rushes, please report it"
         )

@@ -1,7 +1,7 @@
-"""Which clips are kept: a function of the tables and `keep:`, worked out anew in milliseconds whenever either changes.
+"""The selection of clips: a function of the tables and `keep:`, computed again in milliseconds when either changes.
 
 Bounds are inclusive. A percentile such as `p25` is taken over the clips of this run that have a value (linear interpolation), before any rule
-is applied. A clip without a value for a rule (null) fails that rule; a clip on which a stage failed is not dropped but failed.
+is applied. A clip without a value for a rule (null) fails that rule; a clip on which a stage failed counts as failed, not as dropped.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from curate.errors import ConfigError, nearest
 
 @dataclass(frozen=True)
 class Drop:
-    """What one rule takes away: alone, and in order (of what the rules before it left)."""
+    """The clips that one rule drops: alone, and in order (among the clips that the rules before it keep)."""
 
     rule: str
     alone_clips: int
@@ -28,7 +28,7 @@ class Drop:
 
 @dataclass(frozen=True)
 class Selection:
-    """The kept clips and how they came to be."""
+    """The kept clips, and what each rule drops."""
 
     clip_ids: list[str]
     kept_s: float
@@ -38,13 +38,13 @@ class Selection:
     failed_s: float
     drops: list[Drop] = field(default_factory=list)
     thresholds: Mapping[str, Any] = field(default_factory=dict)
-    """What each percentile came to in this run."""
+    """The value of each percentile in this run."""
     remarks: list[str] = field(default_factory=list)
     """A sentence for each percentile that drops no clip because many share the value at it."""
 
 
 def describe(name: str, rule: Rule) -> str:
-    """A rule as one reads it: `motion >= p25`."""
+    """A rule as a condition: `motion >= p25`."""
     parts = []
     if rule.above is not None:
         parts.append(f"{name} >= {_number(rule.above)}")
@@ -116,12 +116,12 @@ def _tied(
 
 
 def passing(wide: pd.DataFrame, column: str, rule: Rule) -> np.ndarray[Any, Any]:
-    """Which rows one rule lets pass, as `select` applies it."""
+    """A mask of the rows that pass one rule, as `select` applies it."""
     return _passes(wide[column], rule, wide["error"].isna().to_numpy())[0]
 
 
 def resolve(wide: pd.DataFrame, rule: Rule, column: str) -> dict[str, Any]:
-    """A rule as plain values, each percentile the number that it comes to in this run."""
+    """A rule as plain values, with each percentile replaced by its value in this run."""
     good = wide["error"].isna().to_numpy()
     _, found = _passes(wide[column], rule, good)
     values = rule.model_dump(by_alias=True, exclude_none=True)

@@ -1,4 +1,4 @@
-"""What a shards directory says of itself: `plan.json` (which clips go into which shard) and the format of `index.json`."""
+"""The metadata of a shards directory: `plan.json` (the clips of each shard) and the format of `index.json`."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ SCHEMA_VERSION = 3
 
 @dataclass
 class Plan:
-    """What one version of the shards holds, as in its plan.json."""
+    """The contents of one version of the shards, as in its plan.json."""
 
     version: int = 1
     made_from: str | None = None
-    """A digest of all that the rows depend on; None: nothing is known of them any more."""
+    """A digest of everything that the rows depend on; None: unknown."""
     pixels: str | None = None
-    """The same for the mp4 bytes alone."""
+    """A digest of everything that the mp4 bytes depend on."""
     parent: dict[str, Any] | None = None
-    """The version before: `version`, and the `sha256` of its index.json."""
+    """The previous version: `version`, and the `sha256` of its index.json."""
     shards: dict[str, list[str]] = field(default_factory=dict)
-    """Shard to ids of its clips."""
+    """Ids of the clips of each shard."""
 
     @classmethod
     def of(cls, root: str) -> Plan | None:
-        """The plan of a shards directory, or None when there is none."""
+        """The plan of a shards directory, or None when it does not exist."""
         saved = store.get_json(store.join(root, "plan.json"))
         return (
             None if saved is None else cls(**{name: saved[name] for name in cls.__dataclass_fields__ if name in saved})
@@ -41,13 +41,13 @@ class Plan:
 
     @property
     def digest(self) -> str:
-        """Changes with anything in it."""
+        """A digest of the whole plan."""
         return digest(vars(self))
 
 
 def check_format(index: Mapping[str, Any], root: str) -> None:
-    """Raises UsageError when an index.json was written by a version of rushes whose shards look different."""
+    """Raises UsageError when an index.json has another schema version."""
     if (found := index.get("schema_version")) != SCHEMA_VERSION:
         raise UsageError(
-            f"the shards in {root} have schema {found}, and this rushes reads {SCHEMA_VERSION}; write them again:  rushes run"
+            f"the shards in {root} have schema {found}, but this version of rushes reads {SCHEMA_VERSION}; write them again:  rushes run"
         )

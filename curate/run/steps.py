@@ -1,4 +1,4 @@
-"""The stages of a pipeline with their tables, in the order in which they run, and the claims that their tables must carry."""
+"""The stages of a pipeline with their tables, in the order in which they run, and the claims of these tables."""
 
 import importlib
 import json
@@ -17,22 +17,22 @@ from curate.tables.table import Table, digest
 from curate.video.limits import Limits
 
 DIRECTORIES = {"measure": "measures", "caption": "captions", "review": "measures", "embed": "embeddings"}
-"""Kinds of steps in the order in which they run, and where their tables lie. A review is a measure that reads captions."""
+"""Kinds of steps in the order in which they run, with the directory of their tables. A review is a measure that reads captions."""
 CLIP_FACTS = (
     *("clip_id", "source_id", "uri", "start_s", "end_s", "duration_s", "fps", "n_frames", "width_px", "height_px"),
     *("start_kind", "start_confidence", "start_detector", "end_kind", "end_confidence", "end_detector"),
     *("first_hash", "last_hash", "crop_x_px", "crop_y_px", "crop_width_px", "crop_height_px"),
 )
-"""Columns of the wide view before any measure."""
+"""Columns of the wide view that describe the clip itself."""
 SOURCE_FACTS = ("uri", "manifest")
-"""What a stage may read of a clip's source: its path, and the manifest's other columns as JSON (null without a manifest)."""
+"""Columns of a clip's source that a stage may read: its path, and the manifest's other columns as JSON (null without a manifest)."""
 LIMITS = {"workers", "timeout_floor_s", "timeout_factor", "memory_mb", *Limits.__dataclass_fields__}
-"""Options of the scan that say how long it may take and what it refuses, not what comes out."""
+"""Options of the scan that limit its time, memory and inputs and do not change its rows."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One stage of the pipeline with its table and the tables it is made from."""
+    """One stage of the pipeline with its table and the tables that it reads."""
 
     kind: str
     spec: StageSpec
@@ -40,9 +40,9 @@ class Step:
     names: Mapping[str, str]
     table: Table
     reads: Mapping[str, tuple[str, str]]
-    """Columns that the stage reads: the name it knows to the table and the column there."""
+    """Columns that the stage reads: its name for each to (table, column)."""
     level: int
-    """Among the steps of its kind, how many stand before it in a chain of readers: those of one level may run at once."""
+    """The number of steps of its kind in the chain of reads before it; steps of one level may run concurrently."""
 
     @property
     def columns(self) -> list[str]:
@@ -51,17 +51,17 @@ class Step:
 
     @property
     def made_from(self) -> tuple[str, ...]:
-        """The tables that this one is made from."""
+        """The tables that this one is computed from."""
         return tuple(dict.fromkeys(["clips", *(table for table, _ in self.reads.values())]))
 
     @property
     def whole(self) -> bool:
-        """Whether the stage looks at all clips of the run at once."""
+        """Whether the stage needs all clips of the run at once."""
         return bool(getattr(self.stage, "whole", False))
 
 
 def steps(pipeline: Pipeline, root: str) -> list[Step]:
-    """Builds and checks every stage. Raises ConfigError for a stage, an option or a column that is not there, or made twice."""
+    """Builds and validates all stages. Raises ConfigError for an unknown stage, option or column, and for a duplicate column."""
     owner = dict.fromkeys(CLIP_FACTS, ("clips", "")) | dict.fromkeys(SOURCE_FACTS, ("sources", ""))
     levels: dict[str, int] = {}
     made: list[Step] = []
@@ -74,16 +74,16 @@ def steps(pipeline: Pipeline, root: str) -> list[Step]:
                 made_by, column = owner[wanted]
                 reads[wanted] = (made_by, column or wanted)
             elif required:
-                told = f"{spec.use} reads the column '{wanted}', which no earlier stage makes"
-                raise ConfigError(f"{spec.where}: {told}{nearest(wanted, owner)}")
+                reason = f"{spec.use} reads the column '{wanted}', which no earlier stage writes"
+                raise ConfigError(f"{spec.where}: {reason}{nearest(wanted, owner)}")
         read = set(reads.values())
         _same_model(
             spec, built, [step for step in made if any((step.spec.name, name) in read for name in _vectors(step))]
         )
         for name in names.values():
             if name in owner:
-                told = f"{spec.use} makes the column '{name}', which {owner[name][0]} makes already"
-                raise ConfigError(f"{spec.where}: {told}")
+                reason = f"{spec.use} writes the column '{name}', which the table '{owner[name][0]}' already has"
+                raise ConfigError(f"{spec.where}: {reason}")
             owner[name] = (spec.name, name)
         if kind == "caption" and "caption" in names:
             owner.setdefault("caption", (spec.name, names["caption"]))
@@ -105,29 +105,41 @@ def steps(pipeline: Pipeline, root: str) -> list[Step]:
 
 
 def _writer_of(column: str) -> str:
-    """`; filters.Aesthetic writes it: ...` for a column of one of our filters that the pipeline does not use, else nothing."""
-    package = importlib.import_module("filters")
-    for name in getattr(package, "__all__", ()):
-        columns = getattr(getattr(package, name), "columns", None)
-        if isinstance(columns, Mapping) and column in columns:
-            return f"; filters.{name} writes it: add `- use: filters.{name}` under measure:"
+    """`; filters.Aesthetic writes it: ...` for a column of one of our stages that the pipeline does not use, else an empty string."""
+    for package in ("filters", "annotate"):
+        module = importlib.import_module(package)
+        for name in getattr(module, "__all__", ()):
+            columns = _default_columns(getattr(module, name))
+            if column in columns and column not in stage.OF_CAPTIONER:
+                key = "caption" if "caption" in columns else "embed" if "embedding" in columns else "measure"
+                item = f"use: {package}.{name}" if key == "embed" else f"- use: {package}.{name}"
+                return f"; {package}.{name} writes it: add `{item}` under {key}:"
     return ""
 
 
+def _default_columns(cls: Any) -> Mapping[str, pa.DataType]:
+    """The columns of a stage class with its default options; empty when an option is required."""
+    try:
+        columns = cls.columns if isinstance(cls.columns, Mapping) else cls().columns
+    except (TypeError, ValueError, AttributeError):
+        return {}
+    return cast(Mapping[str, pa.DataType], columns)
+
+
 def _vectors(step: Step) -> list[str]:
-    """The step's columns that hold vectors of one length: embeddings."""
+    """The step's columns with embeddings (vectors of fixed size)."""
     return [field.name for field in step.table.schema if pa.types.is_fixed_size_list(field.type)]
 
 
 def _same_model(spec: StageSpec, built: Any, read: Sequence[Step]) -> None:
-    """A stage with a model that reads the vectors of another stage's must have the same: nothing else would notice."""
+    """Raises ConfigError when a stage reads the vectors of a stage with another model or other weights; they are not comparable."""
     own = stage.options(built)
     for step in read:
         theirs = stage.options(step.stage)
         for name in ("model", "weights"):
             if {"model", "weights"} <= own.keys() & theirs.keys() and own[name] != theirs[name]:
-                told = f"{spec.use} has {name} {own[name]}, and reads the vectors of {step.spec.use}, which has"
-                raise ConfigError(f"{spec.where}: {told} {theirs[name]}: they must be the same")
+                reason = f"{spec.use} has {name} {own[name]}, but reads the vectors of {step.spec.use} with"
+                raise ConfigError(f"{spec.where}: {reason} {theirs[name]}; set the same {name} for both")
 
 
 def _in_order(pipeline: Pipeline) -> list[tuple[str, StageSpec, Any]]:
@@ -154,18 +166,20 @@ def _in_order(pipeline: Pipeline) -> list[tuple[str, StageSpec, Any]]:
 
 
 def _for_captioners(spec: StageSpec, captioners: tuple[str, ...]) -> tuple[StageSpec, Any]:
-    """A stage with an option `captions` that is not set looks at all captioners of the run; a captioner, at those before it."""
+    """Sets the option `captions` of a stage, where it is empty, to all captioners of the run (for a captioner: to those before it)."""
     built = stage.build(spec)
     if getattr(built, "captions", None) != () or "captions" not in stage.options(built):
         return spec, built
     if not captioners:
-        raise ConfigError(f"{spec.where}: {spec.use} reads captions, and no captioner comes before it")
+        raise ConfigError(
+            f"{spec.where}: {spec.use} reads captions, but no captioner runs before it; add one under caption:"
+        )
     spec = replace(spec, options={**spec.options, "captions": captioners})
     return spec, stage.build(spec)
 
 
 def claims(pipeline: Pipeline, made: Sequence[Step]) -> dict[str, dict[str, Any]]:
-    """What each table must have been made by, for this configuration: stage, version, options, weights, upstream claims."""
+    """The claim that each table must have for this configuration: stage, version, options, weights, upstream claims."""
     scan = pipeline.config.scan.model_dump(exclude={"cuts", *LIMITS})
     detector = stage.build(pipeline.cuts)
     cuts = {"use": pipeline.cuts.use, "version": getattr(detector, "version", 1), **_options(detector)}
@@ -180,11 +194,13 @@ def claims(pipeline: Pipeline, made: Sequence[Step]) -> dict[str, dict[str, Any]
 
 
 def _options(built: Any) -> dict[str, Any]:
-    """The options of a stage that its values depend on, with the identity of its weights in place of their address."""
+    """The options of a stage that its values depend on, with the identity of the weights instead of their address."""
     values = {name: v for name, v in stage.options(built).items() if name not in getattr(built, "patience", ())}
     return values | {name: weights.identity(address) for name, address in stage.weights_of(built).items()}
 
 
 def _claim(made_by: str, version: int, options: Mapping[str, Any], made_from: Mapping[str, str]) -> dict[str, Any]:
     claim = {"made_by": made_by, "version": version, "options": dict(options), "made_from": dict(made_from)}
-    return cast(dict[str, Any], json.loads(json.dumps(claim, default=str)))  # as it is read back: a tuple is a list
+    return cast(
+        dict[str, Any], json.loads(json.dumps(claim, default=str))
+    )  # as JSON returns it: a tuple becomes a list

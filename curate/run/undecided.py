@@ -14,7 +14,7 @@ from curate.run.select import passing
 
 @dataclass(frozen=True)
 class Undecided:
-    """Undecided clips and their seconds, split by what `select` counts them as until their values exist."""
+    """Undecided clips and their seconds; `as_kept` are those that `select` counts as kept until their values exist."""
 
     clips: int = 0
     as_kept: int = 0

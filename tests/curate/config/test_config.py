@@ -1,4 +1,4 @@
-"""pipeline.yaml: what is accepted, and the one sentence for what is not."""
+"""pipeline.yaml: valid files, and the error for each invalid one."""
 
 from pathlib import Path
 
@@ -34,7 +34,7 @@ def load(tmp_path: Path, text: str = GOOD, *overrides: str) -> config.Pipeline:
     return config.load(path, overrides)
 
 
-def test_a_good_file_is_read(tmp_path: Path) -> None:
+def test_valid_file_is_loaded(tmp_path: Path) -> None:
     loaded = load(tmp_path)
     assert loaded.config.sources.from_ == ["footage"]
     assert loaded.measure[0].name == "motion"
@@ -44,7 +44,7 @@ def test_a_good_file_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         pytest.param(
             ("min_clip_s: 2", "min_clip: 2"),
@@ -88,15 +88,17 @@ def test_a_good_file_is_read(tmp_path: Path) -> None:
         pytest.param(("- use: filters.Motion", "- name: x"), "pipeline.yaml:8: a stage needs `use:`", id="no use"),
     ],
 )
-def test_a_mistake_is_told_with_line_and_nearest_key(tmp_path: Path, change: tuple[str, str], told: str) -> None:
+def test_invalid_key_or_value_is_reported_with_line_and_nearest_key(
+    tmp_path: Path, change: tuple[str, str], message: str
+) -> None:
     assert change[0] in GOOD
     with pytest.raises(ConfigError) as error:
         load(tmp_path, GOOD.replace(*change))
-    assert str(error.value).startswith(told)
+    assert str(error.value).startswith(message)
 
 
 @pytest.mark.parametrize(
-    ("override", "told"),
+    ("override", "message"),
     [
         ("measure.motion.fsp=3", "filters.Motion has no option 'fsp'; did you mean 'fps'?"),
         ("measure.motion.use=filters.Motoin", "there is no stage 'filters.Motoin'; did you mean 'filters.Motion'?"),
@@ -105,21 +107,21 @@ def test_a_mistake_is_told_with_line_and_nearest_key(tmp_path: Path, change: tup
         ("measure.motion.fps=-1", "filters.Motion: "),
         ("scan.cuts.detector=adaptve", "Input should be 'adaptive', 'content'"),
         ("keep.moton.above=1", "keep: there is no column 'moton'; did you mean 'motion'?"),
-        ("embed={use: annotate.MiniLM}", "reads the column 'caption', which no earlier stage makes"),
+        ("embed={use: annotate.MiniLM}", "reads the column 'caption', which no earlier stage writes"),
         (
             "measure=[{use: filters.Motion}, {use: filters.Motion, name: again}]",
-            "makes the column 'motion', which motion makes already",
+            "writes the column 'motion', which the table 'motion' already has",
         ),
         ("measure=[{use: filters.Motion}, {use: filters.Motion}]", "two tables are called 'motion'"),
     ],
 )
-def test_a_stage_that_does_not_fit_is_told_before_anything_runs(tmp_path: Path, override: str, told: str) -> None:
+def test_invalid_stage_is_reported_before_anything_runs(tmp_path: Path, override: str, message: str) -> None:
     with pytest.raises(ConfigError) as error:
         _ = Run(str(tmp_path / "run"), load(tmp_path, GOOD, override)).claims
-    assert told in str(error.value)
+    assert message in str(error.value)
 
 
-def test_overrides_reach_values_in_groups_and_in_lists_of_stages(tmp_path: Path) -> None:
+def test_overrides_change_nested_values_and_stage_options(tmp_path: Path) -> None:
     loaded = load(
         tmp_path,
         GOOD,
@@ -137,7 +139,7 @@ def test_overrides_reach_values_in_groups_and_in_lists_of_stages(tmp_path: Path)
 
 
 @pytest.mark.parametrize("setting", ["nonsense", "measure.nosuch.fps=1", "run.deeper=1", "scan.min_clip_s=[1"])
-def test_an_override_that_leads_nowhere_is_wrong_usage(tmp_path: Path, setting: str) -> None:
+def test_override_with_an_unknown_path_raises_usage_error(tmp_path: Path, setting: str) -> None:
     with pytest.raises(UsageError):
         load(tmp_path, GOOD, setting)
 
@@ -148,7 +150,7 @@ def test_variables_are_expanded_with_defaults(tmp_path: Path, monkeypatch: pytes
     assert loaded.config.sources.from_ == ["/data/clips"]
 
 
-def test_aliases_cannot_blow_a_file_up(tmp_path: Path) -> None:
+def test_expanding_yaml_aliases_are_limited(tmp_path: Path) -> None:
     bomb = "a: &a [1,1,1,1,1,1,1,1,1,1]\n" + "".join(
         f"{new}: &{new} [{', '.join([f'*{old}'] * 10)}]\n" for old, new in zip("abcde", "bcdef", strict=True)
     )
@@ -156,7 +158,7 @@ def test_aliases_cannot_blow_a_file_up(tmp_path: Path) -> None:
         load(tmp_path, bomb + GOOD)
 
 
-def test_the_schema_takes_the_default_pipeline_and_refuses_a_wrong_key() -> None:
+def test_schema_accepts_the_default_pipeline_and_rejects_unknown_keys() -> None:
     schema = build_schema()
     jsonschema.Draft202012Validator.check_schema(schema)
     pipeline = yaml.safe_load((ROOT / "pipeline.yaml").read_text())
@@ -166,7 +168,7 @@ def test_the_schema_takes_the_default_pipeline_and_refuses_a_wrong_key() -> None
             jsonschema.validate(wrong, schema)
 
 
-def test_the_default_pipeline_is_executable_and_its_first_line_runs_it() -> None:
+def test_default_pipeline_is_an_executable_script() -> None:
     path = ROOT / "pipeline.yaml"
     assert path.stat().st_mode & 0o111
     assert path.read_text().splitlines()[0] == "#!/usr/bin/env -S rushes run"

@@ -1,4 +1,4 @@
-"""Rules written into a pipeline file's text: what they come to, and what stays as it was."""
+"""Writing rules into the text of a pipeline file: the new values, and the unchanged rest."""
 
 import pytest
 import yaml
@@ -44,13 +44,13 @@ measure: [{use: filters.Motion}]
     ],
     ids=["changed", "added", "other bound stays", "block", "block, added", "no keep", "empty keep", "empty map", "flow map", "no last newline"],
 )  # fmt: skip
-def test_rules_are_there_and_the_rest_is_as_it_was(text, rules, wanted) -> None:
+def test_rules_are_written_and_other_keys_are_unchanged(text, rules, wanted) -> None:
     made = with_rules(text, rules, dict.fromkeys(rules, "why: 3 % # better"))
     before = yaml.safe_load(text)
     assert yaml.safe_load(made) == {**before, "keep": wanted}
 
 
-def test_other_lines_and_comments_stay_and_the_old_reason_goes() -> None:
+def test_other_lines_and_comments_are_kept_and_the_old_reason_is_replaced() -> None:
     made = with_rules(FLOW, {"motion": {"above": 0.5}}, {"motion": "an ablation"})
     assert made.splitlines() == [
         "run: runs/demo            # tables go here",
@@ -64,6 +64,6 @@ def test_other_lines_and_comments_stay_and_the_old_reason_goes() -> None:
     assert "# a remark about text" in with_rules(BLOCK, {"motion": {"above": 0.5}}, {})
 
 
-def test_a_file_that_cannot_be_changed_so_is_one_sentence() -> None:
+def test_unsupported_yaml_raises_config_error() -> None:
     with pytest.raises(ConfigError, match=r"p\.yaml: its keep: is written in a way that cannot be changed"):
         with_rules("a: &k {motion: {above: 1}}\nkeep: *k\n", {"motion": {"above": 2}}, {}, "p.yaml")

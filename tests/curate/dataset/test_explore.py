@@ -1,4 +1,4 @@
-"""Tables to look at: percentiles are the thresholds, clips around a threshold lie on both sides of it."""
+"""DataFrames of a run: percentiles equal thresholds, and `around` returns clips on both sides of a threshold."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ def run(finished: Path) -> Run:
     return Run.open(finished)
 
 
-def test_percentiles_are_what_the_thresholds_of_keep_come_to(run: Run) -> None:
+def test_percentiles_equal_the_thresholds_of_keep(run: Run) -> None:
     table = run.percentiles()
     assert list(table.index) == ["duration_s", "brightness", "motion"]
     for at in ("p10", "p25", "p90"):
@@ -25,7 +25,7 @@ def test_percentiles_are_what_the_thresholds_of_keep_come_to(run: Run) -> None:
     assert list(run.percentiles(["motion"]).index) == ["motion"]
 
 
-def test_a_measure_without_values_has_a_row_and_no_numbers(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_measure_without_values_has_null_percentiles(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     wide = run.wide()
     wide["motion"] = pd.Series([None] * len(wide), dtype="float32")
     monkeypatch.setattr(run, "wide", lambda *_, **__: wide)
@@ -56,14 +56,14 @@ def test_clips_around_a_threshold(run: Run, threshold: float | str) -> None:
     assert set(found["file"]) <= {"one.mp4", "two.mp4", "with space é.mp4"}
 
 
-def test_what_cannot_be_answered_is_told_in_a_sentence(run: Run) -> None:
+def test_invalid_queries_raise_errors(run: Run) -> None:
     with pytest.raises(ConfigError, match="no column 'motoin'; did you mean 'motion'"):
         run.around("motoin", "p25")
     with pytest.raises(ConfigError, match="'caption_says' holds string, not numbers"):
         run.percentiles(["caption_says"])
     with pytest.raises(ConfigError, match=r"threshold .q25.: .*a percentile of this run such as p25"):
         run.around("motion", "q25")
-    with pytest.raises(UsageError, match=r"looks for no copies; put filters\.Fingerprint"):
+    with pytest.raises(UsageError, match=r"has no duplicate detection; put filters\.Fingerprint"):
         run.duplicates()
     with pytest.raises(UsageError, match="there is no clip 'x'"):
         run.captions(["x"])

@@ -1,4 +1,4 @@
-"""Labels of rules name what is dropped."""
+"""Labels of rules state which clips are dropped."""
 
 import pytest
 
@@ -34,10 +34,10 @@ def test_label_names_clips_without_a_value() -> None:
     assert dropped_label("text_area <= 0.07", nulls=True) == "text_area > 0.07 or no value"
 
 
-def test_a_column_name_with_spaces_and_signs() -> None:
+def test_column_name_may_have_spaces_and_signs() -> None:
     assert dropped_label("hue (HSV) >= 0.1 and hue (HSV) <= 0.5") == "hue (HSV) < 0.1 or hue (HSV) > 0.5"
 
 
-def test_another_form_is_returned_unchanged() -> None:
+def test_string_of_another_form_is_returned_unchanged() -> None:
     assert dropped_label("") == ""
     assert dropped_label("too short") == "too short"

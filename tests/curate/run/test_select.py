@@ -1,4 +1,4 @@
-"""Selection, funnel and ledger, on numbers that can be checked by hand."""
+"""Selection, funnel and ledger, on small inputs with results computed by hand."""
 
 import numpy as np
 import pandas as pd
@@ -39,13 +39,13 @@ def wide(n: int = 8) -> pd.DataFrame:
         pytest.param({"motion": {"above": 100}}, [], id="nothing"),
     ],
 )
-def test_rules(keep: dict[str, dict[str, object]], kept: list[int]) -> None:
+def test_rules_keep_the_expected_clips(keep: dict[str, dict[str, object]], kept: list[int]) -> None:
     selection = select(wide(), {name: Rule.model_validate(rule) for name, rule in keep.items()})
     assert selection.clip_ids == [f"c{i}" for i in kept]
     assert selection.kept_s == 2.0 * len(kept)
 
 
-def test_the_funnel_counts_alone_in_order_and_together() -> None:
+def test_funnel_counts_drops_alone_in_order_and_together() -> None:
     selection = select(wide(), {"motion": Rule(above=2.0), "text": Rule(below=0.1)})
     assert [(d.rule, d.alone_clips, d.in_order_clips, d.in_order_s) for d in selection.drops] == [
         ("motion >= 2", 2, 2, 4.0),
@@ -54,7 +54,7 @@ def test_the_funnel_counts_alone_in_order_and_together() -> None:
     assert len(selection.clip_ids) == 3
 
 
-def test_a_clip_without_a_value_fails_the_rule_and_a_failed_clip_is_not_dropped_but_failed() -> None:
+def test_clip_without_a_value_is_dropped_and_failed_clip_counts_as_failed() -> None:
     frame = wide()
     frame.loc[7, "motion"] = np.nan
     frame.loc[6, "error"] = "motion: bad"
@@ -65,22 +65,22 @@ def test_a_clip_without_a_value_fails_the_rule_and_a_failed_clip_is_not_dropped_
     assert selection.thresholds == {"motion p0": 0.0}
 
 
-def test_a_percentile_of_nothing_keeps_nothing() -> None:
+def test_percentile_without_values_keeps_no_clip() -> None:
     frame = wide()
     frame["motion"] = np.nan
     assert select(frame, {"motion": Rule(above="p25")}).clip_ids == []
 
 
 @pytest.mark.parametrize(
-    ("keep", "told"),
+    ("keep", "message"),
     [({"moton": Rule(above=1.0)}, "did you mean 'motion'"), ({"camera": Rule(above=1.0)}, "use `is:` instead")],
 )
-def test_a_rule_that_does_not_fit(keep: dict[str, Rule], told: str) -> None:
-    with pytest.raises(ConfigError, match=told):
+def test_invalid_rule_raises_config_error(keep: dict[str, Rule], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         select(wide(), keep)
 
 
-def test_a_rule_reads_as_it_is_meant() -> None:
+def test_rule_is_described_as_a_condition() -> None:
     assert describe("motion", Rule(above="p25", below=3.0)) == "motion >= p25 and motion <= 3"
 
 
@@ -101,19 +101,19 @@ def chosen(kept_s: float, failed_s: float = 0.0) -> Selection:
     return Selection([], kept_s, 0, 0.0, 0, failed_s)
 
 
-def test_a_whole_source_adds_up() -> None:
+def test_ledger_of_a_complete_source_balances() -> None:
     ledger = balance(sources(), spans((0, 4, None, None), (4, 5, "too_short", None), (5, 10, None, None)), chosen(9.0))
     ledger.check()
     assert (ledger.total_s, ledger.kept_s, ledger.too_short_s, ledger.accounted_share) == (10.0, 9.0, 1.0, 1.0)
 
 
-def test_a_broken_source_counts_what_its_header_promised_as_failed() -> None:
+def test_undecoded_seconds_of_a_broken_source_count_as_failed() -> None:
     ledger = balance(sources(), spans((0, 4, None, None), (4, 10, None, "the file ends early")), chosen(4.0))
     ledger.check()
     assert (ledger.total_s, ledger.failed_s) == (10.0, 6.0)
 
 
-def test_duplicates_and_files_that_cannot_be_opened_are_told_beside_the_sum() -> None:
+def test_duplicates_and_unreadable_files_are_reported_outside_the_total() -> None:
     table = pd.concat(
         [sources(), sources(uri="b", duplicate_of="a"), sources(uri="c", source_id="x", error="bad", duration_s=np.nan)]
     )
@@ -123,21 +123,21 @@ def test_duplicates_and_files_that_cannot_be_opened_are_told_beside_the_sum() ->
 
 
 @pytest.mark.parametrize(
-    ("rows", "told"),
+    ("rows", "message"),
     [
         pytest.param([(0, 4, None, None), (5, 10, None, None)], "a gap at 4.000 s", id="gap"),
         pytest.param([(0, 6, None, None), (5, 10, None, None)], "an overlap at 6.000 s", id="overlap"),
         pytest.param([], "a was never scanned", id="lost"),
     ],
 )
-def test_spans_that_do_not_meet_stop_the_run(
-    rows: list[tuple[float, float, str | None, str | None]], told: str
+def test_gap_or_overlap_between_spans_raises_run_error(
+    rows: list[tuple[float, float, str | None, str | None]], message: str
 ) -> None:
-    with pytest.raises(RunError, match=told):
+    with pytest.raises(RunError, match=message):
         balance(sources(), spans(*rows), chosen(9.0))
 
 
-def test_a_sum_that_is_off_stops_the_run() -> None:
+def test_unbalanced_ledger_raises_run_error() -> None:
     with pytest.raises(RunError, match="does not add up"):
         balance(sources(), spans((0, 10, None, None)), chosen(9.0)).check()
 

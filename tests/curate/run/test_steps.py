@@ -1,4 +1,4 @@
-"""In which order stages run, what they are given to read, and stages that look at all clips at once."""
+"""The order of the stages, the columns they read, and stages that need all clips at once."""
 
 import re
 from pathlib import Path
@@ -10,7 +10,7 @@ import pytest
 from curate.config import config
 from curate.dataset.run import Run
 from curate.errors import ConfigError
-from curate.pipeline.execute import _grouped
+from curate.pipeline.plan import _grouped
 from curate.run.steps import _writer_of
 from tests.project import Rushes, moving
 from tests.stages import vector_of
@@ -42,7 +42,7 @@ def made(folder: Path, text: str = PIPELINE) -> Run:
     return Run(str(folder / "run"), config.load(folder / "pipeline.yaml"))
 
 
-def test_measures_come_before_captions_and_what_reads_captions_after_them(tmp_path: Path) -> None:
+def test_measures_run_before_captions_and_reviews_after_them(tmp_path: Path) -> None:
     found = [(step.spec.name, step.kind, step.level) for step in made(tmp_path).steps]
     assert found == [
         ("brightness", "measure", 0),
@@ -55,7 +55,7 @@ def test_measures_come_before_captions_and_what_reads_captions_after_them(tmp_pa
     ]
 
 
-def test_a_stage_for_captions_takes_all_of_the_run_or_those_it_names(tmp_path: Path) -> None:
+def test_stage_reads_all_captioners_or_the_named_ones(tmp_path: Path) -> None:
     every = made(tmp_path).steps[-1]
     assert every.columns == ["length_says", "length_again"]
     assert every.made_from == ("clips", "says", "again")
@@ -64,23 +64,23 @@ def test_a_stage_for_captions_takes_all_of_the_run_or_those_it_names(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "told"),
+    ("old", "new", "message"),
     [
         (
             PIPELINE[PIPELINE.index("caption:") : PIPELINE.index("keep:")],
             "",
-            "reads captions, and no captioner comes before it",
+            "reads captions, but no captioner runs before it",
         ),
-        (f"  - use: {STAGES}.Vector\n", "", "reads the column 'vector', which no earlier stage makes"),
+        (f"  - use: {STAGES}.Vector\n", "", "reads the column 'vector', which no earlier stage writes"),
     ],
 )
-def test_what_a_stage_reads_must_be_there(tmp_path: Path, old: str, new: str, told: str) -> None:
-    with pytest.raises(ConfigError, match=told):
+def test_reading_a_missing_column_raises_config_error(tmp_path: Path, old: str, new: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         _ = made(tmp_path, PIPELINE.replace(old, new)).steps
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "message"),
     [
         ("caption: {sais: 1}", "shards: caption: there is no captioner 'sais'; did you mean 'says'"),
         ("caption: {says: 0}", "shards.caption.says: Input should be greater than 0"),
@@ -91,12 +91,14 @@ def test_what_a_stage_reads_must_be_there(tmp_path: Path, old: str, new: str, to
         ("suffix: {', dark': {brightness: {under: 9}}}", "unknown key 'shards.suffix., dark.brightness.under'"),
     ],
 )
-def test_a_training_caption_is_made_of_what_is_there(tmp_path: Path, line: str, told: str) -> None:
-    with pytest.raises(ConfigError, match=re.escape(told)):
+def test_training_caption_with_an_unknown_captioner_or_column_raises_config_error(
+    tmp_path: Path, line: str, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
         _ = made(tmp_path, f"{PIPELINE}shards:\n  {line}\n").steps
 
 
-def test_a_stage_that_finds_something_missing_stops_the_run_before_it_begins(tmp_path: Path, rushes: Rushes) -> None:
+def test_failed_stage_check_stops_the_run_before_it_starts(tmp_path: Path, rushes: Rushes) -> None:
     (tmp_path / "footage").mkdir()
     write_video(tmp_path / "footage" / "one.mp4", moving(60, 1, 20), 25, gop=25)
     made(tmp_path, f"run: run\nsources: footage\nmeasure:\n  - {{use: {STAGES}.Needy, server: nowhere}}\n")
@@ -106,9 +108,7 @@ def test_a_stage_that_finds_something_missing_stops_the_run_before_it_begins(tmp
     assert not (tmp_path / "run").exists()
 
 
-def test_a_stage_that_cannot_start_names_itself_and_what_was_begun_may_be_made_by_other_weights(
-    tmp_path: Path, rushes: Rushes
-) -> None:
+def test_failed_setup_names_the_stage_and_the_run_resumes_with_other_weights(tmp_path: Path, rushes: Rushes) -> None:
     (tmp_path / "footage").mkdir()
     write_video(tmp_path / "footage" / "a.mp4", moving(80, 1), 25, gop=25)
     for name in ("bad", "good"):
@@ -116,13 +116,13 @@ def test_a_stage_that_cannot_start_names_itself_and_what_was_begun_may_be_made_b
         (tmp_path / name / "config.json").write_text(name)
     made(tmp_path, f"run: run\nsources: footage\nmeasure:\n  - {{use: {STAGES}.Picky, weights: 'dir:bad'}}\n")
     done = rushes("run", cwd=tmp_path)
-    told = f"rushes: picky ({STAGES}.Picky) cannot start with weights bad: OSError: there are no tensors\n"
-    assert (done.code, done.err) == (1, told)
+    message = f"rushes: picky ({STAGES}.Picky) cannot start with weights bad: OSError: there are no tensors\n"
+    assert (done.code, done.err) == (1, message)
     made(tmp_path, (tmp_path / "pipeline.yaml").read_text().replace("bad", "good"))
     assert rushes("run", cwd=tmp_path).code == 0
 
 
-def test_parts_are_put_together_until_they_make_a_batch(tmp_path: Path) -> None:
+def test_small_parts_are_grouped_into_batches(tmp_path: Path) -> None:
     run = made(tmp_path)
     run.clips_table.begin({})
     for part in range(5):
@@ -135,7 +135,7 @@ def test_parts_are_put_together_until_they_make_a_batch(tmp_path: Path) -> None:
     assert {i for group in groups for ids in group.values() for i in ids} == wanted
 
 
-def test_the_pipeline_decides_the_batch_size_then_the_stage_then_the_default(tmp_path: Path) -> None:
+def test_batch_size_comes_from_pipeline_then_stage_then_default(tmp_path: Path) -> None:
     text = f"run: run\nsources: x\nmeasure:\n  - use: {STAGES}.Needy\n  - use: {STAGES}.Vector\n"
     assert [step.spec.batch_size for step in made(tmp_path, text).steps] == [5, 16]
     assert [step.spec.workers for step in made(tmp_path, text).steps] == [1, None]
@@ -144,7 +144,7 @@ def test_the_pipeline_decides_the_batch_size_then_the_stage_then_the_default(tmp
     assert (spec.batch_size, spec.workers) == (7, 3)
 
 
-def test_what_changes_no_value_is_not_claimed(tmp_path: Path) -> None:
+def test_options_that_change_no_value_are_not_in_the_claim(tmp_path: Path) -> None:
     def claimed(options: str) -> object:
         return made(tmp_path, f"run: run\nsources: x\nmeasure:\n  - {{use: {STAGES}.Needy{options}}}\n").claims["needy"]
 
@@ -152,14 +152,12 @@ def test_what_changes_no_value_is_not_claimed(tmp_path: Path) -> None:
     assert claimed(", server: there") != claimed("")
 
 
-def test_an_option_that_must_be_given_is_asked_for(tmp_path: Path) -> None:
+def test_missing_required_option_raises_config_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"pipeline.yaml:4: annotate.OpenAIServer needs the option 'model'"):
         _ = made(tmp_path, "run: run\nsources: x\ncaption:\n  - use: annotate.OpenAIServer\n").steps
 
 
-def test_values_reach_their_clips_and_all_clips_are_looked_at_again_when_one_is_new(
-    tmp_path: Path, rushes: Rushes
-) -> None:
+def test_values_match_their_clips_and_whole_stages_rerun_when_a_clip_is_new(tmp_path: Path, rushes: Rushes) -> None:
     (tmp_path / "footage").mkdir()
     write_video(tmp_path / "footage" / "one.mp4", np.concatenate([moving(60, 1, 20), moving(75, 3, 60)]), 25, gop=25)
     run = made(tmp_path)
@@ -174,25 +172,26 @@ def test_values_reach_their_clips_and_all_clips_are_looked_at_again_when_one_is_
         assert wide["rank"].to_numpy() == pytest.approx(by_rank.to_numpy())
         captioned = set(run.selection(("measure",)).clip_ids)
         assert 0 < len(captioned) < len(wide)
-        said = wide[wide["length_says"].notna()]
-        assert captioned <= set(said.index)
-        assert (said["length_says"] == said["caption_says"].str.len()).all()
+        captioned_rows = wide[wide["length_says"].notna()]
+        assert captioned <= set(captioned_rows.index)
+        assert (captioned_rows["length_says"] == captioned_rows["caption_says"].str.len()).all()
         if n == 1:
             write_video(tmp_path / "footage" / "two.mp4", moving(150, 4, 90), 25, gop=25)
     assert len(list((tmp_path / "run" / "measures" / "rank").glob("part-*"))) == 1
 
 
-def test_vectors_are_compared_with_those_of_the_same_model_alone(tmp_path: Path) -> None:
+def test_comparing_vectors_of_different_models_raises_config_error(tmp_path: Path) -> None:
     measures = f"  - use: {STAGES}.Brightness\n  - {{use: filters.OpenClip, model: ViT-B-32}}\n  - use: filters.CaptionSimilarity\n"
     text = f"run: run\nsources: x\nmeasure:\n{measures}caption:\n  - use: {STAGES}.Says\n"
     with pytest.raises(
-        ConfigError, match=r"has model ViT-L-14, and reads the vectors of filters\.OpenClip, which has ViT-B-32"
+        ConfigError,
+        match=r"has model ViT-L-14, but reads the vectors of filters\.OpenClip with ViT-B-32; set the same model",
     ):
         _ = made(tmp_path, text).steps
     assert made(tmp_path, text.replace("CaptionSimilarity", "CaptionSimilarity\n    model: ViT-B-32")).steps
 
 
-def test_svds_pipeline_is_in_the_papers_order() -> None:
+def test_svd_pipeline_runs_in_the_order_of_the_paper() -> None:
     file = Path(__file__).resolve().parents[3] / "pipelines" / "svd.yaml"
     run = Run("nowhere", config.load(file))
     found = [(step.spec.name, step.kind, step.level) for step in run.steps]
@@ -214,4 +213,8 @@ def test_svds_pipeline_is_in_the_papers_order() -> None:
 
 def test_rule_on_a_column_of_an_unused_filter_names_the_filter() -> None:
     assert _writer_of("aesthetic") == "; filters.Aesthetic writes it: add `- use: filters.Aesthetic` under measure:"
+    assert (
+        _writer_of("caption_flags")
+        == "; annotate.CaptionCheck writes it: add `- use: annotate.CaptionCheck` under measure:"
+    )
     assert _writer_of("nosuch") == ""

@@ -1,4 +1,4 @@
-"""Shards: what is in them, versions that are added to and never rewritten, and checks that find what is wrong."""
+"""Shards: their contents, versions without rewrites, and the checks of `rushes shards verify`."""
 
 import json
 import shutil
@@ -35,7 +35,7 @@ shards: {workers: 1, short_side_px: 48, target_mb: 0.03}
 
 @pytest.fixture(scope="module")
 def kept_aside(tmp_path_factory, rushes: Rushes) -> tuple[Path, Path]:
-    """A run over three videos, in several small shards; where it was made, and a copy of it."""
+    """A run over three videos with several small shards: its original directory, and a copy of it."""
     folder = tmp_path_factory.mktemp("shards") / "project"
     (folder / "footage").mkdir(parents=True)
     for i in range(3):
@@ -47,7 +47,7 @@ def kept_aside(tmp_path_factory, rushes: Rushes) -> tuple[Path, Path]:
 
 @pytest.fixture
 def project(kept_aside: tuple[Path, Path]) -> Path:
-    """The run as it was made, where it was made: sources are known by their paths."""
+    """The unchanged run in its original directory, because sources are identified by path."""
     folder, aside = kept_aside
     shutil.rmtree(folder)
     return Path(shutil.copytree(aside, folder))
@@ -65,14 +65,14 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
-def test_shards_are_balanced_and_tell_what_they_hold(project: Path) -> None:
+def test_shards_are_balanced_and_the_index_lists_their_contents(project: Path) -> None:
     index = index_of(project)
     sizes = [shard["bytes"] for shard in index["shards"]]
     assert len(sizes) >= 3
     assert max(sizes) < 2 * min(sizes)
     rows = rows_of(project / "run" / "shards")
     assert len(rows) == index["clips"] == 15
-    assert index["buckets"] == {"": {"clips": 15}}  # 48 lines are less than the smallest bucket
+    assert index["buckets"] == {"": {"clips": 15}}  # a height of 48 px is below the smallest bucket
     assert rows["bucket"].isna().all()
     assert set(rows["mode"]) == {"exact"}
     assert (rows["lost_frames"] == 0).all()
@@ -87,7 +87,7 @@ def test_shards_are_balanced_and_tell_what_they_hold(project: Path) -> None:
             assert (chunk.compression, chunk.statistics) == ("UNCOMPRESSED", None)
 
 
-def test_growing_adds_shards_and_rewrites_none(project: Path, rushes: Rushes) -> None:
+def test_larger_selection_adds_shards_and_rewrites_none(project: Path, rushes: Rushes) -> None:
     assert rushes("run", "--set", "keep.brightness.above=p60", "--run", "grown", cwd=project).code == 0
     before = bytes_of(project / "grown" / "shards")
     assert rushes("run", "--set", "keep={}", "--run", "grown", cwd=project).code == 0
@@ -98,7 +98,7 @@ def test_growing_adds_shards_and_rewrites_none(project: Path, rushes: Rushes) ->
     assert not (project / "grown" / "shards" / "v2").exists()
 
 
-def test_shrinking_makes_a_version_beside_the_old(project: Path, rushes: Rushes) -> None:
+def test_smaller_selection_creates_a_new_version(project: Path, rushes: Rushes) -> None:
     old = bytes_of(project / "run" / "shards")
     ids = rows_of(project / "run" / "shards").set_index("clip_id")
     assert rushes("run", "--set", "keep.brightness.above=p20", cwd=project).code == 0
@@ -112,13 +112,13 @@ def test_shrinking_makes_a_version_beside_the_old(project: Path, rushes: Rushes)
     listed = json.loads(rushes("shards", "list", "run", "--json", cwd=project).out)
     assert [(row["version"], row["clips"]) for row in listed] == [(1, 15), (2, 12)]
     assert list(verify(str(project / "run" / "shards" / "v2"))) == []
-    # And back: a third one, for the second may be in use as well.
+    # Reverting creates a third version, because the second may be in use.
     assert rushes("run", "--set", "keep.brightness.above=p50", cwd=project).code == 0
     assert index_of(project, 3)["parent"]["version"] == 2
 
 
-def test_what_keeps_its_pixels_is_not_encoded_again(project: Path, rushes: Rushes) -> None:
-    """A measure more: every row is new, and every mp4 comes along."""
+def test_unchanged_pixels_are_not_encoded_again(project: Path, rushes: Rushes) -> None:
+    """With an additional measure every row is new, and every mp4 is copied."""
     text = (project / "pipeline.yaml").read_text().replace("measure:", "measure:\n  - use: filters.Motion")
     (project / "pipeline.yaml").write_text(text)
     for video in (project / "footage").iterdir():
@@ -172,7 +172,7 @@ def test_verify_finds_a_damaged_shard_and_repair_rewrites_only_it(project: Path,
     assert "all verified" in done.out
 
 
-def test_verify_finds_what_does_not_add_up(project: Path, rushes: Rushes) -> None:
+def test_verify_finds_inconsistent_index(project: Path, rushes: Rushes) -> None:
     folder = project / "run" / "shards"
     index = index_of(project)
     (folder / "shard-00099.parquet").write_bytes(b"")
@@ -188,7 +188,7 @@ def test_verify_finds_what_does_not_add_up(project: Path, rushes: Rushes) -> Non
     assert rushes("shards", "verify", "footage", cwd=project).code == 2
 
 
-def test_a_source_that_changed_is_an_error_naming_both_and_tried_again_on_demand(project: Path, rushes: Rushes) -> None:
+def test_changed_source_is_an_error_and_retried_on_request(project: Path, rushes: Rushes) -> None:
     shutil.rmtree(project / "run" / "shards")
     good = (project / "footage" / "0.mp4").read_bytes()
     (project / "footage" / "0.mp4").write_bytes((project / "footage" / "1.mp4").read_bytes())
@@ -208,7 +208,7 @@ def test_a_source_that_changed_is_an_error_naming_both_and_tried_again_on_demand
     assert all((project / "run" / "shards" / name).read_bytes() == before[name] for name in kept)
 
 
-def test_a_source_that_vanished_costs_its_clips_alone(project: Path) -> None:
+def test_missing_source_affects_only_its_clips(project: Path) -> None:
     run = Run.open(project / "run")
     rows = plain_rows(run.wide().sort_values(["source_id", "start_s"]))
     (project / "footage" / "1.mp4").unlink()
@@ -237,14 +237,14 @@ ASPECTS = [(16, 9), (4, 3), (1, 1), (9, 16)]
         ((500, 500), 3, "8n+5", None),
     ],
 )
-def test_buckets(size, n_frames, frames, name) -> None:
+def test_bucket_of_a_clip(size, n_frames, frames, name) -> None:
     found = bucket_of(*size, n_frames, ASPECTS, [240, 480, 720, 1080], frames)
     assert (found and found.name) == name
     if found:
         assert Bucket.named(name) == found
 
 
-def test_the_buckets_of_the_pipeline_are_checked() -> None:
+def test_invalid_buckets_raise_an_error() -> None:
     with pytest.raises(ValueError, match="'16/9' is not an aspect ratio"):
         BucketsConfig(aspects=["16/9"])
     with pytest.raises(ValueError, match="must not be empty"):
@@ -252,11 +252,11 @@ def test_the_buckets_of_the_pipeline_are_checked() -> None:
     assert ShardsConfig(buckets={"frames": "4n+1"}).buckets.frames == "4n+1"
 
 
-def test_an_unknown_key_of_the_buckets_is_an_error(tmp_path: Path) -> None:
+def test_unknown_key_of_buckets_raises_config_error(tmp_path: Path) -> None:
     (tmp_path / "p.yaml").write_text("run: r\nsources: x\nshards:\n  buckets: {aspect: ['1:1']}\n")
     with pytest.raises(ConfigError, match=r"p.yaml:4: unknown key 'shards.buckets.aspect'; did you mean 'aspects'"):
         config.load(tmp_path / "p.yaml")
 
 
-def test_the_error_of_an_unwritten_clip() -> None:
+def test_unwritten_clip_has_an_error() -> None:
     assert stored({"clip_id": "a"}, CutError("a", "why")) == "why"

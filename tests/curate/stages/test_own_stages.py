@@ -1,4 +1,4 @@
-"""A user's own stages: modules beside the pipeline file are found, and a folder named like one of our packages hides nothing unnoticed."""
+"""A user's own stages: modules beside the pipeline file are found, and a folder that hides one of our packages is reported."""
 
 import os
 import subprocess

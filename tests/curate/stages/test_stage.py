@@ -1,4 +1,4 @@
-"""The stage contract: options, schema, keyed results, one bad clip costs only itself."""
+"""The stage contract: options, schema, keyed results, and a bad clip affects only itself."""
 
 import cv2
 import numpy as np
@@ -22,7 +22,7 @@ def ready(use: str, **options: object) -> tuple[object, dict[str, str]]:
     return built, stage.column_names(built, spec, "measure")
 
 
-def test_results_belong_to_their_clip_whatever_the_order_and_the_batch() -> None:
+def test_results_do_not_depend_on_order_or_batch_size() -> None:
     built, names = ready("Brightness")
     clips = [clip(f"{i:x}", level=10 * i) for i in range(16)]
     rows = {row["clip_id"]: row for row in stage.apply(built, clips, names)}
@@ -36,7 +36,7 @@ def test_results_belong_to_their_clip_whatever_the_order_and_the_batch() -> None
         assert {row["clip_id"]: row for row in again} == rows
 
 
-def test_a_bad_clip_costs_only_itself() -> None:
+def test_bad_clip_affects_only_itself() -> None:
     built, names = ready("Fussy", on="7")
     rows = {row["clip_id"]: row for row in stage.apply(built, [clip(f"{i:x}") for i in range(16)], names)}
     assert rows["7"] == {"clip_id": "7", "fussy": None, "error": "clip 7 is not to my taste"}
@@ -44,48 +44,48 @@ def test_a_bad_clip_costs_only_itself() -> None:
 
 
 @pytest.mark.parametrize(
-    ("use", "told"),
+    ("use", "message"),
     [
         ("NotANumber", "nan is not a finite number"),
         ("Swapped", "RuntimeError: the stage was asked for 1 clips and answered with 0 rows"),
     ],
 )
-def test_a_broken_answer_is_an_error_not_data(use: str, told: str) -> None:
+def test_invalid_result_becomes_a_failed_row(use: str, message: str) -> None:
     built, names = ready(use)
     for row in stage.apply(built, [clip("a"), clip("b")], names):
-        assert row["error"].startswith(told)
+        assert row["error"].startswith(message)
         assert all(row[name] is None for name in names.values())
 
 
-def test_a_corrupt_thumbnail_and_none_at_all_are_errors_of_that_clip() -> None:
+def test_corrupt_or_missing_thumbnail_fails_only_its_clip() -> None:
     built, names = ready("Brightness")
     rows = stage.apply(built, [clip("good"), clip("torn", jpeg=b"\xff\xd8 not a picture"), clip("none", n=0)], names)
-    told = {row["clip_id"]: row["error"] for row in rows}
-    assert told == {
+    message = {row["clip_id"]: row["error"] for row in rows}
+    assert message == {
         "good": None,
         "torn": "thumbnail 1 of clip torn cannot be decoded",
         "none": "clip none has no thumbnail",
     }
 
 
-def test_declared_columns_are_the_schema() -> None:
+def test_table_schema_has_the_declared_columns() -> None:
     built, names = ready("Brightness")
     schema = stage.table_schema(built, names)
     assert schema == pa.schema([("clip_id", pa.string()), ("brightness", pa.float32()), ("error", pa.string())])
 
 
-def test_a_captioners_caption_carries_its_name() -> None:
+def test_caption_column_has_the_name_of_its_captioner() -> None:
     spec = StageSpec("tests.stages.Says", "plain")
     assert stage.column_names(stage.build(spec), spec, "caption") == {"caption": "caption_plain"}
 
 
-def test_a_missing_package_is_told_with_the_remedy() -> None:
+def test_missing_package_is_reported_with_the_install_command() -> None:
     with pytest.raises(UsageError, match=r"needs the package 'no_such_package_at_all'.*pip install"):
         stage.ready(StageSpec("tests.stages.NeedsNothingThere", "x"))
 
 
 @pytest.mark.parametrize("use", ["Motion", "json.JSONDecoder", "filters.Motoin", "no.such.Thing"])
-def test_what_is_not_a_stage_is_refused(use: str) -> None:
+def test_name_of_no_stage_raises_config_error(use: str) -> None:
     with pytest.raises(ConfigError):
         stage.build(StageSpec(use, "x"))
 
@@ -94,11 +94,11 @@ def test_what_is_not_a_stage_is_refused(use: str) -> None:
     ("use", "name"),
     [("filters.Motion", "motion"), ("filters.TextArea", "text_area"), ("annotate.MiniLM", "mini_lm"), ("a.b.X", "x")],
 )
-def test_a_table_is_named_after_its_stage(use: str, name: str) -> None:
+def test_default_table_name_is_the_stage_in_snake_case(use: str, name: str) -> None:
     assert stage.table_name(use) == name
 
 
-def test_frames_are_decoded_once_and_indexed_first_middle_last(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frames_are_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[int] = []
     imdecode = cv2.imdecode
     monkeypatch.setattr(cv2, "imdecode", lambda *given: (decoded.append(1), imdecode(*given))[1])

@@ -1,4 +1,4 @@
-"""Where weights are found, and what is told when they are not."""
+"""Local paths of weights, and the errors for missing ones."""
 
 from pathlib import Path
 
@@ -8,14 +8,14 @@ from curate.errors import ConfigError, WeightsError
 from curate.stages import weights
 
 
-def test_a_file_inside_an_installed_package_is_found() -> None:
+def test_file_in_an_installed_package_is_located() -> None:
     import importlib.metadata
 
     version = importlib.metadata.version("rapidocr")
     assert weights.locate(f"pip:rapidocr=={version}:rapidocr/config.yaml").is_file()
 
 
-def test_a_fetched_wheel_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fetched_wheel_is_located(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RUSHES_CACHE", str(tmp_path))
     target = tmp_path / "wheels" / "nosuch-1.0" / "nosuch" / "model.bin"
     target.parent.mkdir(parents=True)
@@ -24,7 +24,7 @@ def test_a_fetched_wheel_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize(
-    ("address", "kind", "told"),
+    ("address", "kind", "message"),
     [
         ("pip:nosuch==1.0:model.bin", WeightsError, "rushes weights pull pip:nosuch==1.0:model.bin"),
         ("pip:rapidocr==0.0.1:rapidocr/config.yaml", WeightsError, "rushes weights pull pip:rapidocr==0.0.1:"),
@@ -33,17 +33,17 @@ def test_a_fetched_wheel_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         ("ftp:x", ConfigError, "expected hub:owner/name@revision, dir:/folder or pip:"),
     ],
 )
-def test_what_is_missing_is_told_with_the_command_that_fetches_it(
-    address: str, kind: type[Exception], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_missing_weights_are_reported_with_the_fetch_command(
+    address: str, kind: type[Exception], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RUSHES_CACHE", str(tmp_path))
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(kind) as error:
         weights.locate(address)
-    assert told in str(error.value)
+    assert message in str(error.value)
 
 
-def test_the_identity_of_a_folder_is_its_content(tmp_path: Path) -> None:
+def test_identity_of_a_folder_depends_only_on_its_content(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "w.bin").write_bytes(b"same")
@@ -51,10 +51,10 @@ def test_the_identity_of_a_folder_is_its_content(tmp_path: Path) -> None:
     assert same == weights.identity(f"dir:{tmp_path / 'b'}")
     (tmp_path / "b" / "w.bin").write_bytes(b"other")
     assert same != weights.identity(f"dir:{tmp_path / 'b'}")
-    assert weights.identity("pip:x==1:y") == "pip:x==1:y"  # not here
+    assert weights.identity("pip:x==1:y") == "pip:x==1:y"  # not on this machine
 
 
-def test_a_digest_is_remembered_until_the_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_digest_is_cached_until_the_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RUSHES_CACHE", str(tmp_path / "cache"))
     file = tmp_path / "w.bin"
     file.write_bytes(b"one")

@@ -1,4 +1,4 @@
-"""Few parts in place of many: the same rows, whatever moment a kill chooses, and whoever reads meanwhile."""
+"""Compaction of parts: no row changes, also after a kill at any step and for concurrent readers."""
 
 import random
 import shutil
@@ -27,7 +27,7 @@ PICTURES = pa.schema([("clip_id", pa.string()), ("thumbs", pa.list_(pa.binary())
 
 @pytest.fixture
 def copy(finished: Path, project: Path) -> Iterator[Path]:
-    """A copy of the finished run, to be changed."""
+    """A copy of the finished run that a test may change."""
     target = project / "runs" / f"copy-{time.monotonic_ns()}"
     shutil.copytree(finished, target)
     for table in Run.open(target).tables().values():
@@ -37,7 +37,7 @@ def copy(finished: Path, project: Path) -> Iterator[Path]:
 
 
 def scatter(table: Table) -> None:
-    """Puts the rows into parts of two."""
+    """Splits the rows into parts of two."""
     for name in table.parts():
         rows = table.read_part(name)
         table.remove_part(name)
@@ -46,7 +46,7 @@ def scatter(table: Table) -> None:
 
 
 def filled(root: str, schema: pa.Schema = SCHEMA, parts: int = 30, each: int = 5) -> Table:
-    """A table of many small parts; the ids of neighbours lie in one part."""
+    """A table of many small parts with consecutive ids in each."""
     table = Table(root, schema, row_group_rows=16 if "thumbs" in schema.names else 2**17)
     for p in range(parts):
         rows = [{**dict.fromkeys(schema.names), "clip_id": f"{p:03d}-{i}"} for i in range(each)]
@@ -58,7 +58,7 @@ def filled(root: str, schema: pa.Schema = SCHEMA, parts: int = 30, each: int = 5
 
 @pytest.mark.parametrize("schema", [SCHEMA, PICTURES], ids=["numbers", "pictures"])
 @pytest.mark.parametrize("root", ["disk", "memory://compact"])
-def test_the_rows_are_the_same_in_few_parts(tmp_path: Path, schema: pa.Schema, root: str) -> None:
+def test_compaction_keeps_all_rows(tmp_path: Path, schema: pa.Schema, root: str) -> None:
     where = str(tmp_path / "t") if root == "disk" else f"{root}/{tmp_path.name}"
     table = filled(where, schema)
     before = table.read()
@@ -74,7 +74,7 @@ def test_the_rows_are_the_same_in_few_parts(tmp_path: Path, schema: pa.Schema, r
         assert groups == [16, 16, 16, 2]
 
 
-def test_rows_lie_in_the_order_of_the_clips(tmp_path: Path) -> None:
+def test_compacted_rows_are_in_the_order_of_the_clips(tmp_path: Path) -> None:
     table = filled(str(tmp_path / "t"))
     ids = [f"{p:03d}-{i}" for p in reversed(range(30)) for i in range(5)]
     compact.compact_table("t", table, pa.chunked_array([ids]))
@@ -82,7 +82,7 @@ def test_rows_lie_in_the_order_of_the_clips(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("schema", [SCHEMA, PICTURES], ids=["numbers", "pictures"])
-def test_a_kill_at_any_moment_loses_nothing_and_doubles_nothing(
+def test_kill_at_any_step_loses_or_duplicates_no_row(
     tmp_path: Path, schema: pa.Schema, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = filled(str(tmp_path / "whole"), schema, parts=9)
@@ -126,7 +126,7 @@ def test_a_kill_at_any_moment_loses_nothing_and_doubles_nothing(
     assert moments > 9
 
 
-def test_a_reader_in_between_lists_the_parts_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_concurrent_reader_lists_the_parts_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = filled(str(tmp_path / "t"), parts=9)
     before, read = table.read(), Table.read_part
     compacted = []
@@ -141,7 +141,7 @@ def test_a_reader_in_between_lists_the_parts_again(tmp_path: Path, monkeypatch: 
     assert Table(table.root, SCHEMA).read().equals(before)
 
 
-def test_a_run_is_the_same_after_it(copy: Path, project: Path, rushes: Rushes) -> None:
+def test_run_is_unchanged_by_compaction(copy: Path, project: Path, rushes: Rushes) -> None:
     run = Run.open(copy)
     tables = {name: table.read() for name, table in run.tables().items()}
     funnel, ledger, wide = run.funnel(), run.ledger(), run.wide()
@@ -164,13 +164,13 @@ def test_a_run_is_the_same_after_it(copy: Path, project: Path, rushes: Rushes) -
     assert Run.open(copy).tables()["motion"].read().equals(tables["motion"])
 
 
-def test_nobody_compacts_a_run_that_is_at_work(copy: Path) -> None:
+def test_active_run_cannot_be_compacted(copy: Path) -> None:
     run = Run.open(copy)
     with pipeline._alone(run, Progress()), pytest.raises(UsageError, match="another rushes run is at work"):
         pipeline.compact(Run.open(copy), Progress(), lambda _: None)
 
 
-def test_a_unit_reads_the_row_groups_that_it_needs(tmp_path: Path) -> None:
+def test_unit_reads_only_the_row_groups_of_its_clips(tmp_path: Path) -> None:
     path = tmp_path / "x.parquet"
     ids = [f"{i:04d}" for i in range(400)]
     pq.write_table(pa.table({"clip_id": ids, "v": list(range(400))}), path, row_group_size=16)
@@ -181,7 +181,7 @@ def test_a_unit_reads_the_row_groups_that_it_needs(tmp_path: Path) -> None:
         assert set(chosen) <= set(file.read_row_groups(groups).column("clip_id").to_pylist())
 
 
-def test_a_large_part_is_many_units(copy: Path) -> None:
+def test_large_part_is_split_into_units(copy: Path) -> None:
     run = Run.open(copy)
     compact.compact(run.tables())
     ids = pa.array(run.clip_ids())

@@ -1,4 +1,4 @@
-"""Holding a run directory where there are no locks: who is refused, who takes over, who stops."""
+"""Leases of run directories on storage without locks: rejection, takeover and loss."""
 
 import os
 import subprocess
@@ -30,13 +30,13 @@ def root() -> Iterator[str]:
 
 
 def elsewhere(root: str, **other: object) -> dict[str, object]:
-    """Puts down the lease of a process of another machine."""
+    """Writes the lease of a process on another machine."""
     found = {**lease._this_process(), "id": "theirs", "beat": 1, "host": "elsewhere", **other}
     store.put_json(store.join(root, LEASE), found)
     return found
 
 
-def test_the_second_is_refused_while_the_first_is_at_work_and_not_later(root: str) -> None:
+def test_second_holder_is_rejected_until_the_first_releases(root: str) -> None:
     with held(root):
         with pytest.raises(UsageError, match="another rushes run is at work in memory://"), held(root):
             pass
@@ -46,7 +46,7 @@ def test_the_second_is_refused_while_the_first_is_at_work_and_not_later(root: st
         pass
 
 
-def test_the_lease_of_a_process_that_was_killed_here_is_taken_over_at_once(root: str) -> None:
+def test_lease_of_a_killed_local_process_is_taken_over_immediately(root: str) -> None:
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     elsewhere(root, host=lease._this_process()["host"], pid=child.pid, began=psutil.Process(child.pid).create_time())
     child.kill()
@@ -56,21 +56,21 @@ def test_the_lease_of_a_process_that_was_killed_here_is_taken_over_at_once(root:
         assert time.monotonic() - began < 0.9
 
 
-def test_a_pid_that_was_given_to_another_process_is_not_its_holder(root: str) -> None:
+def test_reused_pid_is_not_the_holder(root: str) -> None:
     elsewhere(root, host=lease._this_process()["host"], pid=os.getpid(), began=1.0)
     began = time.monotonic()
     with held(root):
         assert time.monotonic() - began < 0.9
 
 
-def test_the_lease_of_another_machine_is_taken_over_when_it_no_longer_changes(root: str) -> None:
+def test_lease_of_another_machine_is_taken_over_when_it_stops_changing(root: str) -> None:
     elsewhere(root)
     began = time.monotonic()
     with held(root):
         assert time.monotonic() - began >= 1.0
 
 
-def test_a_holder_that_was_taken_over_stops_and_leaves_the_others_lease_alone(root: str) -> None:
+def test_holder_that_lost_its_lease_stops_and_keeps_the_new_lease(root: str) -> None:
     with held(root) as hold:
         assert isinstance(hold, Lease)
         hold.check()
@@ -83,17 +83,17 @@ def test_a_holder_that_was_taken_over_stops_and_leaves_the_others_lease_alone(ro
     assert store.get_json(store.join(root, LEASE)) == theirs
 
 
-def test_of_two_that_begin_at_the_same_moment_one_goes_on(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_one_of_two_simultaneous_holders_continues(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = Lease(root), Lease(root)
     true = store.get_json
-    # The first has looked and found none; before it writes, the second has looked, too, and writes after it.
+    # Both find no lease; the second writes its lease after the first.
     monkeypatch.setattr(lease.time, "sleep", lambda _: store.put_json(first.where, second.own))
     with pytest.raises(UsageError, match="another rushes run is at work"):
         first.take()
     assert true(first.where)["id"] == second.own["id"]
 
 
-def test_a_read_only_directory_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+def test_read_only_directory_raises_one_error(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     def refuse(*_: object) -> int:
         raise OSError(30, "Read-only file system")
 

@@ -1,4 +1,4 @@
-"""Storage that fails: what is told in one sentence, what is waited for, what is swept away."""
+"""Storage failures: error messages, retries, and deletion of temporary files."""
 
 import uuid
 from pathlib import Path
@@ -12,11 +12,11 @@ from curate.tables import store
 
 
 class NoServerError(Exception):
-    """As a client of object storage raises it: no OSError."""
+    """An exception of an object storage client; not an OSError."""
 
 
 @pytest.mark.parametrize(
-    ("method", "act", "told"),
+    ("method", "act", "message"),
     [
         ("pipe_file", lambda uri: store.put(uri, b"x"), "written"),
         ("cat_file", store.get, "read"),
@@ -26,20 +26,20 @@ class NoServerError(Exception):
         ("open", store.open_read, "read"),
     ],
 )
-def test_what_a_client_raises_is_one_sentence(
-    method: str, act: Any, told: str, monkeypatch: pytest.MonkeyPatch
+def test_client_exception_becomes_a_run_error(
+    method: str, act: Any, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise NoServerError("Could not connect to the endpoint")
 
     monkeypatch.setattr(MemoryFileSystem, method, refuse)
     with pytest.raises(
-        RunError, match=f"^memory://run/x could not be {told}: Could not connect to the endpoint; when it can"
+        RunError, match=f"^memory://run/x could not be {message}: Could not connect to the endpoint; when it can"
     ):
         act("memory://run/x")
 
 
-def test_a_file_that_is_not_there_is_no_failure_of_storage() -> None:
+def test_missing_file_is_not_a_storage_failure() -> None:
     where = f"memory://{uuid.uuid4().hex}/x"
     with pytest.raises(FileNotFoundError):
         store.get(where)
@@ -47,7 +47,7 @@ def test_a_file_that_is_not_there_is_no_failure_of_storage() -> None:
     assert store.names(where, ".json") == []
 
 
-def test_a_server_is_waited_for_when_it_has_answered_before(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_temporary_error_is_retried_only_after_a_first_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     exceptions = pytest.importorskip("botocore.exceptions")
     busy = exceptions.ClientError(
         {"Error": {"Code": "ServiceUnavailable"}, "ResponseMetadata": {"HTTPStatusCode": 503}}, "PutObject"
@@ -64,7 +64,7 @@ def test_a_server_is_waited_for_when_it_has_answered_before(monkeypatch: pytest.
     assert not store._is_temporary(forbidden)
 
 
-def test_what_was_left_aside_goes_from_all_folders(tmp_path: Path) -> None:
+def test_sweep_deletes_temporary_files(tmp_path: Path) -> None:
     left = [tmp_path / ".a.0.tmp", tmp_path / "report" / "page" / ".wall.js.0.tmp"]
     left[1].parent.mkdir(parents=True)
     for path in (*left, tmp_path / "report" / "x.tmp"):

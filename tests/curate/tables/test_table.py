@@ -1,4 +1,4 @@
-"""Tables: parts that are whole or absent, one row per key, claims that tell what differs."""
+"""Tables: atomic parts, one row per key, and differences between claims."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def table(request: pytest.FixtureRequest, tmp_path: Path) -> Table:
     return Table(root, SCHEMA)
 
 
-def test_rows_come_back_in_key_order(table: Table) -> None:
+def test_rows_are_read_in_key_order(table: Table) -> None:
     table.write([row("c"), row("a")])
     table.write([row("b", 2.0)])
     assert table.read().column("clip_id").to_pylist() == ["a", "b", "c"]
@@ -31,33 +31,33 @@ def test_rows_come_back_in_key_order(table: Table) -> None:
     assert table.read_keys() == {("a",), ("b",), ("c",)}
 
 
-def test_an_empty_table_has_its_columns(table: Table) -> None:
+def test_empty_table_has_its_schema(table: Table) -> None:
     assert table.read().schema == SCHEMA
     assert table.parts() == []
     assert table.claim() is None
 
 
-def test_the_same_work_done_twice_is_there_once(table: Table) -> None:
+def test_duplicate_work_is_read_once(table: Table) -> None:
     assert table.write([row("a"), row("b")]) == table.write([row("b"), row("a")])
-    table.write([row("b"), row("c")])  # another grouping, by a worker that outlived its driver
+    table.write([row("b"), row("c")])  # another grouping, by a worker whose driver was killed
     assert table.read().column("clip_id").to_pylist() == ["a", "b", "c"]
     assert sorted(key for _, keys in table.parts_with_keys() for key in keys) == [("a",), ("b",), ("c",)]
 
 
-def test_dropped_rows_are_pending_again_and_the_others_stay(table: Table) -> None:
+def test_dropped_rows_are_pending_and_other_rows_stay(table: Table) -> None:
     table.write([row("a"), row("b", None, "bad")])
     table.write([row("c", None, "bad")])
     assert table.drop_rows({("b",), ("c",)}) == 2
     assert table.read().column("clip_id").to_pylist() == ["a"]
 
 
-def test_a_row_that_does_not_fit_the_schema_is_refused(table: Table) -> None:
+def test_row_that_violates_the_schema_is_rejected(table: Table) -> None:
     with pytest.raises((pa.ArrowInvalid, pa.ArrowTypeError)):
         table.write([{"clip_id": "a", "motion": "fast", "error": None}])
     assert table.parts() == []
 
 
-def test_what_a_killed_writer_left_aside_is_not_a_part_and_is_swept(tmp_path: Path) -> None:
+def test_temporary_file_of_a_killed_writer_is_ignored_and_deleted(tmp_path: Path) -> None:
     table = Table(str(tmp_path / "t"), SCHEMA)
     table.write([row("a")])
     aside = tmp_path / "t" / ".part-1.parquet.0.tmp"
@@ -67,7 +67,7 @@ def test_what_a_killed_writer_left_aside_is_not_a_part_and_is_swept(tmp_path: Pa
     assert not aside.exists()
 
 
-def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_write_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
@@ -79,14 +79,14 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     assert list(tmp_path.iterdir()) == []
 
 
-def test_claims_tell_what_differs() -> None:
+def test_difference_lists_changed_keys_of_claims() -> None:
     old = {"options": {"fps": 2.0, "same": 1}, "version": 1}
     new = {"options": {"fps": 4.0, "same": 1}, "version": 1}
     assert list(difference(old, new)) == ["options.fps: 2.0 -> 4.0"]
     assert list(difference(old, old)) == []
 
 
-def test_media_columns_are_stored_as_they_are() -> None:
+def test_media_columns_are_stored_uncompressed() -> None:
     schema = pa.schema(
         [
             ("clip_id", pa.string()),

@@ -10,7 +10,7 @@ import pytest
 from curate.config import config
 from curate.dataset.run import Run
 from curate.errors import ConfigError
-from curate.pipeline.execute import _grouped
+from curate.pipeline.plan import _grouped
 from curate.run.steps import _writer_of
 from tests.project import Rushes, moving
 from tests.stages import vector_of

@@ -135,6 +135,7 @@ def _described(run: RunData, selection: Selection) -> dict[str, Any]:
     ]
     funnel = {**vars(selection), "drops": [vars(drop) for drop in selection.drops]}
     kept = len(funnel.pop("clip_ids"))
+    del funnel["remarks"]  # for people
     return {
         "captions": {"mix": dict(options.caption), "suffix": suffix},
         "selection": {**funnel, "kept_clips": kept, "thresholds": _plain(selection.thresholds)},

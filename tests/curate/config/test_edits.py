@@ -65,5 +65,5 @@ def test_other_lines_and_comments_are_kept_and_the_old_reason_is_replaced() -> N
 
 
 def test_unsupported_yaml_raises_config_error() -> None:
-    with pytest.raises(ConfigError, match=r"p\.yaml: its keep: is written in a way that cannot be changed"):
+    with pytest.raises(ConfigError, match=r"p\.yaml: the layout of its keep: cannot be edited automatically"):
         with_rules("a: &k {motion: {above: 1}}\nkeep: *k\n", {"motion": {"above": 2}}, {}, "p.yaml")

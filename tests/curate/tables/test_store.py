@@ -34,7 +34,7 @@ def test_client_exception_becomes_a_run_error(
 
     monkeypatch.setattr(MemoryFileSystem, method, refuse)
     with pytest.raises(
-        RunError, match=f"^memory://run/x could not be {message}: Could not connect to the endpoint; when it can"
+        RunError, match=f"^memory://run/x could not be {message}: Could not connect to the endpoint; mend that"
     ):
         act("memory://run/x")
 

@@ -1,12 +1,18 @@
 """Selection, funnel and ledger, on small inputs with results computed by hand."""
 
+from io import StringIO
+from types import SimpleNamespace
+from typing import Any, cast
+
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
+from curate.cli import funnel
 from curate.config.config import Rule
 from curate.errors import ConfigError, RunError
-from curate.run.ledger import balance
+from curate.run.ledger import Ledger, balance
 from curate.run.select import Selection, describe, select
 
 
@@ -148,3 +154,13 @@ def test_percentile_over_ties_that_drops_nothing_is_remarked() -> None:
     assert len(tied.clip_ids) == 4
     assert tied.remarks == ["m p25 drops no clip: 3 of 4 clips share the value 0 at that percentile"]
     assert select(wide, {"m": Rule(above="p100")}).remarks == []
+
+
+def test_funnel_prints_the_remark_on_ties_in_one_line() -> None:
+    frame = pd.DataFrame({"clip_id": list("abcd"), "start_s": 0.0, "end_s": 1.0, "error": None, "m": [0.0, 0, 0, 1]})
+    selection = select(frame, {"m": Rule(above="p25")})
+    out = StringIO()
+    run = SimpleNamespace(selection=lambda: selection, ledger=Ledger)
+    funnel.show(cast(Any, run), Console(file=out, width=200))
+    remarks = [line.strip() for line in out.getvalue().splitlines() if "drops no clip" in line]
+    assert remarks == ["m p25 drops no clip: 3 of 4 clips share the value 0 at that percentile"]

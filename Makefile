@@ -1,7 +1,10 @@
 # make demo    sets up .venv, runs pipeline.yaml on real footage, finetunes the tiny recipe on the shards
-# make test    sets up .venv, then lint, types, import arrows and tests
+# make test    sets up .venv, then lint, types, import arrows and tests: about ten minutes on two cores
 # make docs    sets up .venv, then builds the documentation into site/
-# make test-all  test, with the tests that say again, at length, what quicker ones say
+# make docs-tables  regenerates the parts of README.md and docs/ that come from the code
+# make test-all  make test, and the tests marked slow
+# make test-times  the fifty slowest tests of the last session, and where their time goes
+# make wheel   builds a wheel into dist/, installs it into an empty environment without torch, and scans a video with it
 # make venv    the set-up alone
 # Needs Python 3.11+, git and make; everything else comes from the package index.
 
@@ -17,7 +20,9 @@ WHAT := --constraint constraints.txt --editable '.[all,dev]'
 BY_UV = ! $(BIN)/python -m pip config list | grep '\.index-url=' >/dev/null && $(PIP) --constraint constraints.txt uv && \
   $(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode $(WHAT)
 
-.PHONY: venv demo test test-all lint types arrows docs clean
+PYTEST := $(BIN)/python -m pytest -q --numprocesses 3 --dist loadfile --no-loadscope-reorder
+
+.PHONY: venv demo test test-all test-times lint types arrows docs docs-tables wheel clean
 .DEFAULT_GOAL := help
 
 help:
@@ -53,14 +58,18 @@ endif
 	@echo "sample:  $(TRAIN)/sample.mp4"
 
 test: venv lint types arrows
-	$(BIN)/python -m pytest -q --numprocesses 3 --dist loadfile --no-loadscope-reorder
+	$(PYTEST)
 
 test-all: venv lint types arrows
-	$(BIN)/python -m pytest -q --numprocesses 3 --dist loadfile --no-loadscope-reorder -m "slow or not slow"
+	$(PYTEST) -m "slow or not slow"
+
+test-times: venv
+	$(BIN)/python -m tests.slowest
 
 lint: venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python -m tests.english
 
 types: venv
 	$(BIN)/mypy
@@ -72,5 +81,17 @@ docs: venv
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 	@echo "pages:   site/index.html (with search:  $(BIN)/python -m http.server --directory site)"
 
+docs-tables: venv
+	$(BIN)/python -m docs.make
+
+# The wheel is tried outside of the checkout (python -I), or the checkout would be imported in its place.
+wheel:
+	rm -rf dist build/wheel
+	$(PYTHON) -m venv build/wheel
+	build/wheel/bin/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	build/wheel/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt dist/rushes-*.whl
+	cd build/wheel && bin/python -I -c 'import rushes; print(rushes.__version__)'
+	cd build/wheel && bin/python -I ../../tests/wheel.py
+
 clean:
-	rm -rf $(VENV) runs footage site
+	rm -rf $(VENV) runs footage site build dist

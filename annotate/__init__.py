@@ -1,4 +1,4 @@
-"""One captioner per file: clips in, a caption and what is known about it out."""
+"""One captioner per file: clips in, a caption and its columns out."""
 
 from annotate.caption_check import CaptionCheck
 from annotate.coca import Coca

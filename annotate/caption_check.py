@@ -1,26 +1,26 @@
-"""CaptionCheck: is each caption a caption at all, and is it on the right clip?
+"""CaptionCheck: whether each caption is valid, and whether it belongs to its clip.
 
-`caption_rank_<name>`: of `others` other clips, the share whose frames fit the caption better than its own clip's, [0, 1]; 0 is
-best, captions dealt out at random have 0.5 on average. Fit is the cosine of embeddings: CLIP's where its `weights` are given
-(the vector `openclip` that `filters.OpenClip` stored, of three frames together), else those of the label space (`filters.Conse` against
-`annotate.MiniLM`), which is weaker. The other clips are the next ones on a ring of all clips in
-the order of a hash of their ids, so they depend on which clips there are and not on their order.
+`caption_rank_<name>`: share of `others` other clips whose frames fit the caption better than its own clip's frames, [0, 1]; 0 is
+best, randomly assigned captions have 0.5 on average. Fit is the cosine of embeddings: CLIP's if its `weights` are set
+(the column `openclip` of `filters.OpenClip`, the mean of three frames), else ConSE's (`filters.Conse` against
+`annotate.MiniLM`), which separates less well. The other clips are the next ones on a ring of all clips, sorted by a hash of
+their ids, so they depend on the set of clips and not on its order.
 
-`caption_flags`: what is wrong, as words `captioner:flag` with spaces between; empty where nothing is, so `keep: caption_flags:
-{is: ""}` drops what is flagged. The flags of `annotate/caption_flags.py`, and
+`caption_flags`: defects, as words `captioner:flag` separated by spaces; empty for a valid caption, so `keep: caption_flags:
+{is: ""}` drops flagged clips. The flags are those of `annotate/models/caption_flags.py`, and
 
 | flag | the caption |
 |---|---|
-| `truncated` | was cut at the limit of tokens (`finish_reason_<name>` is `length`) |
-| `common` | stands word for word on more than one in twenty clips, and on five at least |
+| `truncated` | was truncated at the token limit (`finish_reason_<name>` is `length`) |
+| `common` | is the same text on more than one in twenty clips, and on at least five |
 | `mismatched` | has a rank above `worst_rank` |
 
-A pipeline once attached captions to wrong clips for four months of releases; a rank near 0.5 on average is how that looks.
+A pipeline once attached captions to wrong clips for four months of releases; a mean rank near 0.5 is the symptom.
 
-Ours: 31 others, `worst_rank`, the bounds of `common`. On coco_mini (51 photographs, 5 captions each) the rank by ConSE tells a
+Ours: 31 others, `worst_rank`, the bounds of `common`. On coco_mini (51 photographs, 5 captions each) the ConSE rank separates a
 right caption from the next photograph's with an AUC of 0.93; 3 % of right captions have a rank above 0.5, 45 % of wrong ones.
 
-Reads columns alone, of all clips at once: some 10 KB of memory a clip, and all captions are embedded anew when a clip is added.
+It reads columns only, of all clips at once: some 10 KB of memory per clip, and all captions are embedded again when a clip is added.
 
 N clips, D numbers of a vector.
 """
@@ -34,11 +34,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from annotate.caption_flags import Language, flags
 from annotate.minilm import MiniLM
-from annotate.prompts import PRESETS
+from annotate.models.caption_flags import Language, flags
+from annotate.models.prompts import PRESETS
 from curate.clip import Clip
-from filters.open_clip import Encoder, Precision, load, unit
+from filters.models.device import Precision
+from filters.models.openclip import Encoder, load, unit
 
 COMMON_SHARE, COMMON_LEAST = 0.05, 5
 TEXTS = 64
@@ -50,15 +51,15 @@ def ring(clip_ids: list[str], seed: int) -> list[int]:
 
 
 def ranks(texts_ND: NDArray[np.float32], frames_ND: NDArray[np.float32], others: int) -> NDArray[np.float32]:
-    """Share of the next `others` rows whose frames fit a text better than its own row's, ties counted half.
+    """Share of the next `others` rows whose frames fit a text better than its own row's; a tie counts half.
 
     Args:
-        texts_ND: a vector per clip, of length 1; NaN where it has no caption.
-        frames_ND: a vector per clip, of length 1; NaN where it has none.
-        others: how many other clips, at most N - 1.
+        texts_ND: A vector of length 1 per clip; NaN for a clip without a caption.
+        frames_ND: A vector of length 1 per clip; NaN for a clip without vectors.
+        others: Number of other clips, at most N - 1.
 
     Returns:
-        Shape (N,), in [0, 1]; NaN where there is nothing to compare.
+        Shape (N,), in [0, 1]; NaN if a clip has no caption, no vector, or no other clip to compare with.
     """
     n = len(texts_ND)
     own_N = (texts_ND * frames_ND).sum(axis=1)
@@ -76,20 +77,20 @@ def ranks(texts_ND: NDArray[np.float32], frames_ND: NDArray[np.float32], others:
 
 @dataclass
 class CaptionCheck:
-    """Share of other clips that each caption fits better than its own, and what is wrong with the caption in words.
+    """Share of other clips that each caption fits better than its own clip [0, 1], and the caption's defects as words.
 
     Attributes:
-        captions: Names of the captioners to check; left empty, all of the run.
-        others: How many other clips each caption is held against.
+        captions: Names of the captioners to check; by default all of the run.
+        others: Number of other clips that each caption is compared with.
         worst_rank: A rank above this is flagged, [0, 1].
-        language: The language that captions should be in; `null` takes any.
+        language: The language that captions should be in; `null` accepts any.
         prompts: Prompts that a caption must not repeat, besides the presets of `annotate.Vlm`.
-        seed: Of the ring.
+        seed: Seed of the ring.
         model: The open_clip configuration that `OpenClip` used.
-        weights: The weights that `OpenClip` used; left out, ConSE is used.
-        text_weights: Folder with the sentence model that ConSE's labels were embedded with.
-        precision: `auto` is bf16 on a GPU that has it, else fp16; fp32 on the CPU.
-        device: `auto` is the GPU where there is one.
+        weights: The weights that `OpenClip` used; by default ConSE is used.
+        text_weights: Folder with the sentence model that embedded ConSE's labels.
+        precision: `auto` is bf16 on a GPU that supports it, else fp16; fp32 on the CPU.
+        device: `auto` is the GPU if there is one.
     """
 
     captions: tuple[str, ...] = ()
@@ -119,21 +120,21 @@ class CaptionCheck:
 
     @property
     def columns(self) -> dict[str, pa.DataType]:
-        """A rank for each captioner, and the flags of all."""
+        """A rank for each captioner, and the flags of all captioners."""
         return {**{f"caption_rank_{name}": pa.float32() for name in self.captions}, "caption_flags": pa.string()}
 
     @property
     def vector(self) -> str:
-        """The column that holds what the frames look like."""
+        """The column with the embedding of the frames."""
         return "conse" if self.weights is None else "openclip"
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """The captions, why they ended, and the vector of the frames."""
+        """The captions, their finish reasons, and the embedding of the frames."""
         return (*(f"caption_{n}" for n in self.captions), *(f"finish_reason_{n}?" for n in self.captions), self.vector)
 
     def setup(self) -> None:
-        """Load the model for texts from its folder; nothing is fetched."""
+        """Load the text model from its folder; nothing is downloaded."""
         if self.weights is not None:
             self._encoder = load(self.model, self.weights, self.precision, self.device)
         else:
@@ -148,12 +149,12 @@ class CaptionCheck:
         """
         clips = [clips[i] for i in ring([clip.clip_id for clip in clips], self.seed)]
         rows: list[dict[str, Any]] = [{"clip_id": clip.clip_id} for clip in clips]
-        told: list[list[str]] = [[] for _ in clips]
+        flagged: list[list[str]] = [[] for _ in clips]
         prompts = [*self.prompts, *(preset.prompt for preset in PRESETS.values())]
         for name in self.captions:
             texts = [text if isinstance(text := clip.columns.get(f"caption_{name}"), str) else None for clip in clips]
             ranked = self._ranks(clips, texts)
-            often = Counter(texts)
+            counts = Counter(texts)
             common = max(COMMON_SHARE * len(clips), COMMON_LEAST)
             for i, (clip, text) in enumerate(zip(clips, texts, strict=True)):
                 rank = float(ranked[i]) if np.isfinite(ranked[i]) else None
@@ -162,13 +163,13 @@ class CaptionCheck:
                     continue
                 found = flags(text, prompts, self.language)
                 found += ["truncated"] if clip.columns.get(f"finish_reason_{name}") == "length" else []
-                found += ["common"] if text and often[text] >= common else []
+                found += ["common"] if text and counts[text] >= common else []
                 found += ["mismatched"] if rank is not None and rank > self.worst_rank else []
-                told[i] += [f"{name}:{flag}" for flag in found]
-        return [{**row, "caption_flags": " ".join(flagged)} for row, flagged in zip(rows, told, strict=True)]
+                flagged[i] += [f"{name}:{flag}" for flag in found]
+        return [{**row, "caption_flags": " ".join(words)} for row, words in zip(rows, flagged, strict=True)]
 
     def _ranks(self, clips: list[Clip], texts: list[str | None]) -> NDArray[np.float32]:
-        """Ranks of the captions, NaN where there is nothing to compare. A caption on many clips is embedded once."""
+        """Ranks of the captions, NaN if there is nothing to compare. A text that occurs on many clips is embedded once."""
         frames = [clip.columns.get(self.vector) for clip in clips]
         there = sorted({text for text in texts if text and text.strip()})
         dim = next((len(vector) for vector in frames if vector is not None), None)

@@ -1,18 +1,17 @@
-"""Existing: captions that the footage comes with, from a file beside it or a column of its manifest.
+"""Existing: captions that come with the footage, from a file beside it or a column of its manifest.
 
-Looked for in this order, and the first found counts:
+The first one found is used, in this order:
 
-- the manifest's column (`column`), where the source is listed in one and has a value there;
+- the manifest's column (`column`), if the source is listed in a manifest and has a value there;
 - `film.json` beside `film.mp4`: `{"caption": "..."}`, or a list of `{"start_s": 0, "end_s": 12.5, "caption": "..."}` (`start`, `end`
-  and `text` are understood too), bare or under `"captions"`;
+  and `text` are accepted too), bare or under `"captions"`;
 - `film.txt` beside it: the whole text.
 
-A caption without times is of the whole source, and so of each of its clips. One with times is given to a clip only where
-at least `min_overlap` of the clip lies within them, the one with the largest overlap: never to a clip outside. A clip
-for which nothing is there has no caption (null), which is no failure: training's mix leaves it out. A file that cannot be
-read is an `error` of its clips.
+A caption without times belongs to the whole source, and so to each of its clips. A caption with times belongs to a clip only if
+at least `min_overlap` of the clip is within them; of several the one with the largest overlap is used. A clip without a caption
+has null, which is not an error: training skips the captioner for that clip. A file that cannot be read is an `error` of its clips.
 
-The files' contents are not part of the table's claim: after changing them, `rushes run --recompute existing`.
+The contents of these files are not part of the table's claim. After changing them, run `rushes run --recompute existing`.
 """
 
 import json
@@ -23,7 +22,7 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from annotate.caption import clean
+from annotate.models.caption import clean
 from curate.clip import Clip
 
 NAMES = {"start_s": ("start_s", "start"), "end_s": ("end_s", "end"), "caption": ("caption", "text")}
@@ -31,7 +30,7 @@ NAMES = {"start_s": ("start_s", "start"), "end_s": ("end_s", "end"), "caption": 
 
 @dataclass(frozen=True)
 class Span:
-    """A caption of a stretch of a source, or of all of it (0 to infinity)."""
+    """A caption of a span of a source, or of all of it (0 to infinity)."""
 
     start_s: float
     end_s: float
@@ -39,7 +38,7 @@ class Span:
 
 
 def spans_of(found: Any) -> list[Span]:
-    """The captions in what a JSON file holds. Raises ValueError where it is of another form."""
+    """The captions in a parsed JSON file. Raises ValueError if it has another structure."""
     if isinstance(found, dict):
         found = found.get("captions", [found])
     if not isinstance(found, list):
@@ -60,7 +59,7 @@ def _span(entry: Any) -> Span:
 
 
 def fitting(spans: Sequence[Span], start_s: float, end_s: float, min_overlap: float) -> str | None:
-    """The caption whose stretch covers most of the clip, the shorter stretch of equals; None where none covers enough."""
+    """The caption whose span covers most of the clip (of equals the shorter span); None if none covers `min_overlap` of it."""
     shares = [(min(end_s, s.end_s) - max(start_s, s.start_s)) / (end_s - start_s) for s in spans]
     best = max(range(len(spans)), key=lambda i: (shares[i], spans[i].start_s - spans[i].end_s), default=None)
     return spans[best].caption if best is not None and shares[best] >= min_overlap else None
@@ -68,9 +67,10 @@ def fitting(spans: Sequence[Span], start_s: float, end_s: float, min_overlap: fl
 
 @lru_cache(maxsize=1024)
 def beside(uri: str, suffixes: tuple[str, ...]) -> tuple[Span, ...]:
-    """The captions in the first file beside `uri` with one of these endings; none where there is no such file.
+    """The captions in the first file beside `uri` with one of these suffixes; empty if there is no such file.
 
-    Raises ValueError, naming the file, where it cannot be read.
+    Raises:
+        ValueError: the file cannot be read; the message names it.
     """
     import fsspec
 
@@ -89,12 +89,12 @@ def beside(uri: str, suffixes: tuple[str, ...]) -> tuple[Span, ...]:
 
 @dataclass
 class Existing:
-    """The caption that the footage came with: from a file beside it (.json, .txt), or a column of its manifest.
+    """The caption that comes with the footage: from a file beside it (.json, .txt), or a column of its manifest.
 
     Attributes:
-        column: The manifest's column with a caption.
-        suffixes: Endings of the files looked for beside a source, in this order.
-        min_overlap: Share of a clip that must lie within the times of a caption, (0, 1]. Ours: half.
+        column: Name of the manifest's column with captions.
+        suffixes: Suffixes of the caption files beside a source, in the order of preference.
+        min_overlap: Minimum share of a clip that is within the times of a caption, (0, 1]. Ours: half.
     """
 
     column: str = "caption"
@@ -111,13 +111,13 @@ class Existing:
         if not 0 < self.min_overlap <= 1:
             raise ValueError(f"min_overlap of Existing is {self.min_overlap}; it must be above 0 and at most 1")
         if wrong := [suffix for suffix in self.suffixes if suffix not in (".json", ".txt")]:
-            raise ValueError(f"suffixes of Existing are .json and .txt, not {wrong[0]}")
+            raise ValueError(f"suffixes of Existing contains {wrong[0]}; only .json and .txt are supported")
 
     def setup(self) -> None:
-        """Nothing heavy."""
+        """Nothing to load."""
 
     def __call__(self, clips: list[Clip]) -> list[dict[str, Any]]:
-        """One row per clip: `clip_id` and `caption`, or `error` where the file beside its source cannot be read."""
+        """One row per clip: `clip_id` and `caption`, or `error` if the file beside its source cannot be read."""
         return [self._row(clip) for clip in clips]
 
     def _row(self, clip: Clip) -> dict[str, Any]:
@@ -128,5 +128,5 @@ class Existing:
             spans = beside(clip.columns["uri"], self.suffixes)
         except ValueError as error:
             return {"clip_id": clip.clip_id, "error": str(error)}
-        found = fitting(spans, clip.start_s, clip.end_s, self.min_overlap)
-        return {"clip_id": clip.clip_id, "caption": clean(found) if found else None}
+        text = fitting(spans, clip.start_s, clip.end_s, self.min_overlap)
+        return {"clip_id": clip.clip_id, "caption": clean(text) if text else None}

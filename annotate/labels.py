@@ -1,24 +1,24 @@
-"""Labels: what an ImageNet classifier sees in a clip, put into one honest sentence. It is not a vision-language model.
+"""Labels: the labels of an ImageNet classifier as one sentence that states its certainty. It is not a vision-language model.
 
-It names things out of 1,000 classes (many dogs, few people, no actions) and says so: "Video labelled as: trolleybus,
-street sign; strong motion." or "No ImageNet label is confident, perhaps studio couch; little motion." Scores are
-probabilities [0, 1], the mean over the first, middle and last thumbnail.
+It knows 1,000 classes (many dogs, few people, no actions): "Video labelled as: trolleybus, street sign; strong motion." or
+"No ImageNet label is confident, perhaps studio couch; little motion." Scores are probabilities [0, 1], the mean over the
+first, middle and last thumbnail.
 
 Source: EfficientNet-lite0 (Tan & Le 2019, arXiv 1905.11946), 224 px, x = (rgb - 127) / 128; class names from
-torchvision's public metadata. Ours, each with what it was measured on:
+torchvision's public metadata. Ours, each with its measurement:
 
-- The picture is cut to 4:3 at most and squeezed into the square. On 51 photographs of coco_mini, most of them 4:3,
-  one of the first three labels stands in a caption of 27, against 22 for a central square; wider pictures squeezed
-  whole lose labels that are right (water bottles at 16:9: 0.17, cut to a square 0.58).
-- Labels at 0.3 or more are stated, those from `min_probability` on follow a "perhaps". On those photographs most first
+- The frame is cropped to at most 4:3 and squeezed into the square. On 51 photographs of coco_mini, most of them 4:3,
+  one of the first three labels occurs in a human caption of 27, against 22 for a central square; wider frames squeezed
+  whole lose right labels (water bottles at 16:9: 0.17, cropped to a square 0.58).
+- Labels at 0.3 or more are stated; those from `min_probability` to 0.3 follow a "perhaps". On those photographs most first
   labels at 0.3 or more are right and most below are wrong (judged by eye).
 - Words for motion (`filters.Motion`, px per step at a 16 px short side): almost none below 0.05, little below 0.2,
-  moderate below 0.6, else strong. On 72 spans of the project's real footage a quarter lies below 0.09, half below
+  moderate below 0.6, else strong. On 72 spans of the project's real footage a quarter is below 0.09, half below
   0.20 and three quarters below 0.57; below 0.05 are empty rooms and a still tree, above 0.6 handheld pans and fast
   cuts.
 
-One clip at a time on the CPU, in float32: the value then is the same to the last bit whatever the batch, and on two
-cores a batch of 3 pictures took a quarter of the time per picture that one of 24 took.
+The CPU runs one clip at a time in float32: a value is the same to the last bit in any batch, and on two cores a batch of 3
+frames takes a quarter of the time per frame of a batch of 24.
 """
 
 import math
@@ -31,9 +31,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from curate.clip import Clip
+from filters.models.efficientnet import load_classifier, network_input
 
-SIDE_PX = 224
-WIDEST = 4 / 3
 CONFIDENT = 0.3
 MOTION_WORDS = (
     (0.05, "almost no motion"),
@@ -55,38 +54,16 @@ CAMERA_WORDS = {
 }
 
 
-def network_input(frame_HWC: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """The frame cut to 4:3 at most, squeezed to 224 x 224 and scaled as in training, shape (3, 224, 224)."""
-    height_px, width_px = frame_HWC.shape[:2]
-    keep_px = round(WIDEST * min(height_px, width_px))
-    top, left = max(0, height_px - keep_px) // 2, max(0, width_px - keep_px) // 2
-    frame_HWC = frame_HWC[top : top + keep_px, left : left + keep_px]
-    how = cv2.INTER_AREA if min(frame_HWC.shape[:2]) >= SIDE_PX else cv2.INTER_LINEAR
-    square = cv2.resize(frame_HWC, (SIDE_PX, SIDE_PX), interpolation=how)
-    return np.ascontiguousarray(((square.astype(np.float32) - 127.0) / 128.0).transpose(2, 0, 1))
-
-
-def load_classifier(weights: str) -> tuple[Any, list[str]]:
-    """EfficientNet-lite0 from a PyTorch state dict, and the names of its 1,000 classes."""
-    import torch
-    from efficientnet_lite_pytorch import EfficientNet
-    from torchvision.models import EfficientNet_B0_Weights
-
-    model = EfficientNet.from_name("efficientnet-lite0")
-    model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
-    return model.eval(), list(EfficientNet_B0_Weights.DEFAULT.meta["categories"])
-
-
 def top_labels(
     probabilities: NDArray[np.float32], names: list[str], least: float, most: int
 ) -> list[tuple[str, float]]:
-    """Names and probabilities of at least `least`, the highest first, `most` of them at most."""
+    """Up to `most` names with a probability of at least `least`, the highest first."""
     order = np.argsort(-probabilities, kind="stable")[:most]
     return [(names[i], float(probabilities[i])) for i in order if probabilities[i] >= least]
 
 
 def sentence(labels: list[tuple[str, float]], motion: float | None = None, camera: str | None = None) -> str:
-    """One sentence from labels with probabilities, a motion score and a camera class; the last two may be unknown."""
+    """One sentence from labels with probabilities, a motion score and a camera word; the last two may be None."""
     sure = [name for name, probability in labels if probability >= CONFIDENT]
     unsure = [name for name, probability in labels if probability < CONFIDENT]
     seen = f"Video labelled as: {', '.join(sure)}" if sure else "No ImageNet label is confident"
@@ -100,12 +77,12 @@ def sentence(labels: list[tuple[str, float]], motion: float | None = None, camer
 
 @dataclass
 class Labels:
-    """ImageNet labels of the clip in one sentence, with words for motion and camera where measured; not a VLM.
+    """ImageNet labels of the clip in one sentence, with words for motion and camera if measured; not a VLM.
 
     Attributes:
         weights: EfficientNet-lite0, a PyTorch state dict.
-        min_probability: Labels below this are left out, (0, 1]; those below 0.3 are only a "perhaps" in the sentence.
-        max_labels: How many labels are kept at most.
+        min_probability: Minimum probability of a label, (0, 1]; labels below 0.3 follow a "perhaps" in the sentence.
+        max_labels: Maximum number of labels.
     """
 
     weights: str = (
@@ -134,7 +111,7 @@ class Labels:
             raise ValueError(f"max_labels of Labels is {self.max_labels}; it must be from 1 to 1000")
 
     def setup(self) -> None:
-        """Load the classifier and the class names; nothing is fetched."""
+        """Load the classifier and the class names; nothing is downloaded."""
         cv2.setNumThreads(1)
         self._model, self._names = load_classifier(self.weights)
 

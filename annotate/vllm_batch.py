@@ -1,11 +1,11 @@
-"""VllmBatch: a caption by vLLM's offline engine on this worker's own GPU: many clips at a time, continuously batched.
+"""VllmBatch: a caption by vLLM's offline engine on the worker's own GPU, many clips at a time with continuous batching.
 
-This is what Ray Data's `ray.data.llm` runs inside its actors too; here the engine sits in our own actor, because the rows of
-`ray.data.llm` travel through Ray's object store (thumbnails and all) and know nothing of our tables, errors and resumption.
-Where vLLM serves over HTTP already, `annotate.OpenAIServer` does the same. Give it a GPU: `{use: annotate.VllmBatch, gpus: 1}`.
+Ray Data's `ray.data.llm` runs the same engine inside its actors. Here the engine runs in our own actor, because `ray.data.llm`
+sends rows through Ray's object store (thumbnails included) and does not know our tables, errors and resumption.
+If a vLLM server is already running, use `annotate.OpenAIServer`. Request a GPU: `{use: annotate.VllmBatch, gpus: 1}`.
 
-Needs a GPU and the package vllm (`pip install vllm`), which brings a torch of its own and is therefore in none of our extras.
-Neither could be had where this was written: it was tested against a stand-in for `vllm.LLM.chat` as documented for vLLM 0.10.
+It needs a GPU and the package vllm (`pip install vllm`). vllm brings its own torch and is therefore in none of our extras.
+Not tested with the real package: the tests use a stand-in for `vllm.LLM.chat` as documented for vLLM 0.10.
 """
 
 import importlib.util
@@ -15,29 +15,28 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from annotate.caption import COLUMNS, Answer
-from annotate.frames import chosen, fewer
-from annotate.generate import Decoding, seed_of
-from annotate.openai_server import message
-from annotate.prompts import Preset, PresetName, fill, placeholders, question
+from annotate.models.caption import COLUMNS, Answer
+from annotate.models.frame_question import FrameQuestion, chat_messages
+from annotate.models.frames import fewer
+from annotate.models.prompts import PresetName
 from curate.clip import Clip
 
 
 @dataclass
-class VllmBatch:
+class VllmBatch(FrameQuestion):
     """A caption by vLLM's offline engine on a GPU of the worker.
 
     Attributes:
         weights: Folder with the model, its processor and tokenizer.
-        preset: What is asked: `video` (what happens), `dense` (in detail, a frame every 2 s), `camera` or `tags`.
-        prompt: What is asked instead; `{motion}` stands for the clip's value in that column.
-        frames: How many frames are shown, evenly spread; left out, what the preset says.
-        every_s: A frame every so many seconds instead.
-        max_tokens: How long the answer may be; left out, what the preset says.
-        temperature: 0 always takes the likeliest token; above, tokens are drawn.
-        top_p: Draws among the likeliest tokens that hold this share of probability, (0, 1].
-        seed: Of the draws; each clip has one of its own.
-        most_frames: Pictures that the engine makes room for in one prompt; of more, so many are shown, evenly spread.
+        preset: Prompt and sampling: `video` (what happens), `dense` (in detail, a frame every 2 s), `camera` or `tags`.
+        prompt: A prompt in place of the preset's; `{motion}` is replaced by the clip's value in that column.
+        frames: Number of frames, evenly spread; by default the preset's.
+        every_s: One frame every so many seconds instead.
+        max_tokens: Maximum length of the answer; by default the preset's.
+        temperature: 0 always takes the likeliest token; above 0 tokens are sampled.
+        top_p: Samples among the likeliest tokens that hold this share of probability, (0, 1].
+        seed: Seed of the sampling; each clip gets its own, derived from it.
+        most_frames: Maximum frames of one prompt, for which the engine reserves memory; more are thinned out evenly.
         engine: Further arguments of `vllm.LLM`, such as `{max_model_len: 8192, gpu_memory_utilization: 0.85}`.
     """
 
@@ -61,58 +60,50 @@ class VllmBatch:
 
     def __post_init__(self) -> None:
         """Check the options."""
-        Decoding(self.question.max_tokens, self.temperature, self.top_p, self.seed)
+        self.decoding  # noqa: B018  checks its values
         if self.most_frames < 1:
             raise ValueError(f"most_frames of VllmBatch is {self.most_frames}; it must be at least 1")
 
-    @property
-    def question(self) -> Preset:
-        """What is asked, of which frames."""
-        return question(self.preset, self.prompt, self.frames, self.every_s, self.max_tokens)
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        """The columns that the prompt names."""
-        return placeholders(self.question.prompt)
-
     def check(self) -> None:
-        """Whether vllm is installed. Raises ValueError."""
+        """Raises ValueError if vllm is not installed."""
         if importlib.util.find_spec("vllm") is None:
             raise ValueError(
-                "the package vllm is not installed (pip install vllm, on a machine with a GPU); or serve it: annotate.OpenAIServer"
+                "the package vllm is not installed; run pip install vllm on a machine with a GPU, or use annotate.OpenAIServer"
             )
 
     def setup(self) -> None:
-        """Start the engine with the model from its folder; nothing is fetched."""
+        """Start the engine with the model from its folder; nothing is downloaded."""
         from vllm import LLM
 
         self._llm = LLM(model=self.weights, limit_mm_per_prompt={"image": self.most_frames}, **self.engine)
 
     def __call__(self, clips: list[Clip]) -> list[dict[str, Any]]:
-        """One row per clip: `clip_id` and what `annotate.caption` lists.
+        """One row per clip: `clip_id` and the columns of a captioner.
 
         Raises:
-            RuntimeError: called before `setup`, or the engine answers for another number of clips.
+            RuntimeError: called before `setup`, or the engine returns another number of captions.
         """
         if self._llm is None:
             raise RuntimeError("call setup() before VllmBatch is called")
         from vllm import SamplingParams
 
-        asked, began = self.question, time.perf_counter()
-        shown = [fewer(chosen(clip.jpeg_times_s, asked.frames, asked.every_s), self.most_frames) for clip in clips]
-        talks = [message(clip, i, fill(asked.prompt, clip.columns)) for clip, i in zip(clips, shown, strict=True)]
-        how = [
+        began = time.perf_counter()
+        shown = [fewer(self.shown(clip), self.most_frames) for clip in clips]
+        conversations = [
+            chat_messages(clip, indices, self.prompt_of(clip)) for clip, indices in zip(clips, shown, strict=True)
+        ]
+        sampling = [
             SamplingParams(
-                max_tokens=asked.max_tokens,
+                max_tokens=self.question.max_tokens,
                 temperature=self.temperature,
                 top_p=self.top_p,
-                seed=seed_of(self.seed, clip.clip_id) % 2**31,
+                seed=self.seed_for(clip),
             )
             for clip in clips
         ]
-        outputs = self._llm.chat(talks, how, use_tqdm=False)
+        outputs = self._llm.chat(conversations, sampling, use_tqdm=False)
         if len(outputs) != len(clips):
-            raise RuntimeError(f"vLLM was asked for {len(clips)} captions and gave {len(outputs)}")
+            raise RuntimeError(f"vLLM returned {len(outputs)} captions for {len(clips)} clips")
         seconds = (time.perf_counter() - began) / len(clips)
         rows = []
         for clip, indices, output in zip(clips, shown, outputs, strict=True):

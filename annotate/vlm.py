@@ -1,52 +1,54 @@
 """Vlm: a caption by a vision-language model that sees several frames of the clip.
 
-Any image-text-to-text model of transformers with a chat template: Qwen2.5-VL and Qwen3-VL, SmolVLM2, LLaVA-OneVision,
-InternVL and others. The frames are thumbnails, sampled in time; a model with a processor for videos gets them as a video
-with their times, others as pictures in a row (`show`). What is asked is a preset or a prompt of yours.
+It runs any image-text-to-text model of transformers with a chat template: Qwen2.5-VL and Qwen3-VL, SmolVLM2, LLaVA-OneVision,
+InternVL and others. The frames are thumbnails, sampled in time. A model with a video processor gets them as a video with
+their times, other models as a sequence of images (`show`). The prompt is a preset or your own.
 
-A clip whose frames do not fit the model's context is shown fewer (the column `frames` says how many); a batch that does
-not fit the GPU is halved and the size kept. The code of a checkpoint is never run (`trust_remote_code`).
+If a clip's frames do not fit the model's context, it is shown fewer (the column `frames` has the number used). If a batch
+does not fit the GPU, the batch size is halved and kept. Code in a checkpoint is never run (`trust_remote_code`).
 
 Source: SVD captions with a video captioner (arXiv 2311.15127, 3.1), CogVideoX with dense ones (arXiv 2408.06072); frames with
 prompts of their own (`tag_frames`) are ZeroScope's data format. The default model is ours: the smallest Qwen3-VL
-(Apache-2.0), which takes videos with times. No trained VLM could be had where this was tested: small randomly
-initialised Qwen2.5-VL and LLaVA-OneVision checkpoints were, through the same code.
+(Apache-2.0), which accepts videos with times. Not tested with a trained VLM: the tests run small, randomly initialised
+Qwen2.5-VL and LLaVA-OneVision checkpoints through the same code.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 
-from annotate import frames as sampling
-from annotate.caption import COLUMNS, TAGGED_FRAMES, Answer, tagged
-from annotate.generate import TOO_LARGE, Decoding, Halving, Precision, where, write
-from annotate.prompts import Preset, PresetName, fill, placeholders, question
-from annotate.vlm_inputs import Ask, fitted, takes_ragged
+from annotate.models.caption import Answer, columns_with_tags, row_with_tags
+from annotate.models.frame_question import FrameQuestion
+from annotate.models.frames import spread
+from annotate.models.generate import Halving, answers_of, device_and_dtype, write
+from annotate.models.prompts import PresetName
+from annotate.models.vlm_inputs import Ask, fitted, takes_ragged
 from curate.clip import Clip
+from filters.models.device import Precision
 
 
 @dataclass
-class Vlm:
+class Vlm(FrameQuestion):
     """A caption by a vision-language model that sees several frames of the clip.
 
     Attributes:
         weights: Folder with the model, its processor and tokenizer.
-        preset: What is asked: `video` (what happens), `dense` (in detail, a frame every 2 s), `camera` or `tags`.
-        prompt: What is asked instead; `{motion}` stands for the clip's value in that column.
-        frames: How many frames are shown, evenly spread; left out, what the preset says.
-        every_s: A frame every so many seconds instead.
-        show: Frames as one `video`, as `images` in a row, or (`auto`) as a video where the model has a processor for it.
-        max_tokens: How long the answer may be; left out, what the preset says.
-        temperature: 0 always takes the likeliest token; above, tokens are drawn.
-        top_p: Draws among the likeliest tokens that hold this share of probability, (0, 1].
-        seed: Of the draws.
-        tag_frames: How many frames, evenly spread, get a prompt of their own in `tagged_frames` (ZeroScope: 3).
-        max_context: Tokens of prompt and answer together; left out, what the model says.
-        precision: `auto` is bf16 on a GPU that has it, else fp16; fp32 on the CPU.
-        device: `auto` is the GPU where there is one.
+        preset: Prompt and sampling: `video` (what happens), `dense` (in detail, a frame every 2 s), `camera` or `tags`.
+        prompt: A prompt in place of the preset's; `{motion}` is replaced by the clip's value in that column.
+        frames: Number of frames, evenly spread; by default the preset's.
+        every_s: One frame every so many seconds instead.
+        show: Frames as one `video`, as a sequence of `images`, or (`auto`) as a video if the model has a video processor.
+        max_tokens: Maximum length of the answer; by default the preset's.
+        temperature: 0 always takes the likeliest token; above 0 tokens are sampled.
+        top_p: Samples among the likeliest tokens that hold this share of probability, (0, 1].
+        seed: Seed of the sampling.
+        tag_frames: Number of frames, evenly spread, that get a prompt of their own in `tagged_frames` (ZeroScope: 3).
+        max_context: Maximum tokens of prompt and answer together; by default the model's.
+        precision: `auto` is bf16 on a GPU that supports it, else fp16; fp32 on the CPU.
+        device: `auto` is the GPU if there is one.
     """
 
     weights: str = "hub:Qwen/Qwen3-VL-2B-Instruct"
@@ -83,38 +85,23 @@ class Vlm:
         self.decoding  # noqa: B018  checks its values
 
     @property
-    def question(self) -> Preset:
-        """What is asked, of which frames."""
-        return question(self.preset, self.prompt, self.frames, self.every_s, self.max_tokens)
-
-    @property
-    def decoding(self) -> Decoding:
-        """How tokens are chosen."""
-        return Decoding(self.question.max_tokens, self.temperature, self.top_p, self.seed)
-
-    @property
     def columns(self) -> dict[str, pa.DataType]:
-        """What every captioner has, and the tagged frames where they are asked for."""
-        return {**COLUMNS, **({"tagged_frames": TAGGED_FRAMES} if self.tag_frames else {})}
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        """The columns that the prompt names."""
-        return placeholders(self.question.prompt)
+        """The columns of a captioner, and `tagged_frames` if frames are tagged."""
+        return columns_with_tags(self.tag_frames)
 
     @property
     def as_video(self) -> bool:
-        """Whether frames go in as a video (after `setup`)."""
+        """Whether frames are passed as a video (known after `setup`)."""
         return self.show == "video" or (self.show == "auto" and hasattr(self._processor, "video_processor"))
 
     def setup(self) -> None:
-        """Load model, processor and tokenizer from their folder; nothing is fetched."""
+        """Load model, processor and tokenizer from their folder; nothing is downloaded."""
         from transformers import AutoModelForImageTextToText, AutoProcessor
         from transformers.utils import logging
 
         logging.disable_progress_bar()
-        logging.set_verbosity_error()  # of processors' plans for later versions
-        device, dtype = where(self.device, self.precision)
+        logging.set_verbosity_error()  # processors warn about changes of later versions
+        device, dtype = device_and_dtype(self.device, self.precision)
         self._processor = AutoProcessor.from_pretrained(self.weights, local_files_only=True, trust_remote_code=False)
         self._processor.tokenizer.padding_side = "left"
         net = AutoModelForImageTextToText.from_pretrained(
@@ -123,42 +110,35 @@ class Vlm:
         self._net = net.to(device).eval()
 
     def __call__(self, clips: list[Clip]) -> list[dict[str, Any]]:
-        """One row per clip: `clip_id` and what `annotate.caption` lists; an `error` where a clip alone is too large.
+        """One row per clip: `clip_id` and the columns; `error` if the clip alone does not fit the GPU.
 
         Raises:
             RuntimeError: called before `setup`.
         """
         if self._net is None:
             raise RuntimeError("call setup() before Vlm is called")
-        asks = [self._ask(clip) for clip in clips]
-        tags = [ask for clip in clips for ask in self._tags(clip)]
-        found = {**self._answers(asks), **self._answers(tags)}
-        return [self._row(clip, found) for clip in clips]
-
-    def _ask(self, clip: Clip) -> Ask:
-        asked = self.question
-        indices = sampling.chosen(clip.jpeg_times_s, asked.frames, asked.every_s)
-        return Ask(clip.clip_id, fill(asked.prompt, clip.columns), clip, indices)
+        captions = self._answers([Ask(clip.clip_id, self.prompt_of(clip), clip, self.shown(clip)) for clip in clips])
+        tags = self._answers([ask for clip in clips for ask in self._tags(clip)])
+        return [
+            row_with_tags(
+                clip,
+                captions[clip.clip_id],
+                [(ask.indices[0], tags[ask.key]) for ask in self._tags(clip)] if self.tag_frames else None,
+            )
+            for clip in clips
+        ]
 
     def _tags(self, clip: Clip) -> list[Ask]:
-        prompt = fill(self.question.prompt, clip.columns)
-        indices = sampling.spread(len(clip.jpegs), self.tag_frames)
-        return [Ask(f"{clip.clip_id} {i}", prompt, clip, [i]) for i in indices]
+        """The questions about the single frames that are tagged."""
+        indices = spread(len(clip.jpegs), self.tag_frames)
+        return [Ask(f"{clip.clip_id} {i}", self.prompt_of(clip), clip, [i]) for i in indices]
 
     def _answers(self, asks: Sequence[Ask]) -> dict[str, Answer | None]:
         answers = self._halving.run(asks, self._pass)
         return {ask.key: answer for ask, answer in zip(asks, answers, strict=True)}
 
-    def _row(self, clip: Clip, found: Mapping[str, Answer | None]) -> dict[str, Any]:
-        answer = found[clip.clip_id]
-        said = [(ask.indices[0], found[ask.key]) for ask in self._tags(clip)]
-        if answer is None or any(tag is None for _, tag in said):
-            return {"clip_id": clip.clip_id, "error": TOO_LARGE}
-        tags = {"tagged_frames": [tagged(clip, i, tag.text) for i, tag in said if tag]} if self.tag_frames else {}
-        return answer.row(clip.clip_id, **tags)
-
     def _pass(self, asks: Sequence[Ask]) -> list[Answer]:
-        """Answers of one pass through the model, or of one for each number of frames where it takes only equal ones."""
+        """Answers of one pass through the model, or of one pass per number of frames if the processor needs equal ones."""
         counts = sorted({len(ask.indices) for ask in asks})
         if len(counts) > 1 and self._ragged is None:
             self._ragged = takes_ragged(self._processor, asks, self.as_video)
@@ -180,10 +160,5 @@ class Vlm:
             if name in inputs:
                 inputs[name] = inputs[name].to(self._net.dtype)
         tokenizer = self._processor.tokenizer
-        made = write(self._net, inputs, [ask.key for ask in asks], self.decoding, tokenizer.pad_token_id)
-        texts = tokenizer.batch_decode([row.tokens for row in made], skip_special_tokens=True)
-        seconds = (time.perf_counter() - began) / len(asks)
-        return [
-            Answer(text, row.prompt_tokens, len(row.tokens), row.finish_reason, len(ask.indices), seconds)
-            for ask, row, text in zip(asks, made, texts, strict=True)
-        ]
+        written = write(self._net, inputs, [ask.key for ask in asks], self.decoding, tokenizer.pad_token_id)
+        return answers_of(written, tokenizer, [len(ask.indices) for ask in asks], began)

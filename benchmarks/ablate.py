@@ -1,13 +1,13 @@
-"""Does an ablation find a harm that was planted, and nothing where nothing is? Worlds in which a third of the clips is bad.
+"""Measures whether an ablation finds a known fault and nothing else, on synthetic datasets in which a third of the clips is bad.
 
     python -m benchmarks.ablate [--kinds noise,watermark,frozen] [--worlds 10] [--steps 40] [--seeds 3] [--processes 2] [--json FILE]
 
-In every world the same small model is trained on 48 clips of moving squares, on those that are left when the third is dropped that a measure
-marks (`mark`: exactly the bad clips; `idle`: a third drawn by lots), and on random subsets of that size; each with `--seeds` seeds. All are
-judged by their loss on 16 clean clips that none was trained on. Printed are losses as ratios to that of all clips (below 1: better), how often
-dropping the marked third came out below both keeping all and the random subset, and what the ablation itself answered.
+In each dataset (`--worlds`) the same small model is trained on 48 clips of moving squares, on the clips left after dropping the third that a
+measure marks (`mark`: exactly the bad clips; `idle`: a random third), and on random subsets of that size; each with `--seeds` seeds. The loss is
+measured on 16 clean held-out clips. Prints losses as ratios to that of all clips (below 1: better), how often dropping the marked third has a
+lower loss than both keeping all and the random subset, and the answers of the ablation.
 
-It also recovers known rankings from simulated votes (`--votes`, no training): how often the truth lies in the stated intervals.
+With `--votes` (no training) it recovers known rankings from simulated votes: how often the truth is inside the intervals.
 """
 
 import argparse
@@ -25,18 +25,18 @@ sys.path.insert(0, str(ROOT))
 
 
 def world(kind: str, number: int, steps: int, seeds: int) -> dict[str, Any]:
-    """One planted world, ablated; plain values."""
+    """The ablation of one synthetic dataset; plain values."""
     from tests.curate.ablation.planted import ablate
 
     with tempfile.TemporaryDirectory() as folder:
         _, judged, answers = ablate(Path(folder), kind, number, steps, seeds)
     loss = {("random" if one.arm.name.startswith("random") else one.arm.axis or "all"): one.loss for one in judged}
-    told = {one.axis: one.level > 0 for one in answers}
+    drops = {one.axis: one.level > 0 for one in answers}
     row = {"kind": kind, "world": number, **{key: value / loss["all"] for key, value in loss.items() if key != "all"}}
     return row | {
         "first": loss["mark"] < min(loss["all"], loss["random"]),
-        "drops_mark": told["mark"],
-        "drops_idle": told["idle"],
+        "drops_mark": drops["mark"],
+        "drops_idle": drops["idle"],
     }
 
 
@@ -54,7 +54,7 @@ def table(rows: list[dict[str, Any]], kinds: list[str]) -> None:
 
 
 def votes(n: int = 100) -> None:
-    """How often the truth lies in the intervals of Elo and Bradley-Terry."""
+    """Prints how often the truth is inside the intervals of Elo and Bradley-Terry."""
     from curate.voting.elo import elo_of
     from curate.voting.games import Table
     from curate.voting.replays import Replays
@@ -71,8 +71,10 @@ def votes(n: int = 100) -> None:
         elo_of(games)
     plain_s, began = (time.process_time() - began) * 50, time.process_time()
     Replays.of(Table.of(games), 1000, 0)
-    told = plain_s * 2 / (time.process_time() - began)
-    print(f"{len(games)} games in 1,000 orders, as answered and drawn anew: {told:.0f} times the plain formula's speed")
+    speedup = plain_s * 2 / (time.process_time() - began)
+    print(
+        f"{len(games)} games in 1,000 orders, as answered and resampled: {speedup:.0f} times the plain formula's speed"
+    )
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What captioning costs beside the bare model, and how busy a server is kept.
+"""Overhead of captioning over the bare model, and utilisation of a server.
 
     python benchmarks/annotate.py [local] [server] [gpu]
 
@@ -7,9 +7,9 @@
   in going first, after a pair that does not count; the median of their ratios, the least and the greatest. The models
   are of the real architectures, randomly initialised, a tenth to a third of the real width; a larger model makes the ratio better, for
   what the stage adds stays the same.
-- server: the share of the allowed requests that are in flight, on average from the first to the last, against a server on loopback whose
-  answers take 0.5 to 1.5 s, as a small model on a GPU would.
-- gpu: `Vlm` with a randomly initialised Qwen2.5-VL of the 3B model's size in bf16: clips/s, and the share of the bare model's.
+- server: mean requests in flight over `concurrency`, from the first to the last, against a server on loopback with
+  latencies of 0.5 to 1.5 s, those of a small model on a GPU.
+- gpu: `Vlm` with a randomly initialised Qwen2.5-VL of the 3B model's size in bf16: clips/s, and the ratio to the bare model.
 """
 
 import argparse
@@ -36,8 +36,8 @@ import numpy as np
 
 import annotate
 from annotate.coca import LEAST_TOKENS, beam_search
-from annotate.generate import write
-from annotate.vlm_inputs import processed
+from annotate.models.generate import write
+from annotate.models.vlm_inputs import processed
 from curate.clip import Clip
 from curate.stages import stage
 from tests.annotate import tiny_models
@@ -66,11 +66,11 @@ def clip_of(i: int) -> Clip:
         cv2.imencode(".jpg", np.roll(blurred, 8 * k, axis=1), [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
         for k in range(8)
     )
-    said = {
+    columns = {
         "caption_a": f"a red bus number {i} on a wet street",
         "caption_b": f"Bus {i} drives along a street in the rain.",
     }
-    return Clip(f"clip{i}", "s", 0.0, 4.0, 24.0, 96, 640, 360, jpegs, tuple(k / 2 for k in range(8)), said)
+    return Clip(f"clip{i}", "s", 0.0, 4.0, 24.0, 96, 640, 360, jpegs, tuple(k / 2 for k in range(8)), columns)
 
 
 def cpu_s() -> float:
@@ -89,7 +89,7 @@ def compare(name: str, built: Any, bare: Callable[[], None], n_clips: int = CLIP
 
     ratios = []
     for i in range(PAIRS + 1):
-        clips = [clip_of(i) for i in range(n_clips)]  # anew: a clip keeps its decoded thumbnails
+        clips = [clip_of(i) for i in range(n_clips)]  # new clips: a clip caches its decoded thumbnails
         used = {}
         for work in (staged, bare) if i % 2 else (bare, staged):
             began = cpu_s()
@@ -122,7 +122,7 @@ def local(folder: Path) -> None:
         with torch.inference_mode():
             for picture in pictures:  # the same batch: on the CPU the stage takes one clip at a time
                 latent, embs = (
-                    m.repeat_interleave(6, dim=0) for m in encoder.net._encode_image(encoder.pixels(picture[None]))
+                    m.repeat_interleave(6, dim=0) for m in encoder.net(encoder.pixels(picture[None])).values()
                 )
                 beam_search(
                     lambda ids, e=embs, t=latent: encoder.net(None, ids, t, e, output_labels=False)["logits"][
@@ -233,8 +233,8 @@ def gpu() -> None:
         vlm(clips[start : start + CLIPS])
     stage_s = (time.perf_counter() - began) / len(clips)
     parameters = sum(p.numel() for p in net.parameters()) / 1e9
-    told = f"Vlm, {parameters:.1f}B parameters, bf16, {torch.cuda.get_device_name()}: {1 / stage_s:.2f} clips/s"
-    print(f"  {told}, {bare_s / stage_s:.3f} of the bare model's throughput")
+    line = f"Vlm, {parameters:.1f}B parameters, bf16, {torch.cuda.get_device_name()}: {1 / stage_s:.2f} clips/s"
+    print(f"  {line}, {bare_s / stage_s:.3f} of the bare model's throughput")
 
 
 def main() -> None:

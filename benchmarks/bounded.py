@@ -1,13 +1,13 @@
-"""Whether memory, file handles, processes and the run directory stay as they are while the number of sources grows.
+"""Growth of memory, file handles, processes and the run directory with the number of sources.
 
     python -m benchmarks.bounded memory  [--sources 100000] [--keep FOLDER]     many tiny files through sources, scan, a measure and the report
-    python -m benchmarks.bounded handles [--sources 1000]                       fewer, longer files through all of that, shards too
+    python -m benchmarks.bounded handles [--sources 1000]                       fewer, longer files through all of these and the shards
 
-A `rushes run` of its own is looked at once a second: resident memory that is not shared (`rss - shared`), file handles and processes of the
-driver, of Ray's workers and of the sandboxes in which files are decoded. Flat is judged phase by phase: the median of the last third over that
-of the middle third (the first, in which things are loaded, is left out). What a driver must know of every source grows with their number, and
-is told as bytes for each source. The files are copies of one tiny video, made distinct by a box at the end that players skip. The curves are
-drawn into docs/pictures/.
+The benchmark starts `rushes run` and samples it once a second: unshared resident memory (`rss - shared`), file handles and processes of the
+driver, of Ray's workers and of the sandboxes that decode files. Growth is computed per phase: the median of the last third over that of the
+middle third (the first third, with imports and loading, is excluded). The driver's state grows with the number of sources, and is printed as
+bytes per source. The files are copies of one tiny video, made distinct by a box at the end that players skip. The curves are saved in
+docs/pictures/.
 """
 
 import argparse
@@ -50,7 +50,7 @@ shards: {{short_side_px: 64}}
 
 
 def make_footage(folder: Path, n: int, n_frames: int, width_px: int, height_px: int) -> None:
-    """`n` videos of one picture and other bytes: a box `free`, which players skip, holds a number."""
+    """Writes `n` videos with the same frames and different bytes: a box `free`, which players skip, holds a number."""
     folder.mkdir(parents=True)
     whole = write_video(
         folder / "one.mp4", numbered_frames(n_frames, width_px, height_px), 12, gop=n_frames
@@ -64,7 +64,7 @@ def make_footage(folder: Path, n: int, n_frames: int, width_px: int, height_px: 
 
 @dataclass
 class Sample:
-    """One look at the processes of a run."""
+    """One sample of the processes of a run."""
 
     at_s: float
     phase: str
@@ -77,11 +77,11 @@ class Sample:
 
 
 def kind_of(process: psutil.Process, driver: int) -> str:
-    """What a process of a run is."""
+    """The kind of a process of a run."""
     if process.pid == driver:
         return "driver"
     words = " ".join(process.cmdline())
-    if "curate.sandbox.sandbox" in words:
+    if "curate.sandbox.child" in words:
         return "sandbox"
     return "worker" if words.startswith("ray::") and "MapWorker" in words else "ray"
 
@@ -116,7 +116,7 @@ def look(driver: psutil.Process, run: Path, began: float) -> Sample:
 
 
 def follow(folder: Path, limit_s: float) -> tuple[list[Sample], int]:
-    """Runs the pipeline in `folder` and looks on; after `limit_s` it is asked to stop. Returns the samples and the exit code."""
+    """Runs the pipeline in `folder` and samples it; stops it after `limit_s`. Returns the samples and the exit code."""
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}"}
     command = [sys.executable, "-c", "from curate.cli import main; main()", "run"]
     began, samples = time.monotonic(), []
@@ -148,13 +148,13 @@ def slopes(samples: list[Sample], what: str) -> None:
         within = [s for s in samples if s.phase == phase]
         if len(within) < 15:
             continue
-        told = []
+        ratios = []
         for kind, _, values in curves(within, what):
             third = len(values) // 3
             if third >= 5:
                 middle, last = statistics.median(values[third : 2 * third]), statistics.median(values[2 * third :])
-                told.append(f"{kind} {last / max(middle, 1e-9):.3f} (largest {max(values):.0f})")
-        print(f"  {what:9s} {phase:8s} last third over the middle: {', '.join(told)}", flush=True)
+                ratios.append(f"{kind} {last / max(middle, 1e-9):.3f} (largest {max(values):.0f})")
+        print(f"  {what:9s} {phase:8s} last third over the middle: {', '.join(ratios)}", flush=True)
 
 
 def draw(samples: list[Sample], path: Path, whats: tuple[str, ...], title: str) -> None:
@@ -178,14 +178,14 @@ def draw(samples: list[Sample], path: Path, whats: tuple[str, ...], title: str) 
     plt.close(figure)
 
 
-def told_of(folder: Path) -> str:
-    """How many rows each step wrote, as far as it got."""
+def rows_of(folder: Path) -> str:
+    """The number of rows that each step has written so far."""
     spent = json.loads((folder / "run" / "spent.json").read_text())
     return ", ".join(f"{name} {step['rows']:,}" for name, step in spent.items())
 
 
 def beyond_tables(run: Path) -> tuple[int, int, list[str]]:
-    """Files and bytes of the run directory outside its tables, shards, index and report, and what they are."""
+    """Names and bytes of the files of the run directory outside its tables, shards, index and report."""
     extra = [
         p
         for p in run.rglob("*")
@@ -197,7 +197,7 @@ def beyond_tables(run: Path) -> tuple[int, int, list[str]]:
 def measure(
     name: str, n: int, n_frames: int, size_px: tuple[int, int], above: int, keep: Path | None, limit_s: float
 ) -> None:
-    """Makes the footage, runs the pipeline over it, prints the slopes and draws the curves."""
+    """Writes the footage, runs the pipeline on it, prints the growth and saves the curves."""
     folder = keep or Path(tempfile.mkdtemp(prefix="bounded-"))
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -208,7 +208,7 @@ def measure(
         if code and samples[-1].at_s < limit_s - 5:
             sys.exit((folder / "out").read_text()[-2000:])
         whats = ("mib", "handles", "processes")
-        print(f"{n:,} sources, {len(samples)} looks; {told_of(folder)}", flush=True)
+        print(f"{n:,} sources, {len(samples)} looks; {rows_of(folder)}", flush=True)
         for what in whats:
             slopes(samples, what)
         first = statistics.median(s.mib["driver"] for s in samples[5:15] if "driver" in s.mib)
@@ -228,7 +228,7 @@ def measure(
 
 
 def main() -> None:
-    """Runs the part asked for."""
+    """Runs the selected part."""
     ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ask.add_argument("part", choices=["memory", "handles"])
     ask.add_argument("--sources", type=int)

@@ -4,9 +4,10 @@
 
 - latents: samples per CPU second of one core, at 256 x 256 x 16 (means of 131 KB), from random latents laid out as by `rushes latents`,
   in the random order of training; and the same rows in row groups of 8. Target: 1,500.
-- order: CPU seconds of finding a step's clips over those of reading them.
+- order: CPU seconds to compute a step's clips, over those to read them.
 - live: CPU seconds of decord alone, reading the same frames of the same clips, over those of `Feed.load`, which also finds, scales and crops
-  them. Target: .8. The clips are those of --shards, or moving squares of 640 x 360 that are made for it.
+  them. Target: .8. The clips are those of --shards, or generated ones: moving squares of 640 x 360.
+- decoder: CPU seconds of decord over those of PyAV, both through train_hooks/decode.py, for the same frames of the same clips.
 """
 
 import argparse
@@ -31,6 +32,7 @@ import pyarrow.parquet as pq
 import torch
 
 from tests.train_hooks.worlds import clip_row, encode, square_frames, write_shards
+from train_hooks.decode import decode_with_decord, decode_with_pyav
 from train_hooks.feed import Chunk, Feed
 from train_hooks.frames import frame_indices
 from train_hooks.latent_cache import CLAIM, SCHEMA, LatentCache
@@ -55,9 +57,9 @@ def spent(work) -> float:
 
 def write_latents(folder: Path, n: int, group: int) -> None:
     """Random latents of n clips."""
-    shape, draws = [4, 16, 32, 32], np.random.default_rng(0)
+    shape, rng = [4, 16, 32, 32], np.random.default_rng(0)
     folder.mkdir()
-    blobs = [draws.standard_normal(shape).astype(np.float16).tobytes() for _ in range(16)]
+    blobs = [rng.standard_normal(shape).astype(np.float16).tobytes() for _ in range(16)]
     with pq.ParquetWriter(
         folder / "latents-shard-00000.parquet",
         SCHEMA,
@@ -127,6 +129,12 @@ def live(shards: Path, clips: int, fps: float) -> None:
         f"live: {size}, {len(pairs)} pairs of four clips; decord alone over the feed: {ratio:.2f} (of all together {whole:.2f})"
     )
     print(f"order: {spent(order) / reading:.4f} of the time of reading")
+    taken = [clip for chunk in chunks for clip in wanted(feed, chunk)]
+    decoders = [
+        spent(partial(decode_with_decord, mp4, indices)) / spent(partial(decode_with_pyav, mp4, indices))
+        for mp4, indices in taken
+    ]
+    print(f"decoder: {len(decoders)} clips; decord over PyAV: {statistics.median(decoders):.2f}")
 
 
 def wanted(feed: Feed, chunk: Chunk) -> list[tuple[bytes, list[int]]]:

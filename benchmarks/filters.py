@@ -1,8 +1,8 @@
-"""What every filter reaches against known truth, and what it costs: runs the three parts one after the other.
+"""Accuracy of every filter against known truth, and its cost: runs the three parts in sequence.
 
     python benchmarks/filters.py [motion] [overlay] [models]
 
-Each part prints value, wanted, met or NOT MET. Costs are ratios: CPU per clip over the JPEG decode of the clip's thumbnails, and for filters
+Each part prints value, target, met or NOT MET. Costs are ratios: CPU per clip over the JPEG decode of the clip's thumbnails, and for filters
 with a model the stage's throughput over the bare model's in a tight loop with the same batch.
 """
 

@@ -1,13 +1,13 @@
-"""Model-based filters and duplicates: what they reach against known truth, and what they cost.
+"""Model-based filters and duplicates: accuracy against known truth, and cost.
 
     python -m benchmarks.filters_models [--only PART ...]
 
-Prints one line for each claim: value, wanted, met or NOT MET. Costs are ratios: CPU per clip to the JPEG decode of the
+Prints one line per claim: value, target, met or NOT MET. Costs are ratios: CPU per clip to the JPEG decode of the
 clip's thumbnails, and the stage's throughput to the bare model's in a tight loop with the same batch, on one thread.
 
-Truth comes from ../shared. What was set on what: weights and threshold of `Duplicate` on the videos in `TUNED_ON` (these
-windows and others), its form with all videos in sight; everything else takes published or fixed values. CLIP models are
-built from a configuration and randomly initialised, and there are no pictures of bare people: neither can be had here.
+Truth comes from ../shared. Tuning: weights and threshold of `Duplicate` on the videos in `TUNED_ON` (these
+windows and others), its form with all videos in view; everything else uses published or fixed values. CLIP models are
+built from a configuration and randomly initialised, and there is no explicit test footage.
 """
 
 import argparse
@@ -36,7 +36,8 @@ import filters
 from annotate import MiniLM
 from curate.clip import Clip
 from curate.stages import weights
-from filters.open_clip import unit
+from filters.models import nudenet
+from filters.models.openclip import unit
 from filters.screen_content import screen_score
 from tests.filters import copies, tiny_openclip
 from tests.filters.test_screen_content import screen as drawn_screen
@@ -312,8 +313,8 @@ def nsfw() -> None:
     files = sorted((ASSETS / "coco_mini").glob("*.jpg"))
     scores = [stage([clip_of([cv2.imread(str(file))[..., ::-1]], "c")])[0]["nsfw"] for file in files]
     say("highest of 51 clean photographs", max(scores), "< 0.25", max(scores) < 0.25)
-    session = filters.nsfw.load_detector(stage.weights).session
-    picture = filters.nsfw.network_input(np.zeros((360, 640, 3), np.uint8))
+    session = nudenet.load_detector(stage.weights).session
+    picture = nudenet.network_input(np.zeros((360, 640, 3), np.uint8))
     clips = photo_clips(4)
     costs("Nsfw", stage, clips, lambda: [session.run(None, {"images": picture}) for _ in range(3 * len(clips))])
 
@@ -328,8 +329,8 @@ def screen() -> None:
     drawn = np.array([screen_score(drawn_screen(seed, bool(seed % 2))) for seed in range(40)])
     filmed = np.array([screen_score(cv2.resize(cv2.imread(str(file))[..., ::-1], (640, 360))) for file in files])
     say("AUC of drawn screens against photographs", float((drawn[:, None] > filmed[None]).mean()), "", None)
-    picture = filters.nsfw.network_input(np.zeros((360, 640, 3), np.uint8))
-    clips, session = photo_clips(4), filters.nsfw.load_detector(str(stage.weights)).session
+    picture = nudenet.network_input(np.zeros((360, 640, 3), np.uint8))
+    clips, session = photo_clips(4), nudenet.load_detector(str(stage.weights)).session
     costs(
         "ScreenContent", stage, clips, lambda: [session.run(None, {"images": picture}) for _ in range(3 * len(clips))]
     )

@@ -1,12 +1,12 @@
-"""The motion family against truth that is known: Motion, CameraMotion, Static; and what each costs.
+"""Motion, CameraMotion and Static: accuracy against known truth, and cost.
 
     python -m benchmarks.filters_motion
 
-Photographs: the odd half of coco_mini (by name); all figures of the filters were set on the even half. Footage: the clips that the scan
-makes of `raw/`; what was set on it is said in the filters (the scene changes of `static.py`, the bare road of `camera_step.py`), the rest
-only reported. Costs are CPU seconds of one thread (`time.process_time`), the median of the runs, taken in turns; only ratios are printed.
+Photographs: the odd half of coco_mini (by name); all constants of the filters were set on the even half. Footage: the clips of a scan
+of `raw/`; the filters name the constants set on it (the scene changes of `static.py`, the bare road of `camera_step.py`), the rest is
+only reported. Costs are CPU seconds of one thread (`time.process_time`), the median of alternating runs; only ratios are printed.
 
-The peer is the method of Data-Juicer's `video_motion_score_filter` as its documentation describes it, written here from that description:
+The peer is the method of Data-Juicer's `video_motion_score_filter`, reimplemented from its documentation:
 frames decoded from the video at 2 per second and full size, Farneback between them, the mean magnitude.
 """
 
@@ -35,7 +35,7 @@ from curate.config.config import ScanConfig
 from curate.scan.scan import scan_window
 from curate.stages.stage import StageSpec
 from filters import CameraMotion, Motion, Static
-from filters.flow import DIS, FARNEBACK, Flow
+from filters.models.flow import DIS, FARNEBACK, Flow
 from filters.motion import motion_score
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -54,7 +54,7 @@ Frames = NDArray[np.uint8]
 failed: list[str] = []
 
 
-def told(what: str, value: float, wanted: str, met: bool) -> None:
+def verdict(what: str, value: float, wanted: str, met: bool) -> None:
     """One line of the table of truth."""
     print(f"  {what:66s} {value:7.3f}   {wanted:18s} {'met' if met else 'NOT MET'}")
     if not met:
@@ -141,7 +141,7 @@ def draw(frames: Sequence[Frames], overlay: str) -> list[Frames]:
             for colour, thick in (((0, 0, 0), 6), ((255, 255, 255), 2)):
                 at = (max(5, width_px // 2 - 180), height_px - 25)
                 cv2.putText(
-                    frame, "I never said that, did I?", at, cv2.FONT_HERSHEY_DUPLEX, 0.85, colour, thick, cv2.LINE_AA
+                    frame, "I never paid that, did I?", at, cv2.FONT_HERSHEY_DUPLEX, 0.85, colour, thick, cv2.LINE_AA
                 )
     return out
 
@@ -155,7 +155,7 @@ def motion(photos: list[Frames], footage: dict[str, list[Clip]]) -> None:
         values = {key: motion_score(frames, flow) for key, frames in made.items()}
         right = np.array([value / (np.hypot(*step) * 16) for (_, step), value in values.items()])
         median, low, high = (float(np.percentile(right, q)) for q in (50, 10, 90))
-        told(
+        verdict(
             "value over truth, 25 photographs moved by 0.3 to 1.6, median",
             median,
             "0.95 to 1.05",
@@ -167,9 +167,9 @@ def motion(photos: list[Frames], footage: dict[str, list[Clip]]) -> None:
             all(a < b for a, b in pairwise(motion_score(np.stack(translated(p, s)), flow) for s in speeds))
             for p in photos
         ]
-        told("photographs whose five speeds come in order", float(np.mean(ordered)), "1", all(ordered))
+        verdict("photographs whose five speeds come in order", float(np.mean(ordered)), "1", all(ordered))
         still = still_values(photos, footage, flow)
-        told(
+        verdict(
             "largest value of still photographs with noise and of empty scenes",
             max(still),
             "below 0.05",
@@ -181,14 +181,14 @@ def motion(photos: list[Frames], footage: dict[str, list[Clip]]) -> None:
             again = clip_of(list(clip.frames_THWC)).frames_THWC  # both through JPEG once more
             barred.append(motion_score(clip_of(list(bars)).frames_THWC, flow) / motion_score(again, flow))
         worst = max(np.abs(np.array(barred) - 1))
-        told(f"pillarbox on {len(barred)} real moving clips, largest change", worst, "at most 0.05", worst <= 0.05)
+        verdict(f"pillarbox on {len(barred)} real moving clips, largest change", worst, "at most 0.05", worst <= 0.05)
         for overlay in ("logo", "subtitle"):
             ratio = []
             for key, frames in made.items():
                 drawn = clip_of(draw(list(frames), overlay)).frames_THWC
                 ratio.append(motion_score(drawn, flow) / values[key])
             share = float(np.mean(np.array(ratio) >= 0.95))
-            told(f"moving photographs that a {overlay} lowers by at most 5 %", share, "at least 0.95", share >= 0.95)
+            verdict(f"moving photographs that a {overlay} lowers by at most 5 %", share, "at least 0.95", share >= 0.95)
             print(
                 f"    value over that without it: median {np.median(ratio):.3f}, from {min(ratio):.3f} to {max(ratio):.3f}"
             )
@@ -299,13 +299,13 @@ def camera(photos: list[Frames], footage: dict[str, list[Clip]]) -> None:
         if row["camera"] != word:
             wrong[word, row["camera"]] += 1
     share = 1 - wrong.total() / asked.total()
-    told(f"{asked.total()} made moves over photographs that get their word", share, "at least 0.95", share >= 0.95)
+    verdict(f"{asked.total()} made moves over photographs that get their word", share, "at least 0.95", share >= 0.95)
     print("    " + (", ".join(f"{a} called {b}: {n}" for (a, b), n in wrong.items()) or "none wrong"))
     least = min(asked[word] - sum(n for (a, _), n in wrong.items() if a == word) for word in asked)
     print(f"    fewest right of a word: {least} of {max(asked.values())}")
     rows = [row for file, clips in footage.items() if file.startswith(STANDING) for row in stage(clips)]
     share = float(np.mean([row["camera"] == "static" for row in rows]))
-    told(f"{len(rows)} real clips of a standing camera: static", share, "1", share == 1)
+    verdict(f"{len(rows)} real clips of a standing camera: static", share, "1", share == 1)
     empty = [
         clip.clip_id
         for file, starts in EMPTY.items()
@@ -313,7 +313,7 @@ def camera(photos: list[Frames], footage: dict[str, list[Clip]]) -> None:
         if any(abs(clip.start_s - s) < 0.2 for s in starts)
     ]
     moving = [row["subject_motion"] for row in rows if row["clip_id"] not in empty]
-    told("smallest subject motion of those with people or cars", min(moving), "above 0.02", min(moving) > 0.02)
+    verdict("smallest subject motion of those with people or cars", min(moving), "above 0.02", min(moving) > 0.02)
     print(
         f"    median {statistics.median(moving):.3f}; of the empty ones at most "
         f"{max(row['subject_motion'] for row in rows if row['clip_id'] in empty):.3f}"
@@ -371,11 +371,11 @@ def static(photos: list[Frames], footage: dict[str, list[Clip]]) -> None:
                 made[name] += 1
                 found[name] += stage([clip])[0]["is_slideshow"]
             share = found.total() / made.total()
-            told(f"made slideshows found, H.264 at crf {crf}", share, "at least 0.9", share >= 0.9)
+            verdict(f"made slideshows found, H.264 at crf {crf}", share, "at least 0.9", share >= 0.9)
             print("    " + ", ".join(f"{name} {found[name]}/{n}" for name, n in made.items()))
     rows = [row for clips in footage.values() for row in stage(clips)]
     share = float(np.mean([row["is_slideshow"] for row in rows]))
-    told(f"{len(rows)} real clips called a slideshow", share, "0", share == 0)
+    verdict(f"{len(rows)} real clips called a slideshow", share, "0", share == 0)
     print(f"    their duplicate frames: mean {np.mean([row['duplicate_frames'] for row in rows]):.3f}")
 
 
@@ -418,7 +418,7 @@ def costs(footage: dict[str, list[Clip]]) -> None:
         "dj__video1.mp4",
     ):
         ours, alone, theirs = against_peer(SHARED / "footage/raw" / file, footage[file])
-        told(
+        verdict(
             f"{file}, JPEG decode in ours, video decode in theirs", ours / theirs, "at most 0.05", ours <= 0.05 * theirs
         )
         print(f"    the flow without our JPEG decode, which all filters share: {alone / theirs:.3f}")

@@ -1,14 +1,14 @@
-"""What TextArea, Watermark, SourceWatermark and Quality find of what was drawn on real footage, and what they cost.
+"""TextArea, Watermark, SourceWatermark and Quality: accuracy on marks drawn on real footage, and cost.
 
     python -m benchmarks.filters_overlay [--part report|tune] [--only qualities|texts|watermarks|sources|costs]
 
-The worlds. Real clips: the project's raw footage through our own scan, the sources of `TUNE` for tuning and the others for the report; sources
-that carry real overlays (`MARKED`) are left out. Camera moves: every second photograph of coco_mini (tuning: the first, third, ...) under a
+Data. Real clips: the project's raw footage through our own scan, the sources of `TUNE` for tuning and the others for the report; sources
+that carry real overlays (`MARKED`) are excluded. Camera moves: every second photograph of coco_mini (tuning: the first, third, ...) under a
 pan, a zoom or a hand-held camera. On each clip two marks are drawn (words of an agency or an address, a logo without words, or tiles), 15 to
-60 % opaque, in a corner or the centre, white or black, whichever shows more; a third of the clips appears again with bars or a coloured frame,
-as a trap. Marked, trapped and clean clips alike are encoded with H.264 (CRF 20 to 30) after drawing, and again as JPEG thumbnails.
+60 % opaque, in a corner or the centre, white or black, by contrast; a third of the clips also appears with bars or a coloured frame,
+as hard negatives. All clips are encoded with H.264 (CRF 20 to 30) after drawing, and again as JPEG thumbnails.
 
-"moving" are clips with a `motion` above 0.25. Peers' learned watermark classifiers cannot run here (no weights): they are not compared.
+"moving" are clips with a `motion` above 0.25. Peers' learned watermark classifiers are not compared (no weights available).
 Only ratios are printed; CPU seconds of one thread.
 """
 
@@ -37,7 +37,7 @@ from curate.scan.scan import scan_window
 from curate.stages import weights
 from curate.stages.stage import StageSpec
 from filters import Quality, SourceWatermark, TextArea, Watermark
-from filters.brisque import Brisque
+from filters.models.brisque import Brisque
 from filters.motion import motion_score
 from filters.quality import blockiness, contrast, noise, sharpness
 from filters.text_area import network_input, text_area
@@ -313,7 +313,7 @@ def write(frame: np.ndarray, line: str, scale: float, at: tuple[int, int], grey:
 
 
 def texts(part: str, stage: TextArea) -> None:
-    told: dict[str, list[bool]] = {"scene": [], "overlay": [], "ticker": []}
+    results: dict[str, list[bool]] = {"scene": [], "overlay": [], "ticker": []}
     areas = []
     for i, path in enumerate(photographs(part)):
         photo = cv2.imread(str(path))
@@ -351,7 +351,9 @@ def texts(part: str, stage: TextArea) -> None:
                 on = [len(ys) > 30 and xs.min() <= x <= xs.max() and ys.min() <= y <= ys.max() for x, y in centres]
                 found = [k for k, here in zip(row["text_kinds"], on, strict=True) if here]
                 if found:
-                    told[name_].append(max(set(found), key=found.count) == ("scene" if name_ == "scene" else "overlay"))
+                    results[name_].append(
+                        max(set(found), key=found.count) == ("scene" if name_ == "scene" else "overlay")
+                    )
                 if name_ == "overlay" and sum(on) == 1:
                     ink_px = (np.ptp(ys) + 1) * (np.ptp(xs) + 1)
                     areas.append((text_area(boxes[on], 360, 640) * 360 * 640 / ink_px, np.ptp(ys) + 1))
@@ -363,7 +365,7 @@ def texts(part: str, stage: TextArea) -> None:
     for name_, some in (("16 px tall or more", tall_px >= 16), ("smaller (a pixel is 7 % and more)", tall_px < 16)):
         right = float(np.mean(np.abs(share[some] - 1) <= 0.15))
         say(f"TextArea: lines {name_} within 15 % of it ({some.sum()})", right)
-    for name_, right in told.items():
+    for name_, right in results.items():
         say(f"TextArea: {name_} text called right ({len(right)} found)", float(np.mean(right)), 0.9)
 
 

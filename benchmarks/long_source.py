@@ -1,9 +1,9 @@
-"""A three-hour source in windows: two workers give the clips that one gives, and no worker's memory grows with the length.
+"""A three-hour source in windows: two workers give the same clips as one, and memory does not grow with the length.
 
     python benchmarks/long_source.py [VIDEO] [--hours 3]
 
-VIDEO (the project's reel_a.mp4 by default) is looped to that length without encoding again, then scanned by `rushes run` with one worker and
-with two. Printed: whether the clips are the same (every value, thumbnails by their sha256), the peak memory of the decoder processes, and the
+VIDEO (the project's reel_a.mp4 by default) is looped to that length without re-encoding, then scanned by `rushes run` with one worker and
+with two. Prints whether the clips are equal (every value, thumbnails by sha256), the peak memory of the decoder processes, and the
 wall time of two workers over that of one.
 """
 
@@ -58,7 +58,7 @@ def _peak_mb(child: subprocess.Popen[bytes]) -> float:
         nonlocal peak
         while not done.wait(0.25):
             for process in psutil.process_iter(["cmdline", "memory_info"]):
-                if "curate.sandbox.sandbox" in " ".join(process.info["cmdline"] or []):
+                if "curate.sandbox.child" in " ".join(process.info["cmdline"] or []):
                     peak = max(peak, process.info["memory_info"].rss / 2**20)
 
     watcher = threading.Thread(target=watch)
@@ -70,7 +70,7 @@ def _peak_mb(child: subprocess.Popen[bytes]) -> float:
 
 
 def main() -> None:
-    """Prints what came of it."""
+    """Prints the results."""
     ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     shared = ROOT.parent / "shared" / "footage" / "reel_a.mp4"
     ask.add_argument("video", nargs="?", type=Path, default=shared)

@@ -1,9 +1,9 @@
-"""What decord gives when it is left alone, and what pictures at given times cost through decord and through PyAV.
+"""Wrong frames of plain decord on awkward files, and the cost of frames at given times by decord and by PyAV.
 
     python benchmarks/random_access.py [VIDEO]
 
-Bare decord is asked for all pictures of the awkward files of tests/awkward.py, backwards and seven at a time, and compared with PyAV's by
-the number written into each. Then 20 pictures of VIDEO (the project's reel_a.mp4 by default) are asked from `curate.video.open`: CPU seconds
+Plain decord reads all frames of the awkward files of tests/awkward.py, backwards and seven at a time; the number drawn into each frame is
+compared with PyAV's. Then `curate.video.open` reads 20 frames of VIDEO (the project's reel_a.mp4 by default): CPU seconds
 (`resource.getrusage`) of decord over PyAV's, the median of pairs.
 """
 
@@ -27,7 +27,7 @@ PAIRS = 7
 
 
 def alone(path: str) -> str:
-    """What comes of one file: runs in the sandbox, for decord may crash or hang."""
+    """The verdict on one file; runs in the sandbox, because decord may crash or hang."""
     import decord
 
     numbers = []
@@ -48,7 +48,7 @@ def alone(path: str) -> str:
 
 
 def cpu_s(path: str, decoder: Decoder, times_s: list[float]) -> float:
-    """CPU seconds of this process while it takes the pictures."""
+    """CPU seconds of this process for reading the frames."""
     before = resource.getrusage(resource.RUSAGE_SELF)
     with open_video(path, decoder) as video:
         video.frames_at(times_s)
@@ -57,7 +57,7 @@ def cpu_s(path: str, decoder: Decoder, times_s: list[float]) -> float:
 
 
 def main() -> None:
-    """Prints what came of it."""
+    """Prints the results."""
     ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     shared = ROOT.parent / "shared" / "footage" / "reel_a.mp4"
     ask.add_argument("video", nargs="?", type=Path, default=shared)

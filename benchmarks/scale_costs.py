@@ -1,9 +1,9 @@
-"""What a second of real footage costs: CPU of each step, bytes, requests to object storage. What `benchmarks.scale_model` multiplies.
+"""Costs per second of real footage: CPU of each step, bytes, requests to object storage; the input of `benchmarks.scale_model`.
 
     python -m benchmarks.scale_costs FILE... [--pipeline pipeline.yaml] [--no-requests]     writes benchmarks/results/scale_costs.json
 
-Every step is run with one worker in this process, and its CPU seconds are those of this process and of the sandboxes that it ended. Requests are
-counted in the log of a moto server, for a run of the same footage without the costly filters: how many there are does not depend on them.
+Every step runs with one worker in this process; CPU seconds include this process and its ended sandboxes. Requests are counted in the log of
+a moto server, for a run of the same footage without the expensive filters, which do not change their number.
 """
 
 import argparse
@@ -105,7 +105,7 @@ def costs(files: list[str], pipeline_file: Path, folder: Path) -> dict[str, Any]
 
 @contextmanager
 def object_storage(folder: Path) -> Iterator[tuple[dict[str, str], Path]]:
-    """A moto server: the environment that leads to it, and its log of requests."""
+    """A moto server: the environment variables for it, and its log of requests."""
     with s3_server(folder) as (port, log):
         yield {
             "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret",
@@ -114,7 +114,7 @@ def object_storage(folder: Path) -> Iterator[tuple[dict[str, str], Path]]:
 
 
 def requests(files: list[str], folder: Path) -> dict[str, Any]:
-    """Counts the requests of a run, and of the same with one source more: the difference is what a source costs."""
+    """Counts the requests of a run, and of the same run with one more source; the difference is the cost of a source."""
     import s3fs
 
     counted = []
@@ -130,7 +130,9 @@ def requests(files: list[str], folder: Path) -> dict[str, Any]:
             )
             counted.append(log.read_text()[before:])
         counts = Run.open("s3://costs/run")
-        said = {kind: len(re.findall(rf'"?{kind} /', counted[0])) for kind in ("GET", "HEAD", "PUT", "POST", "DELETE")}
+        requests = {
+            kind: len(re.findall(rf'"?{kind} /', counted[0])) for kind in ("GET", "HEAD", "PUT", "POST", "DELETE")
+        }
         by_table = {
             name: len(re.findall(rf"/costs/run/{name}", counted[0]))
             for name in ("sources", "clips", "measures", "shards", "index.lance", "report")
@@ -140,14 +142,14 @@ def requests(files: list[str], folder: Path) -> dict[str, Any]:
         return {
             "seconds": float(first["duration_s"].sum()),
             "files": len(first),
-            "requests": said,
+            "requests": requests,
             "about": by_table,
-            "one_source_more": {kind: len(re.findall(rf'"?{kind} /', counted[1])) for kind in said},
+            "one_source_more": {kind: len(re.findall(rf'"?{kind} /', counted[1])) for kind in requests},
         }
 
 
 def main() -> None:
-    """Measures, and writes the JSON."""
+    """Measures and writes the JSON file."""
     ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ask.add_argument("files", nargs="+")
     ask.add_argument("--pipeline", type=Path, default=ROOT / "pipeline.yaml")

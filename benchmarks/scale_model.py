@@ -1,9 +1,9 @@
-"""What a number of hours of footage needs: cores, GPUs, storage, requests, money. Reckoned from measured costs and from prices that are yours.
+"""Estimates cores, GPUs, storage, requests and money for hours of footage, from measured costs and your prices.
 
     python -m benchmarks.scale_model [--hours 1000000] [--days 30] [--costs benchmarks/results/scale_costs.json] [--set NAME=NUMBER ...]
 
-The formulas are those of `model` below, and all that they assume is in `Assumptions`, one line each; `--set` changes any of it. docs/scale.md
-shows what is printed and says where each number comes from.
+The formulas are in `model` below, and their assumptions in `Assumptions`; `--set` changes an assumption. docs/scale.md shows the output and
+the source of each number.
 """
 
 import argparse
@@ -21,11 +21,11 @@ class Assumptions:
     """Everything that is not measured.
 
     Attributes:
-        utilisation: Share of the cores' time that is work. Ours; benchmarks/results/scale_out.md measures one part of it.
-        pixel_factor: CPU of decoding, scanning and encoding over that of the measured footage; 1 is footage like it.
+        utilisation: Share of the cores' time spent on work. Ours; benchmarks/results/scale_out.md measures one part of it.
+        pixel_factor: CPU of decoding, scanning and encoding relative to the measured footage; 1 means the same frames.
         source_mbit_s: Bit rate of the footage, for its storage. 5 Mbit/s is what many services send at 1080p.
-        kept_share: Share of the seconds that end in shards. Of the measured footage it is what `--set kept_share=0` takes.
-        gpu_clips_s: Clips that one GPU captions in a second. Not measured: no GPU was there. 1 is a guess to be replaced by a measurement.
+        kept_share: Share of the seconds that is written to shards; 0 means the share of the measured footage.
+        gpu_clips_s: Clips that one GPU captions in a second. Not measured on a GPU; 1 is a guess, replace it by a measurement.
         core_hour: Price in USD of an hour of one core. 0.04: an EC2 m7g.large (2 cores), on demand in us-east-1, was 0.0816 in June 2026.
         gpu_hour: Price in USD of an hour of one GPU. 2.5: an H100 on demand was 2.50 to 3.50 at specialised clouds in May 2026.
         gb_month: Price in USD of a GB for a month on object storage. 0.023: S3 Standard, us-east-1, the first 50 TB.
@@ -52,7 +52,7 @@ PIXELS = ("scan", "shards")
 
 
 def model(costs: dict[str, Any], hours: float, days: float, given: Assumptions) -> list[tuple[str, float, str]]:
-    """(what, how much, unit) of each line of the table."""
+    """(quantity, value, unit) of each line of the table."""
     seconds = hours * 3600
     measured_s = costs["footage"]["seconds"]
     clips = seconds * costs["clips"] / measured_s
@@ -112,15 +112,15 @@ def main() -> None:
     for text in asked.set:
         name, _, number = text.partition("=")
         if name not in known:
-            sys.exit(f"scale_model: there is no assumption '{name}'; there are {', '.join(sorted(known))}")
+            sys.exit(f"scale_model: unknown assumption '{name}'; the known ones are {', '.join(sorted(known))}")
         try:
             setattr(given, name, float(number))
         except ValueError:
-            sys.exit(f"scale_model: {name} wants a number (got '{number}')")
+            sys.exit(f"scale_model: {name} must be a number (got '{number}')")
     print("| | | |\n|---|---:|---|")
     for what, value, unit in model(json.loads(asked.costs.read_text()), asked.hours, asked.days, given):
-        told = f"{value:,.0f}" if value >= 100 else f"{value:,.2g}"
-        print(f"| {what} | {told} | {unit} |")
+        number = f"{value:,.0f}" if value >= 100 else f"{value:,.2g}"
+        print(f"| {what} | {number} | {unit} |")
 
 
 if __name__ == "__main__":

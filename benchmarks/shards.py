@@ -252,9 +252,9 @@ def check() -> None:
                     counts[kind] = counts.get(kind, 0) + 1
                     if kind == "other":
                         foreign.append(f"{path.name}: {clip.error}")
-        told = ", ".join(f"{n} {what}" for what, n in sorted(counts.items()))
+        summary = ", ".join(f"{n} {what}" for what, n in sorted(counts.items()))
         print(
-            f"  {mode}: {sum(counts.values())} clips of {len(files)} files: {told}; {lost} frames left behind",
+            f"  {mode}: {sum(counts.values())} clips of {len(files)} files: {summary}; {lost} frames lost",
             flush=True,
         )
         for line in foreign:
@@ -306,7 +306,7 @@ def search() -> None:
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(2_000, dim)).astype(
         np.float32
-    )  # in clusters, as embeddings lie; pure noise has no neighbours
+    )  # in clusters, as embeddings are; pure noise has no neighbours
     words = [f"word{i}" for i in range(5_000)]
     with tempfile.TemporaryDirectory() as name:
         database = lancedb.connect(name)
@@ -374,7 +374,7 @@ def search() -> None:
 
 
 def wide() -> None:
-    """A million clips with sixty columns, in a process of its own so that its memory can be told."""
+    """A million clips with sixty columns, in a separate process to measure its memory."""
     done = subprocess.run(
         [sys.executable, str(Path(__file__).resolve()), "_wide"], capture_output=True, text=True, check=True
     )

@@ -1,10 +1,10 @@
-"""What the driver of a run of many clips needs: to open its tables, to know what is pending, to select, to account; before and after `compact`.
+"""CPU and memory of the driver for many clips: opening tables, pending work, selection, ledger; before and after `compact`.
 
     python -m benchmarks.tables [--clips 2000000] [--per-part 20] [--keep FOLDER]
 
-The tables are synthetic, written as workers write them: a part of clips for each minute of footage (20 clips), thumbnails of one byte, two
-measures. Each thing is done in a process of its own; told are seconds of CPU, and the most memory beyond that of a process that has opened the
-run, in bytes for each clip. Where there are too many parts to write in good time, `--per-part` makes them larger.
+The tables are synthetic, written as workers write them: a part of clips per minute of footage (20 clips), thumbnails of one byte, two
+measures. Each operation runs in its own process; printed are CPU seconds, and peak memory above that of a process that has opened the
+run, in bytes per clip. `--per-part` writes larger and fewer parts.
 """
 
 import argparse
@@ -46,7 +46,7 @@ PER_SOURCE, SECONDS = 100, 3.0
 
 
 def make_run(folder: Path, n: int, per_part: int) -> Run:
-    """A run of `n` clips whose second measure has not seen the last twentieth of them."""
+    """A run of `n` clips; the second measure lacks the last twentieth of them."""
     (folder / "pipeline.yaml").write_text(PIPELINE)
     loaded = config.load(folder / "pipeline.yaml")
     run = Run(str(folder / "run"), loaded)
@@ -95,7 +95,7 @@ def _ids(numbers: np.ndarray) -> pa.Array:
 
 
 def _put(table: Any, name: str, rows: pa.Table) -> None:
-    """As Table.put, without waiting for the disk at each part."""
+    """As Table.put, without fsync for each part."""
     folder = Path(table.root)
     folder.mkdir(parents=True, exist_ok=True)
     if media := table.media():
@@ -105,13 +105,13 @@ def _put(table: Any, name: str, rows: pa.Table) -> None:
 
 
 def pending(run: Run) -> str:
-    """What each measure has not seen."""
+    """The pending clips of each measure."""
     clips = pa.array(run.clip_ids(), pa.string())
     return ", ".join(f"{len(step.table.lacking(clips)):,}" for step in run.steps)
 
 
 def units(run: Run) -> str:
-    """The units of what the second measure has not seen."""
+    """The units of the second measure's pending clips."""
     todo = run.steps[-1].table.lacking(pa.array(run.clip_ids(), pa.string()))
     return f"{len(planning.stage_units(run.clips_table, {'motion': run.steps[0].table}, todo, 16)):,} units"
 
@@ -142,19 +142,19 @@ def _alone(root: str, name: str, pipe: Any) -> None:
     Path("/proc/self/clear_refs").write_text("5")  # its peak is that of its parent so far
     before = peak_bytes()
     cpu, wall = time.process_time(), time.perf_counter()
-    said = WORK[name](run)
+    result = WORK[name](run)
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-    pipe.send((said, cpu, wall, peak_bytes() - before))
+    pipe.send((result, cpu, wall, peak_bytes() - before))
 
 
 def peak_bytes() -> int:
-    """The most memory that this process has had resident since that was last forgotten (Linux)."""
+    """The peak resident memory of this process since the last reset (Linux)."""
     (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
     return int(line.split()[1]) * 1024
 
 
 def measure(run: Run, n: int, only: list[str]) -> dict[str, tuple[float, float]]:
-    """CPU seconds and bytes a clip of each piece of work."""
+    """CPU seconds and bytes per clip of each operation."""
     found = {}
     spawn = multiprocessing.get_context("spawn")
     for name in only or WORK:
@@ -163,7 +163,7 @@ def measure(run: Run, n: int, only: list[str]) -> dict[str, tuple[float, float]]
         process.start()
         theirs.close()
         try:
-            said, cpu_s, _, size = ours.recv()
+            result, cpu_s, _, size = ours.recv()
         except EOFError:
             print(f"  {name:20s} DIED", flush=True)
             process.join()
@@ -171,7 +171,7 @@ def measure(run: Run, n: int, only: list[str]) -> dict[str, tuple[float, float]]
         process.join()
         found[name] = (cpu_s, size / n)
         print(
-            f"  {name:20s} {1e6 * cpu_s / n:8.2f} CPU s for a million clips, {size / n:7.0f} bytes a clip   ({said})",
+            f"  {name:20s} {1e6 * cpu_s / n:8.2f} CPU s for a million clips, {size / n:7.0f} bytes a clip   ({result})",
             flush=True,
         )
     return found

@@ -1,16 +1,16 @@
 """Training steps on one GPU: the fast layout against the plain diffusers loop, as ratios, alternately in one process.
 
     python benchmarks/train_gpu.py                       on a GPU: the full-size model, both sizes
-    python benchmarks/train_gpu.py --small --device cpu  the same code at small size, on the CPU (no claim is made of what it prints)
+    python benchmarks/train_gpu.py --small --device cpu  the same code at small size, on the CPU (its figures mean nothing)
     python benchmarks/train_gpu.py --no-compile          without torch.compile, which takes minutes for each size
 
 The model is ModelScope's UNet3DConditionModel (1.41 billion parameters) with random weights; no network and no Ray are needed, only torch and
-diffusers beside this repository. `plain` is the eager loop: bfloat16 autocast over float32 weights, AdamW as torch has it, latents and text
-that are there already. `fast` is a recipe's `fast: true` with `compile: true`; the variants before it say what each part is worth by itself.
+diffusers beside this repository. `plain` is the eager loop: bfloat16 autocast over float32 weights, torch's AdamW, precomputed latents and
+text. `fast` is a recipe's `fast: true` with `compile: true`; the variants before it measure each part by itself.
 
 1. Outputs and gradients of every variant are compared with the plain ones, in float32, on a small clip; of compiled ones at small size.
 2. Plain and variant take steps in turn (forward, backward, clipping, AdamW), and the ratio of the medians is printed, with MFU by the FLOPs that
-   the model needs (14.60 and 64.09 TFLOP a sample), whatever is computed again.
+   the model needs (14.60 and 64.09 TFLOP a sample), without recomputation.
 3. Peak memory at 576 x 320 x 24, batch 2, with selective checkpointing against without.
 
 Targets: 1.6 times at 256 x 256 x 16, batch 8 (aim: 2.2); MFU 35 % of 790 TFLOP/s (aim: 45 %); memory .7 at 8 % more time.
@@ -132,10 +132,10 @@ def synchronize(device: torch.device) -> None:
 def given_for(size: str, batch: int, width: int, device: torch.device) -> tuple[torch.Tensor, ...]:
     """Latents, noise levels, text and target for a size such as 256x256x16."""
     w, h, frames = map(int, size.split("x"))
-    draws = torch.Generator(device=device).manual_seed(1)
+    rng = torch.Generator(device=device).manual_seed(1)
     shape = (batch, 4, frames, h // 8, w // 8)
-    noisy, target = (torch.randn(shape, generator=draws, device=device) for _ in range(2))
-    text = torch.randn((batch, 77, width), generator=draws, device=device)
+    noisy, target = (torch.randn(shape, generator=rng, device=device) for _ in range(2))
+    text = torch.randn((batch, 77, width), generator=rng, device=device)
     return noisy, torch.full((batch,), 400, device=device), text, target
 
 
@@ -180,7 +180,7 @@ def in_turn(
         for job in jobs:
             job.timed(given)
     seconds = [statistics.median(v.steps_s) for v in (one, other)]
-    told: dict[str, Any] = {
+    result: dict[str, Any] = {
         "size": size,
         "batch": batch,
         "plain": one.name,
@@ -188,11 +188,11 @@ def in_turn(
         "times_as_fast": seconds[0] / seconds[1],
     }
     if size in TFLOP:
-        told["mfu"] = TFLOP[size] * batch / seconds[1] / PEAK_TFLOPS
-        told["mfu_plain"] = TFLOP[size] * batch / seconds[0] / PEAK_TFLOPS
+        result["mfu"] = TFLOP[size] * batch / seconds[1] / PEAK_TFLOPS
+        result["mfu_plain"] = TFLOP[size] * batch / seconds[0] / PEAK_TFLOPS
     del jobs
     free(device)
-    return told
+    return result
 
 
 def memory(variant: Variant, sizes: dict[str, Any], size: str, batch: int, device: torch.device) -> float:
@@ -230,7 +230,7 @@ def main(arguments: list[str] | None = None) -> None:
     figures: list[dict[str, Any]] = [{"device": name, "torch": torch.__version__, "small": options.small}]
     print(json.dumps(figures[0]))
 
-    def tell(row: dict[str, Any]) -> None:
+    def report(row: dict[str, Any]) -> None:
         figures.append(row)
         print(json.dumps(row), flush=True)
         if options.json is not None:
@@ -240,17 +240,17 @@ def main(arguments: list[str] | None = None) -> None:
     if device.type == "cpu" or options.no_compile:
         variants = [v for v in variants if not v.compiled] or [Variant("fast, not compiled", {}, fused=True)]
     for variant in [] if options.no_check else variants:
-        tell({"check": variant.name, **check(variant, SMALL if variant.compiled else sizes, device)})
+        report({"check": variant.name, **check(variant, SMALL if variant.compiled else sizes, device)})
     for variant in variants:
-        tell(in_turn(PLAIN, variant, sizes, *small, device))
+        report(in_turn(PLAIN, variant, sizes, *small, device))
     if options.one_size:
         return
     fastest = FAST if FAST in variants else variants[-1]
     selective = Variant(f"{fastest.name}, selective", fastest.layout, "selective", fastest.compiled, fused=True)
-    tell(in_turn(PLAIN, fastest, sizes, *large, device))
-    tell(in_turn(fastest, selective, sizes, *large, device))
+    report(in_turn(PLAIN, fastest, sizes, *large, device))
+    report(in_turn(fastest, selective, sizes, *large, device))
     peaks = {v.name: memory(v, sizes, *large, device) for v in (PLAIN, fastest, selective)}
-    tell({"peak_gib": peaks, "of_plain": peaks[selective.name] / peaks["plain"] if peaks["plain"] else None})
+    report({"peak_gib": peaks, "of_plain": peaks[selective.name] / peaks["plain"] if peaks["plain"] else None})
 
 
 if __name__ == "__main__":

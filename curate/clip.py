@@ -1,4 +1,4 @@
-"""The Clip record: all that a filter or a captioner sees of one piece of video.
+"""The Clip record: everything that a filter or a captioner receives about one clip.
 
 Shapes: T frames, H height and W width in pixels, C = 3 channels in the order red, green, blue. Times are seconds from the first frame of
 the source.
@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 
 class ThumbnailError(ValueError):
-    """A thumbnail of the clip cannot be decoded, or the clip has none; it costs this clip its row, not its neighbours theirs."""
+    """A thumbnail of the clip cannot be decoded, or the clip has none; it affects only this clip's row."""
 
 
 @dataclass(frozen=True)
 class Clip:
     """One span of one source with its thumbnails.
 
-    `columns` holds what earlier stages measured, restricted to the names that the stage lists in `reads`.
+    `columns` holds values of earlier stages: the names that the stage lists in `reads`.
     """
 
     clip_id: str
@@ -52,12 +52,12 @@ class Clip:
     def frames_THWC(self) -> NDArray[np.uint8]:  # noqa: N802
         """All thumbnails, decoded once and kept, shape (T, H, W, 3), RGB 0..255.
 
-        Raises ThumbnailError when there is none or one cannot be decoded.
+        Raises ThumbnailError when the clip has no thumbnail or one cannot be decoded.
         """
         if not self.jpegs:
             raise ThumbnailError(f"clip {self.clip_id} has no thumbnail")
         frames_THWC = np.stack([self._frame(i) for i in range(len(self.jpegs))])
-        self._decoded.clear()  # from now on they are views of these
+        self._decoded.clear()  # they are views of these now
         return frames_THWC
 
     @property

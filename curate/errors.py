@@ -1,11 +1,11 @@
-"""What can go wrong with a run as a whole. (What goes wrong with one file or clip is a row with an `error`, not an exception.)
+"""Errors of a run as a whole. (An error of one file or clip is a row with an `error`, not an exception.)
 
 RushesError
 ├── UsageError      the command, its arguments or pipeline.yaml are wrong: exit code 2, nothing was run
 │   ├── ConfigError     a key of pipeline.yaml; names the file, the line and the nearest right key
 │   ├── ClaimError      the run directory was made by another configuration
 │   └── WeightsError    a model's weights are not on this machine; names the command that fetches them
-└── RunError        the run itself failed: exit code 1, what is done is kept and the next run goes on from it
+└── RunError        the run failed: exit code 1; finished work is kept, and the next run resumes from it
 """
 
 import difflib
@@ -16,7 +16,7 @@ UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069
 
 
 class RushesError(Exception):
-    """Any failure of a command, told in one sentence that names what is wrong and what to do about it."""
+    """Any failure of a command, in one sentence: what failed, why, and what to do."""
 
     exit_code = 1
 
@@ -40,7 +40,7 @@ class WeightsError(UsageError):
 
 
 class RunError(RushesError):
-    """The run failed; finished parts are kept, and running again goes on from them."""
+    """The run failed; finished parts are kept, and the next run resumes from them."""
 
     exit_code = 1
 
@@ -55,18 +55,18 @@ def nearest(wrong: str, right: Iterable[str]) -> str:
 
 
 def plain_name(name: object) -> str:
-    """The name of a file inside the folder that it is joined to, for a run directory may come from strangers. Raises RunError for a path."""
+    """A file name without any path, since a run directory may be untrusted. Raises RunError for a path."""
     text = str(name)
     if not text or text in (".", "..") or re.search(r"[/\\\x00-\x1f]", text) or ":" in text:
         raise RunError(
-            f"the run names a file {printable(text)!r}, which would lie elsewhere; it was not written by rushes"
+            f"the run names a file {printable(text)!r}, which is outside its folder; it was not written by rushes"
         )
     return text
 
 
 def printable(text: object) -> str:
-    """The text without what a terminal would obey: escape codes, other control characters, marks that turn the direction of writing.
+    """The text with escape codes, other control characters and marks of writing direction replaced by U+FFFD; line ends and tabs stay.
 
-    File names, metadata and captions may hold them. Each becomes the replacement character; line ends and tabs stay.
+    File names, metadata and captions may hold them, and a terminal would act on them.
     """
     return UNPRINTABLE.sub("\ufffd", str(text))

@@ -1,15 +1,15 @@
-"""Aesthetic: how much people liked pictures like the first, middle and last thumbnail.
+"""Aesthetic: predicted human rating of the first, middle and last thumbnail.
 
-Unit: the rating that the head was trained to foretell, about 1 to 10 for `sac+logos+ava1` (nothing bounds it); higher is
-more liked. Most photographs lie between 4 and 6. Scores of different heads, or of one head on vectors of another model,
-do not compare.
+Unit: the rating scale of the head's training data, about 1 to 10 for `sac+logos+ava1` (not bounded); higher is
+better liked. Most photographs score between 4 and 6. Scores of different heads, or of one head on vectors of another model,
+are not comparable.
 
 Source: LAION's heads on CLIP vectors of length 1 (improved-aesthetic-predictor, Apache-2.0; aesthetic-predictor, MIT),
-as in SVD (arXiv 2311.15127, Appendix C, first, middle and last frame); the mean of the three is ours. Both forms of head
-are sums: the `sac+logos+ava1` one has five layers, 768 to 1024, 128, 64, 16 and 1, without an activation between them,
-and so is one vector and one number. They are multiplied out once, in float64, and applied in float32.
+as in SVD (arXiv 2311.15127, Appendix C, first, middle and last frame); the mean of the three is ours. Both published heads
+are linear: `sac+logos+ava1` has five layers, 768 to 1024, 128, 64, 16 and 1, without activations between them, which
+together are one vector and one bias. They are multiplied once, in float64, and applied in float32.
 
-Reads the vectors of `OpenClip`: no picture is decoded and no model runs.
+It reads the vectors of `OpenClip`: no frame is decoded and no model runs.
 
 D numbers of a vector.
 """
@@ -28,15 +28,15 @@ from curate.clip import Clip
 
 FRAMES = ("first", "middle", "last")
 KNOWN_LAYERS = ((), (0, 2, 4, 6, 7))
-"""Numbers of the layers in the two published forms; between others there might be an activation."""
+"""Layer numbers of the two published heads; other numbers could have an activation between them."""
 
 
 def read_state(path: Path) -> dict[str, NDArray[np.float32]]:
-    """The arrays of a safetensors or PyTorch file, or of the only such file of a folder; nothing of it is executed."""
+    """The arrays of a safetensors or PyTorch file, or of the first such file in a folder, safetensors preferred; no code in it is run."""
     if path.is_dir():
         found = sorted(file for kind in ("*.safetensors", "*.pth", "*.pt", "*.bin") for file in path.glob(kind))
         if not found:
-            raise ValueError(f"there is no safetensors or PyTorch file in {path}")
+            raise ValueError(f"{path} holds no safetensors or PyTorch file; set weights of Aesthetic to a head")
         path = next((file for file in found if file.suffix == ".safetensors"), found[0])
     if path.suffix == ".safetensors":
         from safetensors.numpy import load_file
@@ -49,10 +49,10 @@ def read_state(path: Path) -> dict[str, NDArray[np.float32]]:
 
 
 def as_one_layer(state: Mapping[str, NDArray[np.floating]]) -> tuple[NDArray[np.float32], np.float32]:
-    """A head without activations as the vector (D,) and the number it comes to: score = vector . x + number.
+    """A head without activations as one vector (D,) and one bias: score = vector . x + bias.
 
     Raises:
-        ValueError: the layers are not those of a published head without activations, or do not fit each other.
+        ValueError: the layers are not those of a published head, or their shapes do not match.
     """
     weights = sorted((name for name in state if name.endswith("weight")), key=_layer)
     numbers = tuple(_layer(name) for name in weights if _layer(name) >= 0)
@@ -67,7 +67,7 @@ def as_one_layer(state: Mapping[str, NDArray[np.floating]]) -> tuple[NDArray[np.
         matrix = layer @ matrix
         bias = layer @ bias + np.asarray(state[name.removesuffix("weight") + "bias"], dtype=np.float64)
     if len(matrix) != 1:
-        raise ValueError(f"an aesthetic head ends in one number, this one in {len(matrix)}")
+        raise ValueError(f"an aesthetic head has one output; this one has {len(matrix)}")
     return matrix[0].astype(np.float32), np.float32(bias[0])
 
 
@@ -78,10 +78,10 @@ def _layer(name: str) -> int:
 
 @dataclass
 class Aesthetic:
-    """LAION's aesthetic score of the first, middle and last thumbnail, and their mean; about 1 to 10, higher is better.
+    """LAION's aesthetic score of the first, middle and last thumbnail, and their mean; about 1 to 10; higher is better.
 
     Attributes:
-        weights: The head, safetensors or PyTorch; for vectors of ViT-L/14 as `OpenClip` stores them by default.
+        weights: The head, safetensors or PyTorch, for vectors of ViT-L/14, the default of `OpenClip`.
     """
 
     weights: str = "hub:ttj/sac-logos-ava1-l14-linearMSE"
@@ -99,7 +99,7 @@ class Aesthetic:
     reads: ClassVar[tuple[str, ...]] = ("openclip_first", "openclip_middle", "openclip_last")
 
     def setup(self) -> None:
-        """Load the head; nothing is fetched."""
+        """Load the head; nothing is downloaded."""
         self._vector, self._number = as_one_layer(read_state(Path(self.weights)))
 
     def score(self, vector_D: NDArray[np.floating]) -> float:
@@ -113,7 +113,7 @@ class Aesthetic:
             raise RuntimeError("call setup() before score()")
         if vector_D.shape != self._vector.shape:
             raise ValueError(
-                f"the aesthetic head is for vectors of {len(self._vector)} numbers, OpenClip stored {vector_D.shape[-1]}"
+                f"the aesthetic head needs vectors of {len(self._vector)} numbers, OpenClip stored {vector_D.shape[-1]}"
             )
         return float(np.dot(self._vector, np.asarray(vector_D, dtype=np.float32)) + self._number)
 
@@ -129,6 +129,6 @@ class Aesthetic:
         scores = {}
         for name in FRAMES:
             if (vector := clip.columns.get(f"openclip_{name}")) is None:
-                raise ValueError(f"clip {clip.clip_id} has no openclip_{name} to judge")
+                raise ValueError(f"clip {clip.clip_id} has no openclip_{name}; Aesthetic needs the vectors of OpenClip")
             scores[f"aesthetic_{name}"] = self.score(np.asarray(vector, dtype=np.float32))
         return {**scores, "aesthetic": float(np.mean(list(scores.values())))}

@@ -1,27 +1,27 @@
-"""CameraMotion: how the camera moved, and what moved in front of it.
+"""CameraMotion: how the camera moves, and how much moves in front of it.
 
-`camera` is one word: static, pan_left, pan_right, tilt_up, tilt_down, zoom_in, zoom_out, roll, shake, mixed. The names are
-the camera's: in pan_left the camera turns (or travels) left and the picture moves right, in tilt_up it turns up and the
-picture moves down, in zoom_in (or a dolly forward) the picture grows. Roll is either way round.
+`camera` is one word: static, pan_left, pan_right, tilt_up, tilt_down, zoom_in, zoom_out, roll, shake, mixed. The words describe
+the camera: in pan_left the camera turns (or travels) left and the picture moves right, in tilt_up it turns up and the
+picture moves down, in zoom_in (or a dolly forward) the picture grows. Roll is in either direction.
 
 Unit of the three numbers: that of `motion`, pixels per frame step at a 16 px short side, [0, inf). 1.6 is a tenth of the
 short side in half a second (at 2 fps).
 
 - `camera_speed`: mean displacement of the picture by the camera, over the picture and over time.
 - `shake`: half the mean change of the camera's move from one step to the next: 0 for a steady pan, the step itself for a
-  camera that jumps to and fro. 0 for a clip of two thumbnails, which cannot tell.
-- `subject_motion`: mean flow magnitude after the camera's move is taken out, where both frames see the scene. Parallax
-  (a camera that travels through a scene with depth) is in it.
+  camera that jumps back and forth. 0 for a clip of two thumbnails, which has no change to measure.
+- `subject_motion`: mean flow magnitude after the camera's move is removed, where both frames show the scene. It includes
+  parallax (a camera that travels through a scene with depth).
 
-How: `filters/camera_step.py` finds the move between two frames. The word is that of the mean move: when the moves cancel
-(mean below 0.6 of what they add up to) it is shake or, when they change slowly, mixed; when no part of the mean move (pan,
-tilt, zoom, roll) makes up 0.9 of its length, mixed; and below 0.1 a camera is static (1.25 % of the short side in a second).
+Method: `filters/models/camera_step.py` estimates the move between two frames. The word is that of the mean move. If the moves cancel
+(mean below 0.6 of the mean length) it is shake or, if they change slowly, mixed. If no component of the mean move (pan,
+tilt, zoom, roll) has 0.9 of its length, it is mixed. Below 0.1 a camera is static (1.25 % of the short side in a second).
 
-The words' bounds are ours; they were set on the even half of coco_mini (by name) moved synthetically, and are reported on
-the odd half in `benchmarks/filters_motion.py`.
+The bounds are ours. They were set on the even half of coco_mini (by name) with synthetic moves;
+`benchmarks/filters_motion.py` reports results on the odd half.
 
 T frames, H height, W width, in pixels; S = T - 1 steps; a move is (right, down, zoom, roll) of the picture, each
-as a displacement in the unit above: zoom and roll by what they move a pixel on average.
+as a displacement in the unit above: zoom and roll by their mean displacement of a pixel.
 """
 
 from dataclasses import dataclass
@@ -34,35 +34,22 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from curate.clip import Clip
-from filters.camera_step import STANDS, TRACK_SIDE_PX, Similarity, camera_step, evened
-from filters.flow import DIS, DIS_SIDE_PX, MAP_SIDE_PX, flow_map
-from filters.motion import sampled
-from filters.picture import edges, grey, still_pattern, without_bars
+from filters.models.camera_step import STANDS, TRACK_SIDE_PX, Similarity, camera_step, displacement, evened
+from filters.models.flow import DIS, DIS_SIDE_PX, flow_map
+from filters.models.picture import edges, grey, still_pattern, without_bars
+from filters.models.sampling import sampled
 
 STATIC = 0.1
 """Camera speed below which the camera is static."""
 STEADY = 0.6
-"""Least |mean move| over mean |move| of a camera that goes somewhere; below it the moves cancel."""
+"""Minimum |mean move| over mean |move| of a directed move; below it the moves cancel."""
 ONE_WAY = 0.9
-"""Least share of the mean move that one of its four parts must have to give it the name."""
+"""Minimum share of the mean move that one of its four components needs to name it."""
 JERKY = 0.5
-"""Least `shake` over `camera_speed` of moves that cancel because they go to and fro."""
+"""Minimum `shake` over mean step length of moves that cancel because they go back and forth."""
 
 WORDS = (("pan_left", "pan_right"), ("tilt_up", "tilt_down"), ("zoom_in", "zoom_out"), ("roll", "roll"))
-"""Per part of a move: the word when it is positive, and when it is negative. A picture that goes right: the camera goes left."""
-
-
-def displacement(move: Similarity, height_px: int, width_px: int) -> tuple[NDArray[np.float64], float]:
-    """A similarity as (right, down, zoom, roll) and the mean displacement over the picture, px at a 16 px short side."""
-    unit = MAP_SIDE_PX / min(height_px, width_px)
-    y, x = (np.mgrid[0:16, 0:16].reshape(2, -1) + 0.5) * [[height_px / 16], [width_px / 16]] - 0.5
-    centre = np.array([(width_px - 1) / 2, (height_px - 1) / 2])
-    radius = float(np.hypot(x - centre[0], y - centre[1]).mean())
-    shift = move[:, :2] @ centre + move[:, 2] - centre
-    a, b = move[0, 0], move[1, 0]  # zoom * (cos, sin) of the roll
-    parts = np.array([*shift, radius * np.log(np.hypot(a, b)), radius * np.arctan2(b, a)])
-    field = np.stack([x, y], axis=1) @ (move[:, :2] - np.eye(2)).T + move[:, 2]
-    return parts * unit, float(np.linalg.norm(field, axis=1).mean() * unit)
+"""Per component of a move: the word if it is positive, and if it is negative. The picture moves right if the camera pans left."""
 
 
 def describe(parts_S4: NDArray[np.float64], speeds_S: NDArray[np.float64]) -> tuple[str, float, float]:
@@ -89,9 +76,9 @@ def describe(parts_S4: NDArray[np.float64], speeds_S: NDArray[np.float64]) -> tu
 
 
 def subject_step(before_HWC: NDArray[np.uint8], after_HWC: NDArray[np.uint8], move: Similarity) -> float:
-    """Mean flow magnitude between two frames after the camera's move, px at a 16 px short side, where both see the scene.
+    """Mean flow magnitude between two frames after the camera's move, px at a 16 px short side, where both show the scene.
 
-    `move` is in pixels at a 240 px short side. While the camera moves, what stands still like an overlay is left out.
+    `move` is in pixels at a 240 px short side. While the camera moves, still patterns such as overlays are excluded.
     """
     before_HW, after_HW = (grey(frame, DIS_SIDE_PX) for frame in (before_HWC, after_HWC))
     seen_HW = np.ones(before_HW.shape, np.uint8)
@@ -129,10 +116,10 @@ def camera_motion(frames_THWC: NDArray[np.uint8]) -> dict[str, Any]:
 
 @dataclass
 class CameraMotion:
-    """Word for the camera's move, its speed, its shake, and subject motion, in the unit of `motion`: px per step at a 16 px short side.
+    """Word for the camera's move; its speed, its shake, and subject motion in px per step at a 16 px short side [0, inf).
 
-    A clip is refused, with a reason, when it has fewer than two thumbnails or when they lie too far apart for `fps`. A clip
-    without any texture is static at 0.
+    A clip with fewer than two thumbnails, or with thumbnails too far apart for `fps`, is an error row with the reason.
+    A clip without any texture is static at 0.
 
     Attributes:
         fps: Frames compared per second, as in Motion; at most `scan.thumb_fps`.
@@ -155,7 +142,7 @@ class CameraMotion:
             raise ValueError(f"fps of CameraMotion is {self.fps}; it must be above 0 and at most 60")
 
     def setup(self) -> None:
-        """Keep OpenCV to one thread: parallelism is the engine's business."""
+        """Keep OpenCV to one thread: the engine runs workers in parallel."""
         cv2.setNumThreads(1)
 
     def __call__(self, clips: list[Clip]) -> list[dict[str, Any]]:

@@ -1,14 +1,14 @@
 """CaptionSimilarity: how well each caption of a clip fits its first, middle and last thumbnail.
 
 Unit: cosine of the caption's CLIP vector with the frame's, [-1, 1]; higher fits better. Only scores of one
-model compare: OpenAI's ViT-L/14 gives captions that fit 0.2 to 0.3 (known from its use, not measured here).
+model are comparable: with OpenAI's ViT-L/14 matching captions score 0.2 to 0.3 (common knowledge, not measured here).
 
 Source: CLIP (Radford et al. 2021, arXiv 2103.00020) as SVD uses it (arXiv 2311.15127, 3.1 and Appendix C): first, middle
-and last frame, every caption of the clip; the mean over the three is ours. The frames' vectors are those `OpenClip`
-stored, so only text goes through the model, which must be the same: `model` and `weights` as there.
+and last frame, every caption of the clip; the mean over the three is ours. The frames' vectors are those of `OpenClip`,
+so only text goes through the model. Its `model` and `weights` must be those of `OpenClip`.
 
-The model reads 77 tokens (about 50 words); what a caption says after them is not compared. The same value whatever the
-batch: on the CPU the captions of one clip go through at a time, on a GPU passes have one fixed size.
+The model reads 77 tokens (about 50 words); the rest of a caption is ignored. A value does not depend on the
+batch: the CPU encodes the captions of one clip at a time, a GPU runs passes of one fixed size.
 """
 
 from collections.abc import Iterator
@@ -20,14 +20,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from curate.clip import Clip
-from filters.open_clip import FRAMES, Encoder, Precision, load, unit
+from filters.models.device import Precision
+from filters.models.openclip import FRAMES, Encoder, load, unit
 
 GPU_TEXTS = 64
 SUFFIXES = ("_first", "_middle", "_last", "")
 
 
 def cosines(text_D: NDArray[np.float32], frames_3D: NDArray[np.float32]) -> list[float]:
-    """Cosine of one vector with each of three, all of length 1, kept inside [-1, 1]."""
+    """Cosine of one vector with each of three, all of length 1, clipped to [-1, 1]."""
     return [float(np.clip(np.dot(frame_D, text_D), -1.0, 1.0)) for frame_D in frames_3D]
 
 
@@ -35,14 +36,14 @@ def cosines(text_D: NDArray[np.float32], frames_3D: NDArray[np.float32]) -> list
 class CaptionSimilarity:
     """Cosine of every caption with the first, middle and last thumbnail [-1, 1], and the mean of the three.
 
-    A clip without a caption by one captioner has nulls in that captioner's columns.
+    If a captioner has no caption for a clip, its columns are null.
 
     Attributes:
-        captions: Names of the captioners to compare; left empty, all of the run.
+        captions: Names of the captioners to compare; by default all of the run.
         model: The open_clip configuration that `OpenClip` used.
         weights: The weights that `OpenClip` used.
-        precision: `auto` is bf16 on a GPU that has it, else fp16; fp32 on the CPU.
-        device: `auto` is the GPU where there is one.
+        precision: `auto` is bf16 on a GPU that supports it, else fp16; fp32 on the CPU.
+        device: `auto` is the GPU if there is one.
     """
 
     captions: tuple[str, ...] = ()
@@ -63,11 +64,11 @@ class CaptionSimilarity:
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """The captions, and the vectors of the frames."""
+        """The captions, and the CLIP vectors of the frames."""
         return (*(f"caption_{name}" for name in self.captions), *(f"openclip_{name}" for name in FRAMES))
 
     def setup(self) -> None:
-        """Load the model from its folder; nothing is fetched."""
+        """Load the model from its folder; nothing is downloaded."""
         self._encoder = load(self.model, self.weights, self.precision, self.device)
 
     def __call__(self, clips: list[Clip]) -> list[dict[str, Any]]:
@@ -82,10 +83,10 @@ class CaptionSimilarity:
         return [self._row(clip, texts, vectors) for clip, texts in zip(clips, texts_of, strict=True)]
 
     def _texts(self, clip: Clip) -> dict[str, str]:
-        said = {name: clip.columns.get(f"caption_{name}") for name in self.captions}
-        texts = {name: text for name, text in said.items() if isinstance(text, str) and text.strip()}
+        captions = {name: clip.columns.get(f"caption_{name}") for name in self.captions}
+        texts = {name: text for name, text in captions.items() if isinstance(text, str) and text.strip()}
         if not texts:
-            raise ValueError(f"clip {clip.clip_id} has no caption to compare")
+            raise ValueError(f"clip {clip.clip_id} has no caption; CaptionSimilarity needs at least one")
         return texts
 
     def _vectors(self, texts_of: list[dict[str, str]]) -> Iterator[NDArray[np.float32]]:

@@ -1,18 +1,18 @@
-"""Conse: an embedding of the picture in the space of sentences, made of class names; search and similarity without CLIP.
+"""Conse: an embedding of the frames in the space of sentences, built from class names; search and similarity without CLIP.
 
 Unit: a vector of length 1 with 384 numbers; its cosine with a MiniLM vector of a text (`annotate.MiniLM`) is [-1, 1],
-higher fits better. It knows what 1,000 ImageNet classes can say: animals and things, hardly people, no actions. It is
-no CLIP, its cosines are higher and lie closer together, and thresholds made for CLIP mean nothing here.
+higher fits better. It covers what 1,000 ImageNet classes describe: animals and things, hardly people, no actions. It is
+weaker than CLIP; its cosines are higher and less spread, so CLIP's thresholds do not apply.
 
 Source: ConSE (Norouzi et al. 2013, arXiv 1312.5650): the mean of the class names' vectors, weighted by the probabilities
-of the likeliest classes. Classes by EfficientNet-lite0 (Tan & Le 2019), 224 px, x = (rgb - 127) / 128, the one
-of `annotate.Labels`; names from torchvision's public metadata, as "a photo of a <class>"; vectors by all-MiniLM-L6-v2 (Wang
-et al. 2020, arXiv 2002.10957). Ours: a temperature of 2 and the 20 likeliest classes, the probabilities meaned over the
-first, middle and last thumbnail before they are chosen. Measured elsewhere on 159 photographs of COCO with these two
+of the likeliest classes. Classes by EfficientNet-lite0 (Tan & Le 2019), 224 px, x = (rgb - 127) / 128, as in
+`annotate.Labels`; names from torchvision's public metadata, as "a photo of a <class>"; vectors by all-MiniLM-L6-v2 (Wang
+et al. 2020, arXiv 2002.10957). Ours: a temperature of 2, the 20 likeliest classes, and the mean of the probabilities over the
+first, middle and last thumbnail before the classes are chosen. Measured elsewhere on 159 photographs of COCO with these two
 settings: text to image R@10 81 %, matched against mismatched AUC 0.96 (chance 6 % and 0.5).
 
-One frame at a time on the CPU, in float32 and channels last: the value then is the same to the last bit whatever the
-batch, and on one thread three frames took 0.7 of the time that they took as one batch.
+The CPU runs one frame at a time in float32, channels last: a value is the same to the last bit in any
+batch, and on one thread three frames take 0.7 of the time of one batch of three.
 
 K = 1,000 classes, D = 384.
 """
@@ -25,10 +25,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from annotate.labels import load_classifier, network_input
-from annotate.minilm import MiniLM
 from curate.clip import Clip
-from filters.open_clip import distinct_frames
+from filters.models.efficientnet import load_classifier, network_input
+from filters.models.openclip import distinct_frames
 
 DIM = 384
 
@@ -38,7 +37,7 @@ def conse(
     names_KD: NDArray[np.float32],
     classes: int,
 ) -> NDArray[np.float32]:
-    """The mean of the names' vectors of the likeliest `classes`, weighted by their probabilities, of length 1, shape (D,)."""
+    """Mean of the name vectors of the `classes` likeliest classes, weighted by probability, scaled to length 1, shape (D,)."""
     likeliest = np.argsort(-probabilities_K, kind="stable")[:classes]
     mean_D = probabilities_K[likeliest] @ names_KD[likeliest]
     return np.asarray(mean_D / np.linalg.norm(mean_D), dtype=np.float32)
@@ -46,13 +45,13 @@ def conse(
 
 @dataclass
 class Conse:
-    """Unit-norm embedding of what ImageNet classes say of the clip, comparable with MiniLM's of a text; no CLIP.
+    """Unit-norm embedding of the clip from its ImageNet classes, comparable with MiniLM's embedding of a text; not CLIP.
 
     Attributes:
         weights: EfficientNet-lite0, a PyTorch state dict.
         text_weights: Folder with all-MiniLM-L6-v2 and its tokenizer.
-        classes: How many of the likeliest classes count, 1 to 1,000.
-        temperature: The classifier's answer is divided by this; above 1 the less likely classes count for more.
+        classes: Number of likeliest classes used, 1 to 1,000.
+        temperature: Divisor of the classifier's logits; above 1 the less likely classes weigh more.
     """
 
     weights: str = (
@@ -79,22 +78,20 @@ class Conse:
             raise ValueError(f"temperature of Conse is {self.temperature}; it must be above 0")
 
     def setup(self) -> None:
-        """Load the classifier and embed the names of its classes; nothing is fetched."""
+        """Load the classifier and embed the names of its classes; nothing is downloaded."""
         import torch
 
         cv2.setNumThreads(1)
         model, names = load_classifier(self.weights)
         self._model = model.to(memory_format=torch.channels_last)
-        sentences = MiniLM(weights=self.text_weights)  # needed for this alone, and let go
-        sentences.setup()
-        self._name_vectors = sentences.embed_texts([f"a photo of a {name}" for name in names])
+        self._name_vectors = self.embed_texts([f"a photo of a {name}" for name in names])
 
     def embed(self, frames: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Embedding of frames of one clip, RGB 0..255, each (H, W, 3), of any size; shape (384,), unit norm.
 
         Raises:
             RuntimeError: called before `setup`.
-            ValueError: the classifier's answer is not finite.
+            ValueError: the classifier's output is not finite.
         """
         if self._model is None or self._name_vectors is None:
             raise RuntimeError("call setup() before embed()")
@@ -107,18 +104,26 @@ class Conse:
                 probabilities_NK.append(torch.softmax(self._model(picture_NCHW)[0] / self.temperature, dim=0).numpy())
         probabilities_K = np.asarray(np.mean(probabilities_NK, axis=0), dtype=np.float32)
         if not np.isfinite(probabilities_K).all():
-            raise ValueError("the classifier's answer is not finite")
+            raise ValueError("the classifier's output is not finite")
         return conse(probabilities_K, self._name_vectors, self.classes)
 
     def embed_images(self, frames: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """Embeddings of any pictures, each for itself, to search with; as `embed`, shape (N, 384)."""
+        """Embeddings of single pictures, for queries; as `embed`, shape (N, 384)."""
         return np.stack([self.embed([frame]) for frame in frames])
 
     def embed_texts(self, texts: list[str]) -> NDArray[np.float32]:
-        """Embeddings of texts, to search with; shape (N, 384), unit norm."""
+        """Embeddings of texts, for queries; shape (N, 384), unit norm."""
+        from annotate.minilm import MiniLM
+
         sentences = MiniLM(weights=self.text_weights)
         sentences.setup()
         return sentences.embed_texts(texts)
+
+    def embed_queries(self, texts: list[str]) -> NDArray[np.float32]:
+        """As `embed_texts`, to 1e-5, without `setup` and without importing torch."""
+        from annotate.minilm import MiniLM
+
+        return MiniLM(weights=self.text_weights).embed_queries(texts)
 
     def __call__(self, clips: list[Clip]) -> list[dict[str, Any]]:
         """One row per clip: `clip_id`, `conse`."""

@@ -1,25 +1,25 @@
-"""Duplicate: which clips of a run are copies of each other, and which one of them is best.
+"""Duplicate: groups of clips that are copies of each other, and the best clip of each group.
 
-`duplicate_group` is the id of the clip that stays: the best of its group, or the clip itself where it has no copy.
-`duplicate_of` is that id too, but null for the clip that stays. `duplicate_similarity` is the similarity to the clip that
-stays, from `similarity` up to 1 (1: the same content), and 0 for the clip that stays, so that a rule
+`duplicate_group` is the id of the clip to keep: the best of its group, or the clip itself if it has no copy.
+`duplicate_of` is the same id, but null for the clip to keep. `duplicate_similarity` is the similarity to the clip to
+keep, from `similarity` up to 1 (1: the same content), and 0 for the clip to keep, so that the rule
 `duplicate_similarity: {below: 0.5}` keeps one clip of each group. All three are null for a clip without a fingerprint.
 
-Exact copies are found by `content_digest`, near ones by `filters.fingerprint.similarity` of pairs; which pairs are
-compared is found by vector search (LanceDB), never all with all: for each clip the `candidates` nearest by the
-fingerprint's vector, and as many by the clip's embedding (`openclip`, else `conse`) where the run has one. Above
-`INDEX_FROM` clips the search goes through an IVF index, whose training is random: there, and only there, two runs may
-look at other pairs. The arithmetic per clip is then fixed: `candidates` comparisons of a fraction of a millisecond.
+Exact copies are found by `content_digest`, near copies by `filters.models.shot.similarity` of pairs. The pairs to
+compare come from vector search (LanceDB), never from all pairs: for each clip the `candidates` nearest by the
+fingerprint's vector, and as many by the clip's embedding (`openclip`, else `conse`) if the run has one. Above
+`INDEX_FROM` clips the search uses an IVF index, whose training is random: only then two runs may
+compare different pairs. The cost per clip is fixed: `candidates` comparisons of a fraction of a millisecond.
 
-Groups are stars: every member was compared with the clip that stays and is as similar as asked. A chain of copies of
-copies whose ends no longer resemble each other is more than one group.
+Groups are stars: every member was compared with the clip to keep and has at least `similarity` to it. A chain of copies of
+copies whose ends are no longer similar is more than one group.
 
 `similarity` 0.75, ours: weights and threshold were set on windows of eight real videos, against other windows of the same
-video; on ten others (32 windows of 3 s, `benchmarks/filters_models.py`) copies that were encoded again, halved in size,
-cropped by 5 %, watermarked, or played 10 % faster or slower are found at 0.96, and 0.99 of the links are right. The form
-of the measure was chosen with all of the videos in sight. What is missed: on the first eight, a fifth of the re-timed
-copies, all of fast motion (thumbnails half a second apart have nothing between them); pictures of little contrast under a
-watermark as strong as they are; a fifth of copies of which everything was changed at once.
+video; on ten others (32 windows of 3 s, `benchmarks/filters_models.py`) the recall is 0.96 for copies that were encoded again,
+halved in size, cropped by 5 %, watermarked, or played 10 % faster or slower, and 0.99 of the links are right. The form
+of the measure was chosen with all videos in view. Known misses, on the first eight: a fifth of the re-timed
+copies, all of fast motion (thumbnails half a second apart share nothing); low-contrast pictures under a
+watermark of equal contrast; a fifth of copies with all changes at once.
 
 N clips, D numbers of a vector.
 """
@@ -37,22 +37,22 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from curate.clip import Clip
-from filters.fingerprint import CELLS, Shot, similarity
+from filters.models.shot import CELLS, Shot, similarity
 
 OWN: dict[str, Callable[[Clip], float]] = {
     "duration_s": lambda clip: clip.duration_s,
     "pixels": lambda clip: clip.width_px * clip.height_px,
 }
-"""What `best` may name besides columns of earlier stages."""
+"""Names that `best` accepts besides columns of earlier stages."""
 INDEX_FROM = 20_000
 QUERIES = 256
 SHOTS = 50_000
-"""How many fingerprints are kept ready to be compared: about 6 kB each."""
+"""Fingerprints cached for comparison, about 6 kB each."""
 EMBEDDINGS = ("openclip", "conse")
 
 
 def nearest_pairs(vectors_ND: NDArray[np.float32], most: int) -> NDArray[np.int64]:
-    """Pairs (i, j), i < j, of which one is among the `most` nearest of the other; shape (pairs, 2), ascending."""
+    """Pairs (i, j), i < j, in which one is among the `most` nearest of the other; shape (pairs, 2), ascending."""
     count = len(vectors_ND)
     if count <= most + 1:
         return np.asarray(list(combinations(range(count), 2)), dtype=np.int64).reshape(-1, 2)
@@ -82,13 +82,13 @@ def stars(
     compare: Callable[[int, int], float],
     least: float,
 ) -> dict[int, tuple[int, float]]:
-    """Groups around the best: member to (the one that stays, similarity to it).
+    """Groups around the best clip: member to (clip to keep, similarity to it).
 
     Args:
         order: All clips, the best first.
-        alike: For each clip those known to be as similar as asked, with how similar.
+        alike: For each clip the clips known to have at least `least`, with their similarity.
         compare: Similarity of two clips.
-        least: How similar a member must be to the one that stays.
+        least: Minimum similarity of a member to the clip to keep.
     """
     found: dict[int, tuple[int, float]] = {}
     stays: set[int] = set()
@@ -97,7 +97,7 @@ def stars(
             continue
         stays.add(best)
         asked, ahead = {best}, sorted(alike.get(best, ()))
-        while ahead:  # also the copies of its copies, if they resemble it themselves
+        while ahead:  # also copies of copies, if they are similar to the best themselves
             member = ahead.pop()
             if member in asked:
                 continue
@@ -110,13 +110,13 @@ def stars(
 
 @dataclass
 class Duplicate:
-    """Groups of copies: the id of the clip that stays, and how similar to it the others are, from `similarity` to 1.
+    """Groups of copies: the id of the clip to keep, and the similarity of the others to it, from `similarity` to 1.
 
     Attributes:
-        similarity: From where on two clips are copies of each other, (0, 1].
-        best: Which member stays: the highest by the first of these that differs. Columns, products of columns, and
-            `duration_s` and `pixels`; `-name` for the lowest. Columns that the run does not have are left out.
-        candidates: With how many of its nearest a clip is compared.
+        similarity: Minimum similarity of two copies, (0, 1].
+        best: Which member to keep: the highest by the first of these that differs. Columns, products of columns, and
+            `duration_s` and `pixels`; `-name` for the lowest. Columns that the run does not have are ignored.
+        candidates: Number of nearest clips that each clip is compared with.
     """
 
     similarity: float = 0.75
@@ -140,7 +140,7 @@ class Duplicate:
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """The fingerprints, and where the run has them the embeddings and what `best` names."""
+        """The fingerprints, and if the run has them the embeddings and the columns in `best`."""
         named = dict.fromkeys(name for entry in self.best for name in _factors(entry) if name not in OWN)
         return ("content_digest", "fingerprint", "fingerprint_step_s", *(f"{name}?" for name in (*EMBEDDINGS, *named)))
 
@@ -153,7 +153,7 @@ class Duplicate:
         ranked = sorted(known, key=lambda clip: clip.clip_id)
         for key in reversed(list(self._keys(ranked))):
             ranked.sort(key=key)
-        whole = _exact(ranked)  # every clip to the best of the same content
+        whole = _exact(ranked)  # every clip to the best with the same content
         near = self._near([clip for clip in ranked if whole[clip.clip_id] is clip])
         rows: dict[str, dict[str, Any]] = {}
         for clip in ranked:
@@ -168,7 +168,7 @@ class Duplicate:
         return [{"clip_id": clip.clip_id, **rows.get(clip.clip_id, empty)} for clip in clips]
 
     def _near(self, best_first: list[Clip]) -> dict[str, tuple[str, float]]:
-        """Near copies among clips of different content: clip id to (id of the one that stays, similarity)."""
+        """Near copies among clips of different content: clip id to (id of the clip to keep, similarity)."""
         kept = sorted(best_first, key=lambda clip: clip.clip_id)
         shot = lru_cache(maxsize=SHOTS)(lambda i: _shot(kept[i]))
         alike: dict[int, dict[int, float]] = {}
@@ -200,7 +200,7 @@ class Duplicate:
             yield int(a), int(b)
 
     def _keys(self, clips: list[Clip]) -> Iterator[Any]:
-        """Sort keys, the first first: a clip without a value comes last."""
+        """Sort keys in the order of `best`; a clip without a value sorts last."""
         for entry in self.best:
             sign = 1.0 if entry.startswith("-") else -1.0
             names = [n for n in _factors(entry) if n in OWN or any(c.columns.get(n) is not None for c in clips)]
@@ -219,7 +219,7 @@ def _factors(entry: str) -> list[str]:
 
 
 def _exact(best_first: list[Clip]) -> dict[str, Clip]:
-    """Clip id to the best clip of the same content, itself where there is no other."""
+    """Clip id to the best clip with the same content, which may be the clip itself."""
     by_digest: dict[str, Clip] = {}
     return {clip.clip_id: by_digest.setdefault(str(clip.columns["content_digest"]), clip) for clip in best_first}
 

@@ -1,33 +1,32 @@
-"""Fingerprint: what stays of a shot when it is encoded again, resized, cropped a little, re-timed or watermarked.
+"""Fingerprint: a perceptual hash of a shot over time, robust to encoding, resizing, small crops, re-timing and watermarks.
 
-Two columns tell copies. `content_digest` is the BLAKE2b digest (32 hex digits) of the clip's thumbnails: equal digests are
-equal content. `fingerprint` is a perceptual hash over time: 64 bytes for each thumbnail, its luma on a grid of 8 x 8,
+Two columns identify copies. `content_digest` is the BLAKE2b digest (32 hex digits) of the clip's thumbnails: equal digests are
+equal content. `fingerprint` is a perceptual hash over time: 64 bytes per thumbnail, its luma on a grid of 8 x 8,
 row by row, every `fingerprint_step_s` seconds.
 
-`similarity` compares two fingerprints, up to 1 (the same): about 0 for strangers, and 0.75 or more for copies. Ours, as is
-all of it. A copy must be told from another shot of the same scene, and before a camera that stands still these look the
-same (a hash of single pictures finds every pair of them). So three things count:
+`similarity` (`filters/models/shot.py`) compares two fingerprints, at most 1 (equal): about 0 for unrelated clips, 0.75 or more for
+copies. The measure is ours. It must separate a copy from another shot of the same scene, which looks the same if the camera stands
+still (a hash of single frames reports every pair of them). So it has three parts:
 
-- how the pictures change: correlation of the residuals (each cell less its mean over time), `changes`;
-- where they change: correlation of the residuals' size over the cells, `places`;
-- how they look: correlation of the pictures themselves, `looks`.
+- how the frames change: correlation of the residuals (each cell minus its mean over time), `changes`;
+- where they change: correlation of the residuals' magnitude over the cells, `places`;
+- how they look: correlation of the frames themselves, `looks`.
 
-similarity = 0.3 changes + 0.4 places + 0.3 looks where something moves. Where nothing does (residuals below 1/45 of the
-pictures' contrast, where compression alone makes them differ) only the looks are left, and they must agree closely:
-1 - 4 (1 - looks). Between the two it slides. Of all speeds and offsets of `alignments`, with frames between thumbnails
-interpolated, the best counts.
+similarity = 0.3 changes + 0.4 places + 0.3 looks if something moves. If nothing moves (residuals below 1/45 of the
+frames' contrast, where compression alone makes them differ) only the looks remain, and they must agree closely:
+1 - 4 (1 - looks). Between the two it is interpolated. The best of all speeds and offsets of `alignments` is used, with
+frames between thumbnails interpolated.
 
-Measured on windows of 3 and 4 s from 17 real videos with copies of each. A grid of 4, 6, 8 and 12 cells a side finds 76,
-88, 94 and 94 % of copies played 10 % faster at 1 % false alarms, and of copies cropped by 5 % 97, 96, 99 and 94 %. The
-weights were chosen on eight of the videos: with 0.3, 0.4, 0.3 copies are found at 0.96 before the first false pair there.
-A person who stands where nobody stood gives 1 - looks = 0.08, a crop of 5 % of a still picture 0.02 to 0.07: hence the 4.
+Measured on windows of 3 and 4 s from 17 real videos with copies of each. Grids of 4, 6, 8 and 12 cells a side find 76,
+88, 94 and 94 % of copies played 10 % faster at 1 % false positives, and of copies cropped by 5 % 97, 96, 99 and 94 %. The
+weights were chosen on eight of the videos: with 0.3, 0.4, 0.3 the recall is 0.96 before the first false pair there.
+A person who appears in a still picture gives 1 - looks = 0.08, a crop of 5 % of it 0.02 to 0.07: hence the factor 4.
 
 T thumbnails, P = 64 cells, H alignments; A and B are two shots.
 """
 
 import hashlib
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
 from typing import Any, ClassVar
 
 import cv2
@@ -36,22 +35,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from curate.clip import Clip
-
-GRID = 8
-CELLS = GRID * GRID
-QUIET = 0.0005
-"""Energy of the residuals, of the pictures' own, below which changes say nothing: 1/45 of the contrast, squared."""
-BLANK = 0.001
-"""The same for the looks: two blank pictures look alike."""
-CHANGES, PLACES, LOOKS = 0.3, 0.4, 0.3
-STILL = 4.0
-SPEEDS = tuple(1.25 ** (k / 4) for k in range(-4, 5))
-"""How fast a copy may be played: 0.8 to 1.25, in steps of 6 %."""
-OFFSET_STEP = 0.25
-OVERLAP_OF_SHORTER, OVERLAP_OF_LONGER = 0.75, 0.5
-MAX_THUMBS = 32
-
-Floats = NDArray[np.float32]
+from filters.models.shot import CELLS, GRID
 
 
 def grid_of(frames_THWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -61,136 +45,9 @@ def grid_of(frames_THWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(np.stack(small).reshape(len(small), CELLS), dtype=np.uint8)
 
 
-class Shot:
-    """A fingerprint made ready to be compared.
-
-    Args:
-        grid_TP: Luma, shape (T, 64), T >= 1.
-        step_s: Seconds from one thumbnail to the next.
-    """
-
-    def __init__(self, grid_TP: NDArray[np.uint8], step_s: float) -> None:
-        every = -(-len(grid_TP) // MAX_THUMBS)  # of long clips every second, third ... thumbnail
-        self.step_s = max(step_s, 1e-3) * every
-        looks_TP = grid_TP[::every].astype(np.float32)
-        looks_TP -= looks_TP.mean(axis=1, keepdims=True)
-        self.looks_TP: Floats = looks_TP / (np.sqrt(np.square(looks_TP).mean()) + np.float32(1e-3))
-        self.changes_TP: Floats = self.looks_TP - self.looks_TP.mean(axis=0)
-
-    def __len__(self) -> int:
-        return len(self.looks_TP)
-
-    @cached_property
-    def grams(self) -> tuple[Floats, Floats]:
-        """Products of every two of its frames: looks, changes; each (T, T)."""
-        return tuple((x @ x.T / CELLS) for x in (self.looks_TP, self.changes_TP))  # type: ignore[return-value]
-
-    @cached_property
-    def energy(self) -> float:
-        """Mean square of the residuals; that of the looks is 1."""
-        return float(np.square(self.changes_TP).mean())
-
-    @cached_property
-    def vector(self) -> Floats:
-        """Mean look, and where it changes, whatever the timing; shape (128,), for finding candidates."""
-        places_P = np.sqrt(np.square(self.changes_TP).mean(axis=0))
-        places_P /= np.sqrt(np.square(places_P).mean() + np.float32(QUIET))
-        return np.concatenate([self.looks_TP.mean(axis=0), places_P]).astype(np.float32) / np.float32(GRID)
-
-
-@lru_cache(maxsize=4096)
-def alignments(length_a: int, length_b: int, step_b: float) -> tuple[NDArray[np.intp], Floats, Floats] | None:
-    """Ways to lay B over A: thumbnail i of B at the place `whole + part` of A's thumbnails, where it counts.
-
-    `step_b` is B's step in A's steps. At least three quarters of the shorter shot and half of the longer must be covered.
-
-    Returns:
-        whole (H, B), part (H, B) in [0, 1), and counts (H, B) of 0 and 1; None where nothing fits.
-    """
-    shorter, longer = sorted((length_a, length_b * step_b))
-    if length_a > 1 and length_b > 1 and shorter < OVERLAP_OF_LONGER * longer * 0.999:
-        return None
-    found = []
-    for speed in SPEEDS:
-        step = speed * step_b
-        least = -(1 - OVERLAP_OF_SHORTER) * shorter
-        most = length_a - 1 - step * (length_b - 1) - least
-        low, high = sorted((least, most))
-        for offset in OFFSET_STEP * np.arange(np.ceil(low / OFFSET_STEP), np.floor(high / OFFSET_STEP) + 1):
-            at = step * np.arange(length_b) + offset
-            counts = (at > -1e-6) & (at < length_a - 1 + 1e-6)
-            covered = counts.sum() * max(1.0, step)
-            if covered >= OVERLAP_OF_SHORTER * shorter - 1e-6 and covered >= OVERLAP_OF_LONGER * longer - 1e-6:
-                found.append((np.clip(at, 0, length_a - 1), counts))
-    if not found:
-        return None
-    at_HB, counts_HB = (np.stack(column) for column in zip(*found, strict=True))
-    whole_HB = np.minimum(at_HB.astype(np.intp), max(0, length_a - 2))
-    part_HB = (at_HB - whole_HB).astype(np.float32)
-    return whole_HB, part_HB, counts_HB.astype(np.float32)
-
-
-def similarity(a: Shot, b: Shot) -> float:
-    """How much two shots are copies of each other, at most 1; -1 where their lengths cannot be laid over each other.
-
-    Takes the same two in the same order: the other way round it is interpolated elsewhere and may differ by a little.
-    """
-    laid = alignments(len(a), len(b), round(b.step_s / a.step_s, 3))
-    if laid is None:
-        return -1.0
-    whole_HB, part_HB, counts_HB = laid
-    quiet = QUIET / ((a.energy + b.energy) / 2 + QUIET)  # of the whole shots: one that moves later is not still
-    looks_H = _correlations(a.looks_TP, b.looks_TP, a.grams[0], laid, BLANK, BLANK)
-    changes_H = _correlations(a.changes_TP, b.changes_TP, a.grams[1], laid, QUIET, QUIET * quiet)
-    best = int(np.argmax(changes_H + looks_H / 2))
-    looks, changes = float(looks_H[best]), float(changes_H[best])
-    counts_B = counts_HB[best] > 0
-    used_A = np.zeros(len(a), dtype=bool)
-    used_A[whole_HB[best][counts_B]] = True
-    used_A[np.minimum(whole_HB[best] + 1, len(a) - 1)[counts_B & (part_HB[best] > 0)]] = True
-    places = _place_correlation(a.changes_TP[used_A], b.changes_TP[counts_B], quiet)
-    moving = CHANGES * changes + PLACES * places + LOOKS * looks
-    return (1 - quiet) * moving + quiet * (1 - STILL * (1 - looks))
-
-
-def _correlations(
-    a_TP: Floats,
-    b_TP: Floats,
-    gram_AA: Floats,
-    laid: tuple[NDArray[np.intp], Floats, Floats],
-    noise: float,
-    floor: float,
-) -> Floats:
-    """Correlation of B with A interpolated, for each alignment, (H,); with nothing but noise in both it is `floor / noise`."""
-    whole_HB, part_HB, counts_HB = laid
-    after_HB = np.minimum(whole_HB + 1, len(a_TP) - 1)
-    rest_HB = 1 - part_HB
-    cross_AB = a_TP @ b_TP.T / CELLS
-    columns_B = np.arange(len(b_TP))
-    cross_H = ((rest_HB * cross_AB[whole_HB, columns_B] + part_HB * cross_AB[after_HB, columns_B]) * counts_HB).sum(
-        axis=1
-    )
-    own_HB = rest_HB**2 * gram_AA[whole_HB, whole_HB] + part_HB**2 * gram_AA[after_HB, after_HB]
-    own_HB += 2 * rest_HB * part_HB * gram_AA[whole_HB, after_HB]
-    size_H = counts_HB.sum(axis=1)
-    a_H = (own_HB * counts_HB).sum(axis=1) / size_H
-    b_H = counts_HB @ np.square(b_TP).mean(axis=1) / size_H
-    both_H = np.sqrt((np.maximum(a_H, 0) + noise) * (b_H + noise))
-    return np.asarray((cross_H / size_H + floor) / both_H, dtype=np.float32)
-
-
-def _place_correlation(a_TP: Floats, b_TP: Floats, quiet: float) -> float:
-    """Correlation of the sizes of the residuals over the cells; with nothing but noise in both it is `quiet`."""
-    a_P, b_P = (np.sqrt(np.square(x).mean(axis=0)) for x in (a_TP, b_TP))
-    a_P, b_P = a_P - a_P.mean(), b_P - b_P.mean()
-    noise = QUIET / 5
-    both = np.sqrt((np.square(a_P).mean() + noise) * (np.square(b_P).mean() + noise))
-    return float(((a_P * b_P).mean() + noise * quiet) / both)
-
-
 @dataclass
 class Fingerprint:
-    """A digest of the clip's content, and a perceptual hash over time by which `Duplicate` finds copies."""
+    """Digest of the clip's content, and a perceptual hash over time, 64 bytes a thumbnail, with which `Duplicate` finds copies."""
 
     columns: ClassVar[dict[str, pa.DataType]] = {
         "content_digest": pa.string(),
@@ -201,11 +58,11 @@ class Fingerprint:
     reads: ClassVar[tuple[str, ...]] = ()
 
     def setup(self) -> None:
-        """Keep OpenCV to one thread: parallelism is the engine's business."""
+        """Keep OpenCV to one thread: the engine runs workers in parallel."""
         cv2.setNumThreads(1)
 
     def __call__(self, clips: list[Clip]) -> list[dict[str, Any]]:
-        """One row per clip: `clip_id`, digest, 64 bytes a thumbnail, and the seconds between two (0 for a single one)."""
+        """One row per clip: `clip_id`, digest, 64 bytes a thumbnail, and the seconds between two thumbnails (0 for one thumbnail)."""
         return [{"clip_id": clip.clip_id, **_measure(clip)} for clip in clips]
 
 

@@ -1,32 +1,32 @@
 """Motion: how far the picture moves from one sampled frame to the next.
 
-Unit: pixels per frame step at a 16 px short side, [0, inf). Higher is livelier; a locked-off shot of nothing is near 0.
-The frame step is `1 / fps` seconds, and the number does not depend on the size of the thumbnails.
+Unit: pixels per frame step at a 16 px short side, [0, inf). Higher is livelier; a static shot of an empty scene is near 0.
+The frame step is `1 / fps` seconds. The value does not depend on the size of the thumbnails.
 
-Source: "Stable Video Diffusion" (arXiv 2311.15127), Appendix C: OpenCV's Farneback flow at 2 fps, flow maps scaled down
+Source: "Stable Video Diffusion" (arXiv 2311.15127), Appendix C: OpenCV's Farneback flow at 2 fps, flow maps downscaled
 to a 16 px short side, the mean magnitude over time and space; RAFT at 800x450 for the data of its last stage. The paper
-publishes neither Farneback's parameters nor the size that flow is computed at nor whether the vectors shrink with the
-map. Ours: the parameters of OpenCV's own example, vectors that do shrink, and a 64 px short side.
+publishes neither Farneback's parameters, nor the resolution of the flow, nor whether the vectors are scaled with the
+map. Ours: the parameters of OpenCV's own example, scaled vectors, and a 64 px short side.
 
 Why 64 px. Measured on 50 photographs of coco_mini moved by 0.5 to 1.5 units (value over truth, median): 0.97 at 64 px,
-0.90 at 128 px, 0.81 at 256 px (within 5 % of the truth: 65 %, 31 %, 11 % of them), because Farneback sees no motion in
-patches without texture, and its window covers more of the picture when that is small. The price: around a small object
+0.90 at 128 px, 0.81 at 256 px (within 5 % of the truth: 65 %, 31 %, 11 % of them), because Farneback finds no motion in
+patches without texture, and on a small picture its window covers more. The disadvantage: around a small object
 that moves over a still picture the flow bleeds, and its motion counts about 1.9 times (object 30 % of the short side;
-1.3 times at 256 px). One pair costs a quarter of the CPU that it does at 128 px and a thirteenth of that at 256 px. 32 px
-times a power of two also gives Farneback, which stops its pyramid at 32 px, the longest reach: moves of up to about 2 units are measured right,
-longer ones too low.
+1.3 times at 256 px). One pair costs a quarter of the CPU time at 128 px and a thirteenth of that at 256 px. 32 px
+times a power of two also gives Farneback, which stops its pyramid at 32 px, the longest range: moves of up to about 2 units
+are measured correctly, longer ones too low.
 
 `method: dis` is OpenCV's DIS flow (Kroeger et al. 2016, arXiv 1603.03590), preset medium at a 128 px short side (ours).
-On 16 photographs of the even half of coco_mini moved by 0.2 to 1.9 units it is right within 5 % on 99 % of them, where
-Farneback is on 65 %, at less than twice the cost, and it reaches 3 units. Where two frames have little in common it is
-less steady: one column of pixels less changes a shot of passing cars by up to 13 % (Farneback: 4 %), and a still scene
-with noise comes nearer to 0.05 (0.047 against 0.014 at most). The default stays what SVD says.
+On 16 photographs of the even half of coco_mini moved by 0.2 to 1.9 units, 99 % are within 5 % of the truth (Farneback: 65 %),
+at less than twice the cost, and its range is 3 units. It is less stable if two frames have little in common:
+cropping one column of pixels changes a shot of passing cars by up to 13 % (Farneback: 4 %), and a still scene
+with noise is closer to 0.05 (0.047 against 0.014 at most). The default follows SVD.
 
-Black bars are cut off first, so the same clip scores the same with and without them. A logo or a subtitle over a moving
-picture (`filters/picture.py` says what counts as one) is filled with its surroundings and left out of the mean, where at
-least 85 % of the rest moves; where less does, it dilutes as any still part of the picture. The price: a small still thing
-that all moves around is left out too (a car's inside around its passenger: 1.2 times the value). A subtitle lowers 6 % of
-moving photographs by more than 5 % all the same (at most 17 %; with dis none), a logo none. `benchmarks/filters_motion.py`
+Black bars are removed first, so a clip has the same value with and without them. A logo or a subtitle over a moving
+picture (`filters/models/picture.py` defines it) is filled from its surroundings and excluded from the mean, if at
+least 85 % of the rest moves; otherwise it dilutes the mean as any still part does. The disadvantage: a small still object
+in a fully moving picture is excluded too (a car's inside around its passenger: 1.2 times the value). A subtitle still lowers 6 % of
+moving photographs by more than 5 % (at most 17 %; with dis none), a logo lowers none. `benchmarks/filters_motion.py`
 prints all of it, on the odd half of coco_mini.
 
 T frames, H height, W width, in pixels; h, w the same at a 16 px short side.
@@ -43,13 +43,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from curate.clip import Clip
-from filters.flow import DIS, FARNEBACK, Flow, flow_map, raft
-from filters.picture import Edges, edges, filled, still_pattern, without_bars
+from filters.models.flow import DIS, FARNEBACK, Flow, flow_map, raft
+from filters.models.picture import Edges, edges, filled, still_pattern, without_bars
+from filters.models.sampling import sampled
 
 STILL = 0.05
-"""Motion below this, in px per step, is none: SVD's Fig. 13 shows a static video at 0.043."""
+"""Maximum motion, in px per step, of a pixel that counts as still: SVD's Fig. 13 shows a static video at 0.043."""
 ALL_AROUND = 0.85
-"""Least share of the picture that must move around an overlay. Ours."""
+"""Minimum share of the picture that must move around an overlay. Ours."""
 
 
 def flow_lengths(before: NDArray[np.uint8], after: NDArray[np.uint8], flow: Flow) -> NDArray[np.float32]:
@@ -64,7 +65,7 @@ def around_overlay(
     mask_hw: NDArray[np.uint8],
     flow: Flow,
 ) -> float | None:
-    """Mean flow length outside of what may be an overlay, the overlay filled; None when too little moves around it to be one."""
+    """Mean flow length outside a possible overlay, which is filled; None if too little moves around it for an overlay."""
     length_hw = flow_lengths(flow.prepare(filled(before_HWC, mask_hw)), flow.prepare(filled(after_HWC, mask_hw)), flow)
     reach = cv2.dilate(mask_hw, np.ones((9, 9), np.uint8)).astype(np.float64)
     weight_hw = 1 - cv2.resize(reach, length_hw.shape[::-1], interpolation=cv2.INTER_AREA)
@@ -79,7 +80,7 @@ def motion_score(frames_THWC: NDArray[np.uint8], flow: Flow = FARNEBACK) -> floa
 
     Args:
         frames_THWC: RGB 0..255, shape (T, H, W, 3), T >= 2, one frame per step.
-        flow: How flow is measured.
+        flow: The flow method.
 
     Returns:
         Pixels per step at a 16 px short side.
@@ -96,7 +97,7 @@ def motion_score(frames_THWC: NDArray[np.uint8], flow: Flow = FARNEBACK) -> floa
     for i, (before, after) in enumerate(pairwise(prepared)):
         length_hw = flow_lengths(before, after, flow)
         score = float(length_hw.mean(dtype=np.float64))
-        if (length_hw > STILL).mean() >= ALL_AROUND / 2:  # else far from a picture that moves all around an overlay
+        if (length_hw > STILL).mean() >= ALL_AROUND / 2:  # else too little moves for an overlay
             for k in (i, i + 1):
                 if k not in found:
                     found[k] = edges(frames_THWC[k])
@@ -107,47 +108,19 @@ def motion_score(frames_THWC: NDArray[np.uint8], flow: Flow = FARNEBACK) -> floa
     return float(np.mean(scores))
 
 
-def nearest_to_grid(times_s: NDArray[np.float64], fps: float) -> NDArray[np.intp]:
-    """Indices of the frames nearest to a grid of `fps` that starts at the first one, ascending, each once."""
-    grid_s = times_s[0] + np.arange(int((times_s[-1] - times_s[0]) * fps + 1e-6) + 1) / fps
-    return np.unique(np.abs(times_s[None, :] - grid_s[:, None]).argmin(axis=1))
-
-
-def sampled(clip: Clip, fps: float, what: str) -> NDArray[np.uint8]:
-    """The clip's thumbnails at `fps`, two at least.
-
-    Raises:
-        ValueError: fewer than two thumbnails, or they lie too far apart for `fps`; it names the clip and `what` wants them.
-    """
-    times_s = clip.times_s
-    if len(times_s) < 2:
-        raise ValueError(f"clip {clip.clip_id} has {len(times_s)} thumbnail(s); {what} needs at least two")
-    gap_s = float(np.median(np.diff(times_s)))
-    if gap_s * fps > 1.5:
-        raise ValueError(
-            f"clip {clip.clip_id} has a thumbnail every {gap_s:.2f} s, too few for {what} at {fps:g} fps; "
-            f"raise scan.thumb_fps or lower the stage's fps"
-        )
-    indices = nearest_to_grid(times_s, fps)
-    if len(indices) < 2:
-        raise ValueError(f"clip {clip.clip_id} is shorter than one step of {what} at {fps:g} fps")
-    return clip.frames_THWC[indices]
-
-
 @dataclass
 class Motion:
     """Mean optical-flow magnitude in pixels per frame step, at a 16 px short side [0, inf). Higher is livelier.
 
-    SVD, Appendix C. A clip is refused, with a reason, when it has fewer than two thumbnails or when they lie too far
-    apart for `fps`. With `method: raft` the column is `motion_raft`, so that both fit into one pipeline (under a
-    `name:` of its own).
+    SVD, Appendix C. A clip with fewer than two thumbnails, or with thumbnails too far apart for `fps`, is an error row with the reason.
+    With `method: raft` the column is `motion_raft`, so that one pipeline can hold both (the second under another `name:`).
 
     Attributes:
         fps: Frames compared per second. 2 as in SVD; at most `scan.thumb_fps`.
-        method: How flow is measured: farneback (SVD), dis (nearer to the truth at the same cost), raft (SVD's last stage; wants
+        method: The flow method: farneback (SVD), dis (more accurate at less than twice the cost), raft (SVD's last stage; needs
             `weights` and a GPU).
-        weights: RAFT's, torchvision's raft_large or raft_small as .pth or .safetensors, e.g. dir:/models/raft_large.pth; for
-            raft alone.
+        weights: torchvision's raft_large or raft_small as .pth or .safetensors, e.g. dir:/models/raft_large.pth; for
+            `method: raft` only.
     """
 
     fps: float = 2.0
@@ -169,13 +142,13 @@ class Motion:
         if self.method == "raft" and not self.weights:
             raise ValueError("method raft of Motion needs weights, such as dir:/models/raft_large.pth (torchvision's)")
         if self.method != "raft" and self.weights:
-            raise ValueError(f"weights of Motion are for method raft; method {self.method} has none")
+            raise ValueError(f"weights of Motion are for method raft; remove them for method {self.method}")
         if self.method == "raft":
-            # The instance speaks for the table; the class stays what the default method writes.
+            # The instance defines the table's columns; the class attribute is that of the default method.
             object.__setattr__(self, "columns", {"motion_raft": pa.float32()})
 
     def setup(self) -> None:
-        """Keep OpenCV to one thread, as parallelism is the engine's business; load RAFT when it is asked for."""
+        """Keep OpenCV to one thread: the engine runs workers in parallel. Load RAFT for `method: raft`."""
         cv2.setNumThreads(1)
         if self.method == "raft":
             self._flow = raft(Path(self.weights or ""))

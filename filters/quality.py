@@ -1,4 +1,4 @@
-"""Quality: seven measurements of the picture itself, each a published formula where there is one.
+"""Quality: seven measurements of the picture, by published formulas where they exist.
 
 | column | unit and range | grows with | formula |
 |---|---|---|---|
@@ -8,16 +8,16 @@
 | `blockiness` | ratio, (-1, inf), 0 = none | JPEG and MPEG blocks | the two terms B and A of Wang, Sheikh, Bovik, ICIP 2002: B / A - 1 |
 | `noise` | grey levels, [0, inf) | noise (and fine texture) | sigma of Immerkaer, CVIU 64(2), 1996 |
 | `flicker` | share of full white, [0, 1] | brightness going up and down | mean absolute second difference of mean luma over time, halved |
-| `brisque` | about -10 to 110 | distortion | BRISQUE: Mittal, Moorthy, Bovik, IEEE TIP 21(12), 2012 (`filters/brisque.py`) |
+| `brisque` | about -10 to 110 | distortion | BRISQUE: Mittal, Moorthy, Bovik, IEEE TIP 21(12), 2012 (`filters/models/brisque.py`) |
 
-Ours: B / A alone (Wang's full score also holds a rate of zero crossings and five constants fitted to one set of pictures; as a ratio it needs
-none), and flicker (a fade is a straight line and counts nothing; at 2 thumbnails a second only slow flicker is seen). Wang's grid of 8 px is
-that of the source: on a thumbnail it has 8 px times the scale, and below 4 px it cannot be seen any more and the column is null. The
-thumbnail's own JPEG blocks (quality 90) are the floor of the column.
+Ours: the ratio B / A (Wang's full score also has a rate of zero crossings and five constants fitted to one set of pictures, which the ratio
+does not need), and flicker (a fade is linear and does not count; at 2 thumbnails a second only slow flicker is measured). Wang's grid of 8 px is
+the source's: on a thumbnail it is 8 px times the scale; below 4 px it is not visible and the column is null. The
+thumbnail's own JPEG blocks (quality 90) are the minimum of the column.
 
-Bars at the edges don't count: rows and columns that stay at black in every thumbnail are cut off first, unless nothing is left
-(`filters.picture.lit_area`).
-Every value is the median of up to five thumbnails spread over the clip, `exposure` and `flicker` look at all, `brisque` at the middle one.
+Black bars are removed first: rows and columns that are black in every thumbnail, unless nothing would remain
+(`filters.models.picture.lit_area`).
+Every value is the median of up to five thumbnails spread over the clip; `exposure` and `flicker` use all, `brisque` uses the middle one.
 
 T frames, H height, W width, in pixels; luma is 0..255.
 """
@@ -31,8 +31,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from curate.clip import Clip
-from filters.brisque import Brisque
-from filters.picture import lit_area
+from filters.models.brisque import Brisque
+from filters.models.picture import lit_area
 
 GRID_PX = 8
 FRAMES = 5
@@ -51,7 +51,7 @@ def contrast(luma_HW: Luma) -> float:
 
 
 def noise(luma_HW: Luma) -> float:
-    """Immerkaer's sigma: the difference of two Laplacians, blind to straight edges; its mean magnitude as a Gaussian's sigma."""
+    """Immerkaer's sigma: mean magnitude of the difference of two Laplacians, which ignores straight edges, as a Gaussian's sigma."""
     mask = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], dtype=np.float32)
     answer = cv2.filter2D(luma_HW, cv2.CV_32F, mask)[1:-1, 1:-1]
     return float(np.sqrt(np.pi / 2) * np.abs(answer).mean(dtype=np.float64) / 6) if answer.size else 0.0
@@ -63,10 +63,10 @@ def blockiness(luma_HW: Luma, scale: float = 1.0, origin_px: tuple[int, int] = (
     Args:
         luma_HW: Luma 0..255.
         scale: Thumbnail pixels per pixel of the source.
-        origin_px: Row and column of the first pixel in the whole thumbnail, where the grid begins.
+        origin_px: Row and column of the first pixel in the full thumbnail, where the grid begins.
 
     Returns:
-        The larger of both directions, or None where blocks are smaller than 4 px or the picture smaller than two of them.
+        The maximum of both directions; None if blocks are smaller than 4 px or the picture is smaller than two blocks.
     """
     period_px = GRID_PX * scale
     if period_px < 4 or min(luma_HW.shape) < 2 * period_px:
@@ -87,13 +87,13 @@ def flicker(means_T: NDArray[np.float64]) -> float | None:
 
 @dataclass
 class Quality:
-    """Sharpness, exposure, contrast, blockiness, noise, flicker, and BRISQUE when asked.
+    """Sharpness, exposure, contrast, blockiness, noise, flicker, and BRISQUE if it has weights; units and ranges by column.
 
-    Units and sources are in the table at the top of the file. Null instead of a number: `flicker` of a clip with fewer than three thumbnails,
-    `blockiness` where the source's blocks are below 4 px on the thumbnail, `brisque` without weights or of a picture of one colour.
+    The table at the top of the file has units and sources. Null: `flicker` of a clip with fewer than three thumbnails,
+    `blockiness` if the source's blocks are below 4 px on the thumbnail, `brisque` without weights or of a picture of one colour.
 
     Attributes:
-        weights: Folder with BRISQUE's model, `pip:brisque==0.2.0:brisque/models`; None leaves `brisque` null.
+        weights: Folder with BRISQUE's model, `pip:brisque==0.2.0:brisque/models`; null leaves `brisque` null.
     """
 
     weights: str | None = None
@@ -113,7 +113,7 @@ class Quality:
     reads: ClassVar[tuple[str, ...]] = ()
 
     def setup(self) -> None:
-        """Load BRISQUE's model where asked; keep OpenCV to one thread: parallelism is the engine's business."""
+        """Load BRISQUE's model if `weights` is set; keep OpenCV to one thread: the engine runs workers in parallel."""
         cv2.setNumThreads(1)
         self._brisque = Brisque.load(self.weights) if self.weights else None
 

@@ -1,6 +1,6 @@
-"""ScreenContent: does a clip look like a recorded screen, and does one person speak into the camera all the time.
+"""ScreenContent: whether a clip looks like a recorded screen, and whether one face is in front of the camera throughout.
 
-`is_screen`, [0, 1], weight-free: the largest, over the first, middle and last thumbnail, of
+`is_screen`, [0, 1], needs no weights: the maximum, over the first, middle and last thumbnail, of
 
     cube root of (flat x few x sharp)
 
@@ -8,16 +8,16 @@
 - few: share of pixels in the six commonest colours (of 4,096, 16 steps a channel);
 - sharp: share of pixels with a Sobel gradient above 160, over 0.06, at most 1.
 
-It says "drawn, not filmed": windows, slides and code, but also titles and flat cartoons. Ours; 40 drawn screens (code,
+It detects drawn pictures: windows, slides and code, but also titles and flat cartoons. Ours; 40 drawn screens (code,
 text, slides, pages with photographs, light and dark) against 51 photographs and 66 real shots: AUC 0.99; most photographs
-lie below 0.5, most drawn screens above 0.8; a dark hall with a lit spot comes closest (0.8). No real screen recordings
-were at hand: what it does on them is not known.
+are below 0.5, most drawn screens above 0.8; a dark hall with a lit spot is the nearest false positive (0.8). Not measured on
+real screen recordings.
 
-`is_talking_head`, [0, 1]: score x size of the surest face, the lowest of the three thumbnails, x steadiness. Size is the
-face's height over 0.3 of the frame's, steadiness 1 less its way between thumbnails in face heights, both at most 1. It
-cannot know whether the person speaks. Null without a face detector (`weights: null`). The detector is nudenet's (its two
-face classes, see `filters.nsfw`). Of 67 windows of real videos a car phone call gets the most, 0.65, then 0.52 and 0.26
-for someone who talks while her hair is done.
+`is_talking_head`, [0, 1]: score x size of the most certain face, the minimum of the three thumbnails, x steadiness. Size is the
+face's height over 0.3 of the frame's, at most 1; steadiness is 1 minus its maximum displacement between thumbnails in face heights.
+It does not detect speech. Null without a face detector (`weights: null`). The detector is nudenet's (its two
+face classes, see `filters.Nsfw`). Of 67 windows of real videos a phone call in a car scores highest, 0.65, then 0.52 and 0.26
+for a person who talks while her hair is styled.
 
 H height, W width, in pixels.
 """
@@ -32,7 +32,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from curate.clip import Clip
-from filters.nsfw import Detector, load_detector
+from filters.models.nudenet import Detector, load_detector
 
 FLAT_LEVELS = 2
 COLOURS = 6
@@ -45,7 +45,7 @@ Face = tuple[float, float, float, float]
 
 
 def screen_score(frame_HWC: NDArray[np.uint8]) -> float:
-    """How much one frame looks drawn rather than filmed, [0, 1]. A frame of one colour is 0: it has no edges."""
+    """How much one frame looks drawn rather than filmed, [0, 1]. A frame of one colour has no edges and is 0."""
     grey = cv2.cvtColor(frame_HWC, cv2.COLOR_RGB2GRAY)
     around = np.ones((3, 3), np.uint8)
     spans = cv2.morphologyEx(grey, cv2.MORPH_GRADIENT, around)
@@ -58,7 +58,7 @@ def screen_score(frame_HWC: NDArray[np.uint8]) -> float:
 
 
 def talking_head(faces: list[Face]) -> float:
-    """From the surest face of each of a few frames, in time order, to [0, 1]."""
+    """Score [0, 1] from the most certain face of each frame, in time order."""
     surest = min(score * min(1.0, height / HEAD_HEIGHT) for score, _, _, height in faces)
     ways = [np.hypot(x1 - x0, y1 - y0) / max(h0, h1, 1e-6) for (_, x0, y0, h0), (_, x1, y1, h1) in pairwise(faces)]
     return float(np.clip(surest * (1.0 - max(ways, default=0.0)), 0.0, 1.0))
@@ -66,10 +66,10 @@ def talking_head(faces: list[Face]) -> float:
 
 @dataclass
 class ScreenContent:
-    """Looks like a recorded screen [0, 1]; one large steady face on every thumbnail looked at [0, 1], or null.
+    """Score of a recorded screen [0, 1], and of one large steady face on the three thumbnails [0, 1] or null.
 
     Attributes:
-        weights: nudenet's detector, for the faces; null for `is_screen` alone.
+        weights: nudenet's detector, for the faces; null computes `is_screen` only.
     """
 
     weights: str | None = "pip:nudenet==3.4.2:nudenet/320n.onnx"
@@ -81,14 +81,14 @@ class ScreenContent:
     reads: ClassVar[tuple[str, ...]] = ()
 
     def setup(self) -> None:
-        """Load the face detector, if there is one; nothing is fetched."""
+        """Load the face detector if `weights` is set; nothing is downloaded."""
         cv2.setNumThreads(1)
         self._detector = load_detector(self.weights) if self.weights is not None else None
 
     def face(self, frame_HWC: NDArray[np.uint8]) -> Face:
-        """The surest face of one frame. Raises RuntimeError without a detector."""
+        """The most certain face of one frame. Raises RuntimeError without a detector."""
         if self._detector is None:
-            raise RuntimeError("call setup() before face(), with weights")
+            raise RuntimeError("call setup() with weights before face()")
         boxes_P4, scores_PK = self._detector.places(frame_HWC)
         scores_P = scores_PK[:, self._detector.indices(FACES)].max(axis=1)
         best = int(scores_P.argmax())
@@ -100,7 +100,7 @@ class ScreenContent:
 
         Raises:
             RuntimeError: called before `setup`, with weights.
-            ValueError: the detector's answer is not finite.
+            ValueError: the detector's output is not finite.
         """
         return [{"clip_id": clip.clip_id, **self._measure(clip)} for clip in clips]
 

@@ -1,22 +1,22 @@
-"""Static: how much of a clip is a picture that stands still, and whether the clip is a slideshow.
+"""Static: share of steps without motion other than that of a still picture, and whether the clip is a slideshow.
 
-- `duplicate_frames`: share of the sampled steps whose picture repeats, exactly or as nearly as a codec repeats it, [0, 1].
+- `duplicate_frames`: share of the sampled steps whose frame repeats, exactly or up to compression noise, [0, 1].
 - `still_frames`: share of the steps that one still picture explains, [0, 1]: it repeats, or it is shifted, zoomed or rolled
-  as a whole (a "Ken Burns" move). Never below `duplicate_frames`.
-- `is_slideshow`: every step is explained so, but for switches: at most three steps (a cut, or a dissolve of a second at
-  2 fps) between two stills that differ all over. One still held for the whole clip counts too.
+  as a whole (a "Ken Burns" move). At least `duplicate_frames`.
+- `is_slideshow`: every step is explained in this way except switches: at most three steps (a cut, or a dissolve of a second at
+  2 fps) between two stills that differ in most of the picture. One still held for the whole clip is a slideshow too.
 
 Source: CogVideoX (arXiv 2408.06072) names such clips ("lack of motion connectivity") and filters them with a learned
 classifier; the definitions here are ours.
 
-A picture repeats when its copy at a 36 px short side differs by at most 0.3 of 255 on average and 10 anywhere, so that one
-small object that moves is enough for it not to. A picture is moved as a whole when what differs after the move is no more
-than a misplacement by a fifth of a pixel at a 90 px short side would give, and 12 of 255 on all but 1 % of it. Set on
+A frame repeats if its copy at a 36 px short side differs by at most 0.3 of 255 on average and 10 anywhere, so that one
+small moving object is enough to prevent it. A picture moves as a whole if the difference after the move is at most
+what a misplacement by a fifth of a pixel at a 90 px short side causes, and at most 12 of 255 on all but 1 % of it. Set on
 photographs of the even half of coco_mini held, switched and moved as H.264 at crf 18 to 35 (0.14 and 8.2, 0.17 and 9.7 at
 most), against the moving shots of `raw/` (never below 12.5 on that 1 %).
 
-What cannot be told at 2 fps: a locked-off shot of nothing whose noise the codec has smoothed away repeats like a still, and
-a perfectly steady pan over a scene without depth moves like one. A photograph animated by moving parts is no still.
+Limits at 2 fps: a static shot of an empty scene whose noise the codec removed repeats like a still, and
+a perfectly steady pan over a scene without depth moves like one. A photograph with animated parts is not a still.
 
 T frames, H height, W width, in pixels; S = T - 1 steps; h, w a smaller copy.
 """
@@ -31,22 +31,21 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from curate.clip import Clip
-from filters.camera_motion import displacement
-from filters.camera_step import LEAST_CORNERS, STANDS, TRACK_SIDE_PX, corners, evened, fit, follow
-from filters.motion import sampled
-from filters.picture import without_bars
+from filters.models.camera_step import LEAST_CORNERS, STANDS, TRACK_SIDE_PX, corners, displacement, evened, fit, follow
+from filters.models.picture import without_bars
+from filters.models.sampling import sampled
 
 REPEAT_SIDE_PX = 36
 REPEAT_MEAN, REPEAT_MOST = 0.3, 10.0
 PLANE_SIDE_PX = 90
 MISPLACED_PX, PLANE_MOST = 0.2, 12.0
 PLANE_AGREE = 0.6
-"""Least share of the corners that must move as one."""
+"""Minimum share of the corners that must agree with one move."""
 PLANE_LEAST = 0.03
-"""Least move, px at a 16 px short side: what moves less and does not repeat is a live picture of a still scene."""
+"""Minimum move, px at a 16 px short side: a frame that moves less and does not repeat shows a real, still scene."""
 LONGEST_SWITCH = 3
 SWITCHED, SWITCHED_SHARE = 12.0, 0.5
-"""Two stills are two when at least half of the picture differs by more than 12 of 255."""
+"""Two stills are different if at least half of the picture differs by more than 12 of 255."""
 
 
 def _small(frame_HWC: NDArray[np.uint8], side_px: int) -> NDArray[np.float32]:
@@ -58,13 +57,13 @@ def _small(frame_HWC: NDArray[np.uint8], side_px: int) -> NDArray[np.float32]:
 
 
 def difference(before_HWC: NDArray[np.uint8], after_HWC: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """By how much two frames differ, (h, w) at a 36 px short side: the largest of the three colours, 0..255."""
+    """Absolute difference of two frames, (h, w) at a 36 px short side: the maximum of the three colours, 0..255."""
     before_hwC, after_hwC = (_small(frame, REPEAT_SIDE_PX) for frame in (before_HWC, after_HWC))
     return np.asarray(np.abs(before_hwC - after_hwC).max(axis=2))
 
 
 def repeats(before_HWC: NDArray[np.uint8], after_HWC: NDArray[np.uint8]) -> bool:
-    """Whether the second frame is the first one again."""
+    """Whether the second frame repeats the first."""
     apart_hw = difference(before_HWC, after_HWC)
     return bool(apart_hw.mean() <= REPEAT_MEAN and apart_hw.max() <= REPEAT_MOST)
 
@@ -83,7 +82,7 @@ def moved_as_one(before_HWC: NDArray[np.uint8], after_HWC: NDArray[np.uint8]) ->
         return False
     height_px, width_px = before_HWC.shape[:2]
     scale = min(height_px, width_px) / TRACK_SIDE_PX
-    # Pixels are counted at their centres: (x + 0.5) scales, x does not.
+    # Coordinates are pixel centres: x + 0.5 scales, x does not.
     shift = scale * move[:, 2] + (scale - 1) / 2 * (STANDS[:, :2] - move[:, :2]).sum(axis=1)
     full = np.column_stack([move[:, :2], shift])
     moved_HWC = cv2.warpAffine(before_HWC, full, (width_px, height_px), flags=cv2.INTER_CUBIC)
@@ -102,7 +101,7 @@ def moved_as_one(before_HWC: NDArray[np.uint8], after_HWC: NDArray[np.uint8]) ->
 
 
 def slideshow(frames_THWC: NDArray[np.uint8], still_S: NDArray[np.bool_]) -> bool:
-    """Whether a clip whose steps are still or not is stills and switches between them, and nothing else."""
+    """Whether the clip consists of stills and switches between them only, from whether each step is still."""
     if not still_S[0] or not still_S[-1]:
         return False
     start = 0
@@ -136,10 +135,10 @@ def stillness(frames_THWC: NDArray[np.uint8]) -> dict[str, Any]:
 
 @dataclass
 class Static:
-    """Share of steps whose picture repeats, share that one still explains, each [0, 1], and whether the clip is a slideshow.
+    """Share of steps whose frame repeats [0, 1], share that one still picture explains [0, 1], and whether the clip is a slideshow.
 
-    Repeated frames of any kind count, black ones too. A clip is refused, with a reason, when it has fewer than two thumbnails
-    or when they lie too far apart for `fps`.
+    All repeated frames count, black ones too.
+    A clip with fewer than two thumbnails, or with thumbnails too far apart for `fps`, is an error row with the reason.
 
     Attributes:
         fps: Frames compared per second; at most `scan.thumb_fps`.
@@ -161,7 +160,7 @@ class Static:
             raise ValueError(f"fps of Static is {self.fps}; it must be above 0 and at most 60")
 
     def setup(self) -> None:
-        """Keep OpenCV to one thread: parallelism is the engine's business."""
+        """Keep OpenCV to one thread: the engine runs workers in parallel."""
         cv2.setNumThreads(1)
 
     def __call__(self, clips: list[Clip]) -> list[dict[str, Any]]:

@@ -1,32 +1,32 @@
 """TextArea: the share of the picture that is covered by text.
 
-Unit: area of all text boxes (their union) over the area of the frame, [0, 1]. 0 is a picture without text.
+Unit: area of the union of all text boxes over the area of the frame, [0, 1]. 0 is a picture without text.
 
 Source: "Stable Video Diffusion" (arXiv 2311.15127), Appendix C: boxes of a text detector (CRAFT) on the first, middle
-and last frame, their area over the frame's; clips above 7 % are dropped. The paper does not say whether boxes that
-overlap count twice, nor how three frames become one number. Ours: the union, and the maximum of the three. The detector
-is PP-OCR (v6, small) as rapidocr ships it: detection only, no recognition.
+and last frame, their area over the frame's; clips above 7 % are dropped. The paper does not say whether overlapping boxes
+count twice, nor how three frames become one number. Ours: the union, and the maximum of the three. The detector
+is PP-OCR (v6, small) from rapidocr: detection only, no recognition.
 
-What is ours in its settings, measured on 360 px thumbnails (36 photographs without text, 32 with a line drawn on them,
+Our settings, measured on 360 px thumbnails (36 photographs without text, 32 with a line drawn on them,
 the project's real footage):
 
-- The network sees 480 px on the short side: 60 ms of CPU per frame, and it finds lines down to 16 px. 736 px
-  (rapidocr's own) costs 160 ms and finds no more of them; 360 px takes whole photographs for text.
-- A box must score 0.7, and 0.8 when taller than 0.15 of the frame's short side (rapidocr: 0.5, where a quarter of the
+- The network's input is 480 px on the short side: 60 ms of CPU per frame, and it finds lines down to 16 px. 736 px
+  (rapidocr's default) costs 160 ms and finds no more of them; 360 px detects whole photographs as text.
+- A box must score 0.7, and 0.8 if taller than 0.15 of the frame's short side (rapidocr: 0.5, where a quarter of the
   photographs have false text; at 0.7 none has above 0.4 % of its area).
-- A box taller than 0.45 of the frame's short side is not text. In the footage every such box was a false one (dark,
-  blurred or framed pictures, scores up to 0.90) while real lines ended at 0.38. Letters that fill half of the frame
-  therefore count as none.
+- A box taller than 0.45 of the frame's short side is discarded. In the footage every such box was a false positive (dark,
+  blurred or framed pictures, scores up to 0.90); the tallest real line had 0.38. Letters that fill half of the frame
+  are therefore not detected.
 - `UNCLIP` 1.0 (rapidocr: 1.6) makes a box as large as the ink of its line. Of 72 lines of two fonts and twelve sizes
-  drawn on photographs 81 % came within 15 % of their ink's bounding box, median 0.97; single words a third of the frame
-  tall come out up to 1.5 times too large, and 4 of the 72 scored too low and were missed.
+  drawn on photographs 81 % are within 15 % of their ink's bounding box, median 0.97; single words a third of the frame
+  tall are up to 1.5 times too large, and 4 of the 72 scored too low and were missed.
 
-Where the text belongs is told by motion (`filters/overlay.py`): `overlay_text` is laid over the picture (it stays put,
+Motion decides where text belongs (`filters/models/overlay.py`): `overlay_text` is over the picture (it stays in place,
 or slides along its line, while the rest of the picture moves), `scene_text` moves with the picture, and `still_text` is
-text in a picture that doesn't move, of which nothing can be told. So a rule on `overlay_text` keeps a tripod's street
-signs, and a rule on both drops every text that may be an overlay. What cannot be told: text that leaves while the
-picture moves counts as scene text, and text on something the camera follows exactly, or inside a vehicle that the
-camera rides in, counts as an overlay.
+text in a picture without motion, which cannot be classified. So a rule on `overlay_text` keeps a tripod's street
+signs, and a rule on both drops every text that may be an overlay. Known errors: text that leaves while the
+picture moves counts as scene text; text on an object that the camera follows exactly, or inside the vehicle that carries the
+camera, counts as an overlay.
 
 H height, W width, in pixels; N boxes.
 """
@@ -41,8 +41,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from curate.clip import Clip
-from filters.overlay import Kind, Sight
-from filters.picture import lit_area
+from filters.models.onnx import one_thread_session
+from filters.models.overlay import Kind, TextMotion
+from filters.models.picture import lit_area
 
 NETWORK_SIDE_PX = 480
 SCORE = 0.7
@@ -58,7 +59,7 @@ def text_area(boxes_N42: NDArray[np.generic], height_px: int, width_px: int) -> 
     """Area of the union of quadrilaterals over the area of the frame.
 
     Args:
-        boxes_N42: Corners (x, y) in pixels, shape (N, 4, 2), N >= 0. What lies outside of the frame does not count.
+        boxes_N42: Corners (x, y) in pixels, shape (N, 4, 2), N >= 0. Area outside the frame does not count.
         height_px: Height of the frame.
         width_px: Width of the frame.
 
@@ -77,7 +78,7 @@ def credible(
     height_px: int,
     width_px: int,
 ) -> NDArray[np.float32]:
-    """The boxes that can be a line of text: at most 0.45 of the frame's short side, and sure when above 0.15."""
+    """The boxes that can be a line of text: at most 0.45 of the frame's short side tall, and above 0.15 with a score of at least 0.8."""
     boxes: NDArray[np.float32] = np.asarray(boxes_N42, dtype=np.float32).reshape(-1, 4, 2)
     sides_px = np.linalg.norm(boxes - np.roll(boxes, 1, axis=1), axis=2)
     tallness = sides_px.min(axis=1) / min(height_px, width_px)
@@ -86,7 +87,7 @@ def credible(
 
 
 def network_input(frame_HWC: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """The frame as the detector wants it: BGR in [-1, 1], sides in multiples of 32 near 480 px, shape (1, 3, h, w)."""
+    """The detector's input: BGR in [-1, 1], sides in multiples of 32 near 480 px, shape (1, 3, h, w)."""
     height_px, width_px = frame_HWC.shape[:2]
     scale = NETWORK_SIDE_PX / min(height_px, width_px)
     size_px = (round(width_px * scale / 32) * 32, round(height_px * scale / 32) * 32)
@@ -97,19 +98,19 @@ def network_input(frame_HWC: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def shares(boxes_N42: NDArray[np.generic], height_px: int, width_px: int) -> list[list[float]]:
-    """Each box as eight numbers x, y, x, y, ... clockwise from its top left, in shares of width and height: they hold for any size."""
+    """Each box as eight numbers x, y, x, y, ... clockwise from its top left, in shares of width and height."""
     boxes: NDArray[np.float64] = np.asarray(boxes_N42, dtype=np.float64).reshape(-1, 4, 2) / (width_px, height_px)
     return [[float(value) for value in box.clip(0, 1).ravel()] for box in boxes]
 
 
 @dataclass
 class TextArea:
-    """Area of text over the area of the frame [0, 1], and how much of it is laid over the picture, part of the scene, or undecided.
+    """Area of text over the area of the frame [0, 1], and the same for text that is an overlay, part of the scene, or undecided.
 
-    `text_area_*` are those of the first, middle and last thumbnail and the largest of the three (SVD, Appendix C).
-    `overlay_text`, `scene_text` and `still_text` are each the largest of the same three. `text_boxes` holds the lines
+    `text_area_*` are the values of the first, middle and last thumbnail, `text_area` their maximum (SVD, Appendix C).
+    `overlay_text`, `scene_text` and `still_text` are maxima of the same three. `text_boxes` holds the lines
     of the middle thumbnail, each as four corners x, y in shares of width and height, clockwise from the top left, and
-    `text_kinds` what each is: `overlay`, `scene` or `still`.
+    `text_kinds` the kind of each: `overlay`, `scene` or `still`.
 
     Attributes:
         weights: PP-OCR text detector, ONNX.
@@ -135,17 +136,12 @@ class TextArea:
     reads: ClassVar[tuple[str, ...]] = ()
 
     def setup(self) -> None:
-        """Load the detector, on one thread: parallelism is the engine's business."""
-        import onnxruntime
-
-        # The post-processing alone: rapidocr's front door loads its own session, and logs a line for each.
+        """Load the detector, on one thread: the engine runs workers in parallel."""
+        # Only the post-processing: rapidocr's public class loads its own session and logs a line for each.
         from rapidocr.ch_ppocr_det.utils import DBPostProcess
 
         cv2.setNumThreads(1)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        session = onnxruntime.InferenceSession(self.weights, options, providers=["CPUExecutionProvider"])
+        session = one_thread_session(self.weights)
         name = session.get_inputs()[0].name
         self._network = lambda picture: np.asarray(session.run(None, {name: picture})[0], dtype=np.float32)
         self._boxes = DBPostProcess(thresh=0.3, box_thresh=SCORE, unclip_ratio=UNCLIP, score_mode="fast")
@@ -201,8 +197,8 @@ class TextArea:
         }
 
     def _kinds(self, clip: Clip, boxes: dict[int, NDArray[np.float32]]) -> dict[int, list[Kind]]:
-        if not any(len(found) for found in boxes.values()):  # most clips: the other thumbnails need not be looked at
+        if not any(len(found) for found in boxes.values()):  # most clips: the other thumbnails are not needed
             return {index: [] for index in boxes}
         greys_THW = np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in clip.frames_THWC])
-        sight = Sight(greys_THW, lit_area(greys_THW))
-        return {index: sight.kinds(index, found) for index, found in boxes.items()}
+        scan = TextMotion(greys_THW, lit_area(greys_THW))
+        return {index: scan.kinds(index, found) for index, found in boxes.items()}

@@ -1,16 +1,16 @@
-"""TrainLoss: how hard a clip was to learn, as a training that used it measured it.
+"""TrainLoss: training loss of a clip, as measured by a training that used it.
 
-`rushes train` writes the mean loss of every clip into `clip_losses.parquet` of its folder. This stage brings it back to the run, so that the
-worst and the never-learned clips can be looked at, and left out of the next shards:
+`rushes train` writes the mean loss of every clip to `clip_losses.parquet` in its folder. This stage joins it to the run, to
+inspect the worst and the never-learned clips and to exclude them from the next shards:
 
     measure:
       - {use: filters.TrainLoss, weights: "dir:runs/demo/train/tiny/clip_losses.parquet"}
     keep:
       never_learned: {is: false}
 
-A clip that the training did not use has null losses, and is not `never_learned`: a rule on `train_loss` itself would drop it. How the losses
-are averaged stands in `train_hooks/metrics.py`. That they tell bad captions and broken clips from good ones is our guess: it has not been
-measured on a large set.
+A clip that the training did not use has null losses and `never_learned` false; a rule on `train_loss` itself would drop it.
+`train_hooks/metrics.py` defines the mean. That high losses separate bad captions and broken clips from good ones is our assumption; it has
+not been measured on a large set.
 """
 
 from dataclasses import dataclass
@@ -24,11 +24,11 @@ from curate.clip import Clip
 
 @dataclass
 class TrainLoss:
-    """Loss of a clip in a training, [0, inf), and its gain, (-inf, 1].
+    """Training loss of a clip [0, inf), in total and by noise level, and its gain (-inf, 1].
 
     Attributes:
-        weights: The address of a training's `clip_losses.parquet`.
-        fewest_draws: With fewer draws than this a clip is never called `never_learned`. Ours.
+        weights: Address of a training's `clip_losses.parquet`.
+        fewest_draws: Minimum draws of a clip that can be `never_learned`. Ours.
     """
 
     weights: str = ""
@@ -45,12 +45,14 @@ class TrainLoss:
     }
 
     def check(self) -> None:
-        """Raises ValueError where no training is named."""
+        """Raises ValueError if `weights` is not set."""
         if not self.weights:
-            raise ValueError("weights: name the training, as in  dir:runs/demo/train/tiny/clip_losses.parquet")
+            raise ValueError(
+                "weights of TrainLoss is not set; name a training, such as dir:runs/demo/train/tiny/clip_losses.parquet"
+            )
 
     def setup(self) -> None:
-        """Reads the losses. Raises ValueError when the file holds none."""
+        """Reads the losses. Raises ValueError if the file cannot be read or is another table."""
         try:
             table = pq.ParquetFile(self.weights).read()
         except (pa.ArrowException, OSError) as error:
@@ -65,7 +67,7 @@ class TrainLoss:
         self._rows = {row["clip_id"]: row for row in table.to_pylist()}
 
     def __call__(self, clips: list[Clip]) -> list[dict[str, Any]]:
-        """One row for each clip. Raises RuntimeError when called before `setup`."""
+        """One row per clip: `clip_id` and the columns. Raises RuntimeError when called before `setup`."""
         if not hasattr(self, "_rows"):
             raise RuntimeError("call setup() before TrainLoss is called")
         return [{"clip_id": clip.clip_id, **self._of(clip.clip_id)} for clip in clips]

@@ -1,24 +1,23 @@
-"""Watermark: how likely something is laid over the picture to mark its owner, [0, 1]; the larger of up to three
-opinions, and whose it is.
+"""Watermark: likelihood of an owner's mark over the picture, [0, 1]; the maximum of up to three detectors.
 
-- `edges` (weight-free): a group of edges that stays exactly where it is while the rest of the picture moves
-  (`filters/still_edges.py`; the median gradient of Dekel et al., CVPR 2017). A logistic function of five numbers: how
-  many pixels, the share of the group's edges that stay, how sure they are, the share of the rest that stays as well,
-  and how much else is still.
+- `edges` (no weights): a group of edges that stays exactly in place while the rest of the picture moves
+  (`filters/models/still_edges.py`; the median gradient of Dekel et al., CVPR 2017). A logistic function of five numbers:
+  the pixels of the group, the share of its edges that stay, their certainty, the share of the other edges that stay,
+  and the number of other cells that are still.
 - `text`: a line that reads like an agency, an address or a handle. Lines are those of `TextArea` that are an overlay or
-  cannot be told from one, and the groups of still edges in the mean picture, where what moves is washed out and a faint
-  mark stands. The score is the recogniser's confidence, at most 0.98; times 0.9 where the picture is still, because a
+  undecided, and the groups of still edges in the mean picture, where moving parts are blurred and a faint
+  mark remains. The score is the recogniser's confidence, at most 0.98; times 0.9 if the picture is still, because a
   shop's sign can read like that too.
 - `classifier`: an image classifier of your choice, the mean over the first, middle and last thumbnail.
 
-What cannot be told. In a clip without motion everything stays, so `edges` says (nearly) nothing: a logo without words on
-a tripod's picture is found through a classifier or through other clips of its source (`filters.SourceWatermark`, which
-reads `watermark_edges`), or not at all. Whatever is fixed to the camera (a windscreen, a helmet's rim) or followed by
-it exactly looks like a mark. `edges` finds any overlay, subtitles and captions too; `watermark_by` and `overlay_text` of
-`TextArea` tell them apart. Marks that move are not found.
+Limits. In a clip without motion everything stays, so `edges` is near 0: a logo without text in
+a tripod shot is found only by a classifier or from other clips of its source (`filters.SourceWatermark`, which
+reads `watermark_edges`). Anything fixed to the camera (a windscreen, a helmet's rim) or followed by
+it exactly looks like a mark. `edges` finds any overlay, subtitles and captions too; `watermark_by`, and `overlay_text` of
+`TextArea`, separate them. Marks that move are not found.
 
 Ours: the six constants, fitted on drawn marks (15 to 60 % opaque) over the tuning half of the footage and photographs.
-On the other half AUC was 0.95 over all, 0.97 where the picture moves, and recall at 2 % false alarms 0.91 for words, 0.88 for
+On the other half AUC was 0.95 over all, 0.97 if the picture moves, and recall at 2 % false positives 0.91 for words, 0.88 for
 tiles, 0.49 for logos without words (`benchmarks/filters_overlay.py`, `benchmarks/results/filters.md`).
 """
 
@@ -34,12 +33,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from curate.clip import Clip
-from filters.picture import lit_area
-from filters.still_edges import Group, groups, packed, still_edges
-from filters.text_reader import Reader
+from filters.models.image_classifier import ImageClassifier
+from filters.models.picture import lit_area
+from filters.models.still_edges import Group, groups, packed, still_edges
+from filters.models.text_reader import Reader
 
 OFFSET, PER_LOG_PIXEL, PER_OWN, PER_LOG_SURENESS, PER_REST, PER_LOG_ELSEWHERE = -9.0, 1.12, 1.31, 1.28, -1.17, -0.46
-"""Of a logistic function. The offset is 1.3 lower than fitted: none of the tuning half's clean clips reaches 0.5."""
+"""Of the logistic function. The offset is 1.3 lower than fitted, so that no clean clip of the tuning half reaches 0.5."""
 AGENCIES = (
     *("shutterstock", "gettyimages", "istock", "alamy", "pond5", "adobestock", "depositphotos", "dreamstime", "123rf"),
     *(
@@ -57,18 +57,18 @@ AGENCIES = (
 ADDRESS = re.compile(r"www[.,]|https?:|\b[a-z0-9-]{2,}[.,](com|net|org|tv|io|co|de|fr|uk|eu|cn|ru|jp|in|info)\b")
 HANDLE = re.compile(r"@[a-z0-9_.]{3,}")
 OWNER = re.compile(r"[©®]|\(c\)|\bcopyright\b")
-SPEAKS = 0.5
-"""At least this: there is a mark, and its box and speaker are given."""
-MOST_READ = 6
-"""Lines of `TextArea` read per clip, the largest first."""
+MARKED = 0.5
+"""Minimum score of a mark; from here on its box and detector are reported."""
+MAX_READ = 6
+"""Maximum lines of `TextArea` read per clip, the largest first."""
 
 Classifier = Callable[[NDArray[np.uint8]], float]
 Line = tuple[NDArray[np.uint8], NDArray[np.float32], float]
-"""A frame, four corners in it, and how far a line found there is to be trusted."""
+"""A frame, the four corners of a line in it, and the factor of its score."""
 
 
 def edge_score(group: Group) -> float:
-    """How much one group of still edges looks like a mark, (0, 1)."""
+    """Likelihood that one group of still edges is a mark, (0, 1)."""
     z = (
         OFFSET
         + PER_LOG_PIXEL * np.log(min(group.pixels, 3000.0))
@@ -81,7 +81,7 @@ def edge_score(group: Group) -> float:
 
 
 def marks_owner(line: str) -> bool:
-    """Whether a line reads like an agency, an address, a handle or a claim of ownership, a wrong letter in a long name allowed."""
+    """Whether a line reads like an agency, an address, a handle or a copyright notice; a long name may have a wrong letter."""
     text = line.lower()
     if ADDRESS.search(text) or HANDLE.search(text.replace(" ", "")) or OWNER.search(text):
         return True
@@ -90,8 +90,8 @@ def marks_owner(line: str) -> bool:
         if name in letters:
             return True
         if len(name) >= 8:
-            pieces = (letters[i : i + len(name)] for i in range(max(1, len(letters) - len(name) + 1)))
-            if any(SequenceMatcher(None, name, piece).ratio() >= 0.8 for piece in pieces):
+            windows = (letters[i : i + len(name)] for i in range(max(1, len(letters) - len(name) + 1)))
+            if any(SequenceMatcher(None, name, window).ratio() >= 0.8 for window in windows):
                 return True
     return False
 
@@ -109,16 +109,16 @@ def _in_shares(box_px: tuple[float, ...], shape: tuple[int, ...]) -> list[float]
 
 @dataclass
 class Watermark:
-    """Likelihood of a watermark, where it is, what it reads and which of `edges`, `text`, `classifier` said so.
+    """Likelihood of a watermark [0, 1], its box, its text, and which of `edges`, `text`, `classifier` found it.
 
-    `watermark` is the largest of the opinions, [0, 1]. `watermark_box` is [left, top, right, bottom] in shares of width
-    and height, null below 0.5 or when a classifier spoke. `watermark_text` is the line that reads like an owner's, null
-    when there is none or nothing was read. `watermark_by` is null below 0.5. `watermark_edges` is a small map for
-    `SourceWatermark`. A clip of one thumbnail has no edges that stay: its score is what the others say, or 0.
+    `watermark` is the maximum of the detectors, [0, 1]. `watermark_box` is [left, top, right, bottom] in shares of width
+    and height, null below 0.5 or if a classifier found the mark. `watermark_text` is the line that reads like an owner's, null
+    without such a line. `watermark_by` is null below 0.5. `watermark_edges` is a small map for
+    `SourceWatermark`. A clip of one thumbnail has no still edges: its score is that of the other detectors, or 0.
 
     Attributes:
-        weights: Image classifier in transformers' form (hub:owner/name@revision or dir:), with a label that holds "watermark"; None for none.
-        text_weights: PP-OCR text recogniser, ONNX; None reads nothing. Where `TextArea` has not run, only
+        weights: Image classifier in transformers' format (hub:owner/name@revision or dir:), with one label that contains "watermark"; optional.
+        text_weights: PP-OCR text recogniser, ONNX; null reads no text. If `TextArea` has not run, only
             groups of still edges are read.
     """
 
@@ -139,10 +139,15 @@ class Watermark:
     reads: ClassVar[tuple[str, ...]] = ("text_boxes?", "text_kinds?")
 
     def setup(self) -> None:
-        """Load what has weights; keep OpenCV to one thread: parallelism is the engine's business."""
+        """Load the models that have weights; keep OpenCV to one thread: the engine runs workers in parallel."""
         cv2.setNumThreads(1)
         self._reader = Reader(self.text_weights) if self.text_weights else None
-        self._classify = load_classifier(self.weights) if self.weights else None
+        self._classify = None
+        if self.weights:
+            import torch
+
+            torch.set_num_threads(1)
+            self._classify = watermark_score(ImageClassifier(self.weights))
 
     def __call__(self, clips: list[Clip]) -> list[dict[str, Any]]:
         """One row per clip: `clip_id` and the five columns."""
@@ -151,24 +156,24 @@ class Watermark:
     def _measure(self, clip: Clip) -> dict[str, Any]:
         frames_THWC = clip.frames_THWC
         shape = frames_THWC.shape[1:3]
-        opinions: list[tuple[float, str, list[float] | None]] = [(0.0, "edges", None)]
+        detections: list[tuple[float, str, list[float] | None]] = [(0.0, "edges", None)]
         edges_map, found = None, []
         if len(frames_THWC) > 1:
             greys_THW = np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames_THWC])
             edges = still_edges(greys_THW, lit_area(greys_THW))
             edges_map, found = packed(edges), groups(edges)
-            opinions += [(edge_score(group), "edges", _in_shares(group.box_px, shape)) for group in found]
+            detections += [(edge_score(group), "edges", _in_shares(group.box_px, shape)) for group in found]
         score, line, box = self._read(clip, frames_THWC, found)
-        opinions.append((score, "text", box))
+        detections.append((score, "text", box))
         if self._classify:
-            chances = [self._classify(frame) for frame in (clip.first, clip.middle, clip.last)]
-            opinions.append((float(np.mean(chances)), "classifier", None))
-        best, by, box = max(opinions, key=lambda opinion: opinion[0])
+            probabilities = [self._classify(frame) for frame in (clip.first, clip.middle, clip.last)]
+            detections.append((float(np.mean(probabilities)), "classifier", None))
+        best, by, box = max(detections, key=lambda detection: detection[0])
         return {
             "watermark": best,
-            "watermark_box": box if best >= SPEAKS else None,
+            "watermark_box": box if best >= MARKED else None,
             "watermark_text": line,
-            "watermark_by": by if best >= SPEAKS else None,
+            "watermark_by": by if best >= MARKED else None,
             "watermark_edges": edges_map,
         }
 
@@ -178,7 +183,7 @@ class Watermark:
         frames_THWC: NDArray[np.uint8],
         found: list[Group],
     ) -> tuple[float, str | None, list[float] | None]:
-        """The best line that reads like an owner's: its score, what it reads, its box."""
+        """The best line that reads like an owner's: its score, its text, its box."""
         best: tuple[float, str | None, list[float] | None] = (0.0, None, None)
         if self._reader is None:
             return best
@@ -198,11 +203,11 @@ class Watermark:
         corners = [np.asarray(box, dtype=np.float32).reshape(4, 2) * size for box in boxes]
         trust = {"overlay": 1.0, "still": 0.9}
         lines = [(middle, box, trust[kind]) for box, kind in zip(corners, kinds, strict=True) if kind in trust]
-        return sorted(lines, key=lambda line: -float(cv2.contourArea(line[1])))[:MOST_READ]
+        return sorted(lines, key=lambda line: -float(cv2.contourArea(line[1])))[:MAX_READ]
 
 
 def still_lines(frames_THWC: NDArray[np.uint8], found: list[Group]) -> list[Line]:
-    """The groups that are wider than tall, as lines in the mean picture, each with its contrast stretched."""
+    """The groups that are wider than tall, as lines in the mean picture with stretched contrast."""
     lines: list[Line] = []
     for group in found:
         left, top, right, bottom = group.box_px
@@ -221,18 +226,13 @@ def still_lines(frames_THWC: NDArray[np.uint8], found: list[Group]) -> list[Line
     return lines
 
 
-def load_classifier(folder: str) -> Classifier:
-    """An image classifier of transformers as a function of one RGB frame: the probability of its watermark label.
+def watermark_score(classifier: ImageClassifier) -> Classifier:
+    """A function from a frame to the probability of the classifier's watermark label.
 
-    Raises ValueError when no label, or more than one, stands for a watermark.
+    Raises:
+        ValueError: not exactly one label names a watermark.
     """
-    import torch
-    from transformers import AutoImageProcessor, AutoModelForImageClassification
-
-    torch.set_num_threads(1)
-    model = AutoModelForImageClassification.from_pretrained(folder, trust_remote_code=False).eval()
-    processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
-    labels = {int(index): str(label).lower() for index, label in model.config.id2label.items()}
+    labels = {index: label.lower() for index, label in classifier.labels.items()}
     yes = [
         index
         for index, label in labels.items()
@@ -240,15 +240,13 @@ def load_classifier(folder: str) -> Classifier:
     ]
     if len(yes) != 1:
         raise ValueError(
-            f"the classifier in {folder} must have one label for a watermark; it has {sorted(labels.values())}"
+            f"the classifier in {classifier.folder} must have exactly one watermark label; it has {sorted(labels.values())}"
         )
 
-    def classify(frame_HWC: NDArray[np.uint8]) -> float:
-        with torch.inference_mode():
-            logits = model(**processor(images=frame_HWC, return_tensors="pt")).logits
-            chance = float(logits.float().softmax(dim=-1)[0, yes[0]])
-        if not np.isfinite(chance):
-            raise ValueError("the watermark classifier answered with NaN")
-        return chance
+    def score(frame_HWC: NDArray[np.uint8]) -> float:
+        probability = float(classifier.probabilities(frame_HWC)[yes[0]])
+        if not np.isfinite(probability):
+            raise ValueError("the output of the watermark classifier is not finite")
+        return probability
 
-    return classify
+    return score

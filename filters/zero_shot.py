@@ -1,14 +1,14 @@
-"""ZeroShot: how much a clip looks like what a few words say: edited, a lecture, full of text, a screen; or your own labels.
+"""ZeroShot: how well a clip matches labels described in words: edited, a lecture, full of text, a screen; or your own.
 
-`zero_shot_<label>`, [0, 1]: the probability that CLIP gives the label's prompts against neutral ones, a softmax over the two
-at the model's own temperature, the mean over the first, middle and last thumbnail. Several prompts are one vector, the mean
-of theirs (Radford et al. 2021, arXiv 2103.00020, 3.1.4). The frames' vectors are those that `OpenClip` stored; only the
+`zero_shot_<label>`, [0, 1]: CLIP's probability of the label's prompts against neutral ones, a softmax over the two
+at the model's own temperature, the mean over the first, middle and last thumbnail. Several prompts are averaged to one vector
+(Radford et al. 2021, arXiv 2103.00020, 3.1.4). The frames' vectors are those of `OpenClip`; only the
 prompts go through the model, once per worker.
 
 The default labels are CogVideoX's negative ones as far as single frames show them (arXiv 2408.06072, 4.1; the paper trained
-classifiers on 20,000 labelled videos, which are not published): editing, lecture, text, screen. The prompts are ours. No trained CLIP could
-be had where this was written, so what the scores are worth is not measured: look at both ends of each before
-you write a rule. `Static` and `ScreenContent` measure some of it without a model.
+classifiers on 20,000 labelled videos, which are not published): editing, lecture, text, screen. The prompts are ours. Not measured
+with a trained CLIP: inspect both ends of each score before you write a rule. `Static` and `ScreenContent` measure some of it
+without a model.
 """
 
 import re
@@ -21,7 +21,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from curate.clip import Clip
-from filters.open_clip import FRAMES, Encoder, Precision, load, unit
+from filters.models.device import Precision
+from filters.models.openclip import FRAMES, Encoder, load, unit
 
 LABELS: dict[str, tuple[str, ...]] = {
     "editing": (
@@ -53,22 +54,22 @@ def probabilities(
     neutral_D: NDArray[np.float32],
     scale: float,
 ) -> NDArray[np.float64]:
-    """Of the label against neutral, for each frame, shape (F,); all vectors of length 1."""
+    """Probability of the label against neutral for each frame, shape (F,); all vectors have length 1."""
     logits_F = scale * (frames_FD @ (label_D - neutral_D)).astype(np.float64)
     return np.asarray(1.0 / (1.0 + np.exp(-logits_F)), dtype=np.float64)
 
 
 @dataclass
 class ZeroShot:
-    """Probability that CLIP gives each label's words against neutral ones [0, 1], the mean of three frames.
+    """CLIP's probability of each label's prompts against neutral ones [0, 1], the mean of three frames.
 
     Attributes:
-        labels: Name of each label to the prompts for it.
-        neutral: Prompts for what is none of them.
+        labels: Name of each label to its prompts.
+        neutral: Prompts for frames without any of the labels.
         model: The open_clip configuration that `OpenClip` used.
         weights: The weights that `OpenClip` used.
-        precision: `auto` is bf16 on a GPU that has it, else fp16; fp32 on the CPU.
-        device: `auto` is the GPU where there is one.
+        precision: `auto` is bf16 on a GPU that supports it, else fp16; fp32 on the CPU.
+        device: `auto` is the GPU if there is one.
     """
 
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: dict(LABELS))
@@ -88,23 +89,25 @@ class ZeroShot:
         """Check the options."""
         for name, prompts in self.labels.items():
             if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-                raise ValueError(f"label '{name}' of ZeroShot must be of small letters, digits and underscores")
+                raise ValueError(
+                    f"label '{name}' of ZeroShot is malformed; use lower-case letters, digits and underscores, with a letter first"
+                )
             if not prompts or not all(prompt.strip() for prompt in prompts):
-                raise ValueError(f"label '{name}' of ZeroShot has no prompt, or an empty one")
+                raise ValueError(f"label '{name}' of ZeroShot has no prompt or an empty one; add text")
         if not self.neutral or not all(prompt.strip() for prompt in self.neutral):
-            raise ValueError("neutral of ZeroShot has no prompt, or an empty one")
+            raise ValueError("neutral of ZeroShot has no prompt or an empty one; add text")
 
     @property
     def columns(self) -> dict[str, pa.DataType]:
-        """One for each label."""
+        """One column for each label."""
         return {f"zero_shot_{name}": pa.float32() for name in self.labels}
 
     def setup(self) -> None:
-        """Embed the prompts with the model in its folder, and let it go; nothing is fetched."""
+        """Embed the prompts with the model in its folder, then free it; nothing is downloaded."""
         encoder = load(self.model, self.weights, self.precision, self.device)
         self._scale = float(encoder.net.logit_scale.detach().exp())
-        self._vectors = {name: _together(encoder, prompts) for name, prompts in self.labels.items()}
-        self._vectors[""] = _together(encoder, self.neutral)
+        self._vectors = {name: _mean_vector(encoder, prompts) for name, prompts in self.labels.items()}
+        self._vectors[""] = _mean_vector(encoder, self.neutral)
 
     def __call__(self, clips: list[Clip]) -> list[dict[str, Any]]:
         """One row per clip: `clip_id` and a probability for each label.
@@ -134,7 +137,7 @@ class ZeroShot:
         return {"clip_id": clip.clip_id, **found}
 
 
-def _together(encoder: Encoder, prompts: tuple[str, ...]) -> NDArray[np.float32]:
-    """One vector of length 1 for several prompts, one prompt at a time: the same whatever stands beside it."""
+def _mean_vector(encoder: Encoder, prompts: tuple[str, ...]) -> NDArray[np.float32]:
+    """The mean vector of several prompts, of length 1. Each is encoded alone, so that the vector does not depend on the batch."""
     vectors = [unit(encoder.encode_texts([prompt]).cpu().numpy())[0] for prompt in prompts]
     return np.asarray(unit(np.mean(vectors, axis=0)[None])[0], dtype=np.float32)

@@ -1,7 +1,7 @@
-"""Files that bite, and what must come of each: written with PyAV and by changing bytes, as CI has no ffmpeg command.
+"""Damaged and unusual files with their expected results. They are written with PyAV and by changing bytes, because CI has no ffmpeg command.
 
-`python -m tests.awkward DIR` writes them all. Pictures carry their number (tests/videos.py), so that a frame
-too many, too few or out of place shows. Most hold 50 pictures of 160 x 96 at 25 fps, with a keyframe every 12.
+`python -m tests.awkward DIR` writes all of them. Pictures carry their number (tests/videos.py), so that additional, missing and misplaced frames
+are detected. Most files hold 50 pictures of 160 x 96 at 25 fps, with a keyframe every 12.
 """
 
 import os
@@ -33,25 +33,25 @@ GAPS_S = [round(0.04 * i + 0.002 * i * i, 3) for i in range(N)]
 
 @dataclass(frozen=True)
 class Awkward:
-    """One file and what must come of it: refused, or pictures, with an error where some are missing or wrong."""
+    """One file and its expected result: refused, or pictures, with an error when some are missing or wrong."""
 
     name: str
     what: str
     make: Callable[[Path], Any]
     refused: str | None = None
-    """Pattern of the one sentence, where there is no video to decode."""
+    """Pattern of the error when there is no video to decode."""
     numbers: Sequence[int] = range(N)
-    """Numbers in the pictures, in order, if all were right."""
+    """Numbers in the pictures of the undamaged file, in order."""
     error: str | None = None
-    """Pattern of the error beside what could be decoded of a damaged file."""
+    """Pattern of the error that comes with the pictures of a damaged file."""
     first: int = 0
-    """So many pictures at the beginning of a damaged file are right."""
+    """Number of right pictures at the beginning of a damaged file."""
     last: int = 0
-    """So many at its end."""
+    """Number of right pictures at its end."""
     most: int = 0
-    """No more than so many pictures come of a damaged file."""
+    """Maximum number of pictures of a damaged file."""
     length_s: float | None = None
-    """From the first picture to the end; None: 0.04 s for each number."""
+    """Length from the first picture to the end; None: 0.04 s for each number."""
     size_px: tuple[int, int] = (160, 96)
 
     @property
@@ -66,7 +66,7 @@ AWKWARD: list[Awkward] = []
 
 
 def awkward(name: str, what: str, **outcome: Any) -> Callable[[Callable[[Path], Any]], Callable[[Path], Any]]:
-    """Enters a file that the decorated function writes."""
+    """Adds a file that the decorated function writes."""
 
     def enter(make: Callable[[Path], Any]) -> Callable[[Path], Any]:
         AWKWARD.append(Awkward(name, what, make, **outcome))
@@ -94,13 +94,13 @@ def pictures(n: int = N, width_px: int = 160, height_px: int = 96, first: int = 
 
 
 def video(path: Path, frames: Any = None, fps: Any = FPS, **options: Any) -> bytearray:
-    """Writes a sound file; returns its bytes."""
+    """Writes an intact file; returns its bytes."""
     write_video(path, pictures() if frames is None else frames, fps, **options)
     return bytearray(path.read_bytes())
 
 
 def box(data: bytes | bytearray, *names: bytes) -> tuple[int, int]:
-    """Where the content of a box of an mp4 lies, [start, end)."""
+    """The byte range of the content of a box of an mp4, [start, end)."""
     start, end = 0, len(data)
     for name in names:
         at = start
@@ -213,7 +213,7 @@ def _(path: Path) -> None:
     path.write_bytes(data[: len(data) // 100])
 
 
-@awkward("audio_only.mp4", "sound alone", refused="^no video stream: the file holds audio only$")
+@awkward("audio_only.mp4", "sound only", refused="^no video stream: the file holds audio only$")
 def _(path: Path) -> None:
     with av.open(str(path), "w") as container:
         silence(container, container.add_stream("aac", rate=48_000), 1.0)
@@ -229,7 +229,7 @@ def _(path: Path) -> None:
         silence(container, sound, 1.0)
 
 
-@awkward("unknown_codec.mp4", "mp4 with a codec that nobody knows", refused="^no decoder for the codec")
+@awkward("unknown_codec.mp4", "mp4 with an unknown codec", refused="^no decoder for the codec")
 def _(path: Path) -> None:
     data = video(path)
     path.write_bytes(data.replace(b"avc1", b"zzzz"))
@@ -252,7 +252,7 @@ def _(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
-@awkward("dangling.mp4", "a link to a file that is gone", refused="^no such file: .*dangling.mp4$")
+@awkward("dangling.mp4", "a broken symbolic link", refused="^no such file: .*dangling.mp4$")
 def _(path: Path) -> None:
     path.symlink_to(path.with_name("gone.mp4"))
 
@@ -288,7 +288,12 @@ awkward("cut_50.mp4", "mp4, 50 % of it", error=CUT, first=16, most=32)(_cut(0.5,
 awkward("cut_99.mp4", "mp4, 99 % of it", error=CUT, first=44, most=49)(_cut(0.99, container_options=FAST))
 awkward("cut_50.mkv", "Matroska, 50 % of it", error=CUT, first=16, most=32)(_cut(0.5))
 awkward(
-    "cut_50.ts", "transport stream, 50 % of it (it promises no length)", error=CUT, first=16, most=32, length_s=1.0
+    "cut_50.ts",
+    "transport stream, 50 % of it (its header states no length)",
+    error=CUT,
+    first=16,
+    most=32,
+    length_s=1.0,
 )(_cut(0.5))
 awkward("cut_50.avi", "AVI, 50 % of it", error=CUT, first=3, most=30)(_cut(0.5, codec="mpeg4"))
 awkward("cut_50.flv", "FLV, 50 % of it", error=CUT, first=16, most=32)(_cut(0.5))
@@ -353,14 +358,12 @@ def _(path: Path) -> None:
     path.write_bytes(data[:middle] + data[middle + 40 * 188 :])
 
 
-@awkward("garbage_head.ts", "transport stream after 1000 bytes of something else")
+@awkward("garbage_head.ts", "transport stream after 1000 bytes of other data")
 def _(path: Path) -> None:
     path.write_bytes(random.Random(3).randbytes(1000) + video(path))
 
 
-@awkward(
-    "joined_midway.ts", "transport stream recorded from the middle of a group of pictures on", numbers=range(12, N)
-)
+@awkward("joined_midway.ts", "transport stream that begins in the middle of a group of pictures", numbers=range(12, N))
 def _(path: Path) -> None:
     whole = path.with_name(".whole.ts")
     video(whole)
@@ -420,7 +423,7 @@ def _(path: Path) -> None:
 
 @awkward(
     "broken_stco.mp4",
-    "mp4, places (stco) behind the end of the file",
+    "mp4, offsets (stco) beyond the end of the file",
     refused="^no picture of the video stream can be decoded",
 )
 def _(path: Path) -> None:
@@ -454,9 +457,9 @@ def _(path: Path) -> None:
 
 @awkward(
     "restart.ts",
-    "two transport streams joined: the clock starts again",
+    "two concatenated transport streams: the clock restarts",
     numbers=range(70),
-    error="timestamps start again",
+    error="timestamps restart",
     first=70,
     most=70,
 )
@@ -512,12 +515,12 @@ awkward("bare.h264", "H.264 without a container")(_video())
 awkward("flash.flv", "FLV, B-frames")(_video(b_frames=2))
 awkward("interlaced.ts", "MPEG-2, interlaced")(_video(codec="mpeg2video", options={"flags": "+ildct+ilme", "top": "1"}))
 awkward("interlaced.mp4", "H.264, interlaced (MBAFF)")(_video(options={"x264-params": "interlaced=1"}))
-awkward("rotated.mp4", "to be turned by 90 degrees")(
+awkward("rotated.mp4", "rotated by 90 degrees")(
     lambda path: video(path, np.rot90(pictures(), 1, axes=(1, 2)), rotation_deg=90)
 )
 awkward("wide_pixels.mp4", "sample aspect ratio 4:3", size_px=(213, 96))(_video(aspect=Fraction(4, 3)))
 awkward("fps_1000.mp4", "1000 fps", length_s=0.05)(_video(fps=1000))
-awkward("fps_3000.mkv", "3000 fps on a clock of milliseconds: three pictures share a time", length_s=N / 3000)(
+awkward("fps_3000.mkv", "3000 fps with timestamps in milliseconds: three pictures share a time", length_s=N / 3000)(
     _video(fps=3000)
 )
 awkward("slow.mp4", "a picture every ten seconds", numbers=range(5), length_s=50.0)(
@@ -531,10 +534,10 @@ awkward("negative.mp4", "timestamps of decoding below zero (negative composition
 )
 awkward("live.mkv", "Matroska without index and length (a live recording)")(_video(container_options={"live": "1"}))
 awkward("long_sound.mkv", "sound of three seconds, pictures of two")(_video(audio_s=3.0))
-awkward("odd name %d 🎬:'é.mp4", "a name that is not easy")(_video())
+awkward("odd name %d 🎬:'é.mp4", "a name with spaces, quotes and symbols")(_video())
 
 
-@awkward("mirrored.mp4", "to be mirrored")
+@awkward("mirrored.mp4", "mirrored by its display matrix")
 def _(path: Path) -> None:
     with av.open(str(path), "w") as container:
         stream = video_stream(container)
@@ -568,9 +571,7 @@ def _(path: Path) -> None:
     path.write_bytes(data)
 
 
-@awkward(
-    "open_start.mp4", "begins with an open group: its first pictures lean on what is not there", numbers=range(12, N)
-)
+@awkward("open_start.mp4", "begins with an open group: its first pictures refer to missing ones", numbers=range(12, N))
 def _(path: Path) -> None:
     whole = path.with_name(".whole.mp4")
     video(whole, b_frames=3, options={"x264-params": "open-gop=1"})
@@ -592,7 +593,7 @@ def _(path: Path) -> None:
     path.write_bytes(first + video(path, pictures(30, first=20), start_s=0.8, pix_fmt="yuv444p"))
 
 
-@awkward("wrong_rate.mkv", "the header says 1 fps, the timestamps 25")
+@awkward("wrong_rate.mkv", "the header states 1 fps, the timestamps give 25")
 def _(path: Path) -> None:
     data = video(path)
     at = data.index(b"\x23\xe3\x83\x84") + 4
@@ -650,15 +651,15 @@ def _misbehaving(first: int) -> Callable[[Path], Any]:
 
 
 MISBEHAVIOUR = {60_001: "segfault", 60_101: "hang", 60_201: "eat_memory"}
-"""First number of a file that is sound, but for which the tests use a decoder (or a cut detector) that goes wrong when it sees it."""
+"""Number in the first picture of an intact file at which the decoder (or cut detector) of the tests fails."""
 
-awkward("segfaults.mp4", "sound; the tests let the decoder crash on it", numbers=range(60_001, 60_001 + N))(
+awkward("segfaults.mp4", "intact; the tests make the decoder crash on it", numbers=range(60_001, 60_001 + N))(
     _misbehaving(60_001)
 )
-awkward("hangs.mp4", "sound; the tests let the decoder hang on it", numbers=range(60_101, 60_101 + N))(
+awkward("hangs.mp4", "intact; the tests make the decoder hang on it", numbers=range(60_101, 60_101 + N))(
     _misbehaving(60_101)
 )
-awkward("eats_memory.mp4", "sound; the tests let the decoder eat memory on it", numbers=range(60_201, 60_201 + N))(
+awkward("eats_memory.mp4", "intact; the tests make the decoder eat memory on it", numbers=range(60_201, 60_201 + N))(
     _misbehaving(60_201)
 )
 

@@ -152,7 +152,7 @@ class WorkerGroup(Strict):
     @model_validator(mode="after")
     def _in_order(self) -> "WorkerGroup":
         if not self.minReplicas <= self.replicas <= self.maxReplicas:
-            raise ValueError("replicas lie between minReplicas and maxReplicas")
+            raise ValueError("replicas must be between minReplicas and maxReplicas")
         return self
 
 

@@ -1,4 +1,4 @@
-"""Functions that a sandbox must survive, and a decoder that goes wrong on files made for it."""
+"""Functions that crash, hang or eat memory in a sandbox, and a decoder that fails on certain files."""
 
 import importlib
 import os
@@ -43,7 +43,7 @@ def segfault() -> None:
 
 
 def segfault_in(process: int) -> str:
-    """Crashes in this process, not in the next one."""
+    """Crashes in the given process, not in others."""
     if os.getpid() == process:
         os.kill(process, signal.SIGSEGV)
     return "survived"
@@ -61,31 +61,31 @@ def eat_memory() -> None:
 
 
 def eat_memory_at_once() -> None:
-    """As fast as the machine can, until something stops it."""
+    """Allocates as fast as possible until it is stopped."""
     hoard = []
     while True:
         hoard.append(np.ones(64 << 20, np.uint8))
 
 
 def chatter(n_megabytes: int) -> int:
-    """Writes more than anybody wants to read; returns how large the log is at the end."""
+    """Logs many megabytes; returns the size of the log at the end."""
     line = b"the same complaint again, with an address [h264 @ 0x5581c0ffee]\n"
     for _ in range(n_megabytes):
         os.write(2, line * (2**20 // len(line)))
         time.sleep(0.01)
-    os.write(2, b"[h264 @ 0x5581c0ffee] the last word\nLast message repeated 3 times\n")
+    os.write(2, b"[h264 @ 0x5581c0ffee] the final line\nLast message repeated 3 times\n")
     return os.fstat(2).st_size
 
 
-class SaidBadlyError(ValueError):
-    """An exception that asks for the decoder's last words."""
+class LoggedError(ValueError):
+    """An exception whose message needs the last line of the decoder's log."""
 
     log = True
 
 
 def complain() -> None:
     print("[mov @ 0x55aa] moov atom not found", file=sys.stderr, flush=True)
-    raise SaidBadlyError("not a video")
+    raise LoggedError("not a video")
 
 
 def large(n_bytes: int) -> bytes:
@@ -97,7 +97,7 @@ def unpicklable() -> Any:
 
 
 def leave_a_child_behind(then: str) -> int:
-    """Starts a process that holds on to every descriptor, then crashes, hangs or returns its number."""
+    """Starts a process that inherits all descriptors, then crashes, hangs or returns the process ID."""
     child = subprocess.Popen(["sleep", "600"], close_fds=False)
     print(child.pid, file=sys.stderr, flush=True)
     if then == "segfault":
@@ -115,7 +115,7 @@ def alive(number: int) -> bool:
 
 
 def as_nobody(module: str, name: str, *args: Any) -> Any:
-    """Calls a function as a user who may do nothing; only root can."""
+    """Calls a function as the user nobody. Requires root."""
     function = getattr(importlib.import_module(module), name)
     os.setegid(65534)
     os.seteuid(65534)
@@ -127,7 +127,7 @@ def as_nobody(module: str, name: str, *args: Any) -> Any:
 
 
 def refusal(uri: str) -> str | None:
-    """The sentence with which a file is refused."""
+    """The error for a file that is refused, None for others."""
     try:
         with Reader(uri):
             return None
@@ -136,15 +136,15 @@ def refusal(uri: str) -> str | None:
 
 
 def read(uri: str) -> dict[str, Any]:
-    """The number in each picture, the end of the last one, and what the reader tells of damage."""
+    """The number in each picture, the end of the last one, and the reader's sentence on damage."""
     with Reader(uri) as reader:
         numbers: list[int] = []
-        told = None
+        trouble = None
         try:
             numbers.extend(read_number(frame.rgb()) for frame in reader)
         except VideoError as error:
-            told = str(error)
-        return {"numbers": numbers, "decoded_s": reader.decoded_s, "told": told or reader.trouble}
+            trouble = str(error)
+        return {"numbers": numbers, "decoded_s": reader.decoded_s, "trouble": trouble or reader.trouble}
 
 
 def scan_badly(*args: Any) -> list[dict[str, Any]]:

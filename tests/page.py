@@ -1,4 +1,4 @@
-"""A headless Chromium for tests of pages, and a server of files."""
+"""A headless Chromium for tests of pages, and a file server."""
 
 import functools
 import http.server
@@ -35,7 +35,7 @@ def executable() -> str:
 
 @contextmanager
 def chromium() -> Iterator["Browser"]:
-    """Starts it, and ends it."""
+    """A running Chromium."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -48,33 +48,33 @@ def chromium() -> Iterator["Browser"]:
 
 @contextmanager
 def opened_report(browser: "Browser", run: Path, **options: Any) -> Iterator["Page"]:
-    """The report of a run, opened from the disk. Afterwards: no message on the console, no dialog, nothing asked for outside its folder."""
-    told: list[str] = []
-    asked: list[str] = []
+    """The report of a run, opened from the disk. Afterwards it asserts: no console message, no dialog, no request outside its folder."""
+    messages: list[str] = []
+    requested: list[str] = []
     context = browser.new_context(**({"viewport": {"width": 1280, "height": 900}} | options))
     page = context.new_page()
-    page.on("console", lambda message: told.append(message.text))
-    page.on("pageerror", lambda error: told.append(str(error)))
-    page.on("dialog", lambda dialog: told.append(dialog.message))
-    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda message: messages.append(message.text))
+    page.on("pageerror", lambda error: messages.append(str(error)))
+    page.on("dialog", lambda dialog: messages.append(dialog.message))
+    page.on("request", lambda request: requested.append(request.url))
     folder = (run / "report").as_uri()
     page.goto(f"{folder}/index.html")
     page.wait_for_selector("html[data-ready]")
     yield page
     context.close()
-    assert not told
-    assert [url for url in asked if not url.startswith((folder, "data:"))] == []
-    assert len(asked) > 10
+    assert not messages
+    assert [url for url in requested if not url.startswith((folder, "data:"))] == []
+    assert len(requested) > 10
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
-        """Says nothing."""
+        """No request log."""
 
 
 @contextmanager
 def file_server(folder: Path) -> Iterator[str]:
-    """The address of a folder's index.html on a plain server of files, which knows nothing of ranges."""
+    """The address of a folder's index.html on a plain file server without range requests."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=str(folder))) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/index.html"

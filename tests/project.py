@@ -1,4 +1,4 @@
-"""A small project with real work to do, and the command line to do it with."""
+"""A small project with footage and a pipeline, and the fixture that runs commands on it."""
 
 import json
 import os
@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.in_process import in_process
 from tests.videos import write_video
 from tests.zygote import COMMON, TRAINING, Zygote
 
@@ -44,11 +45,11 @@ vae_fit_steps: 0
 sample_steps: 1
 threads: 1
 """
-"""A training that takes moments."""
+"""A training of a few seconds."""
 
 
 def moving(n: int, seed: int, level: int = 40, width: int = 128, height: int = 96) -> NDArray[np.uint8]:
-    """Frames of smooth noise that drifts: something for optical flow to hold on to. (n, H, W, 3)."""
+    """Frames of drifting smooth noise with texture for optical flow, (n, H, W, 3)."""
     import cv2
 
     rng = np.random.default_rng(seed)
@@ -58,7 +59,7 @@ def moving(n: int, seed: int, level: int = 40, width: int = 128, height: int = 9
 
 
 def make_footage(folder: Path) -> Path:
-    """Three good videos (one with two cuts), and four files that are none."""
+    """Three valid videos (one with two cuts), and four files that are not valid videos."""
     folder.mkdir(parents=True, exist_ok=True)
     write_video(
         folder / "one.mp4", np.concatenate([moving(60, 1, 20), moving(50, 2, 120), moving(75, 3, 60)]), 25, gop=25
@@ -103,7 +104,7 @@ Rushes = Callable[..., Done]
 
 
 def environment() -> dict[str, str]:
-    """A child's environment in which this checkout is importable and the installed commands are found."""
+    """Environment of a child process: this checkout is importable, and the installed commands are on the path."""
     bin_dir = str(Path(sys.executable).parent)
     return {
         **os.environ,
@@ -115,17 +116,25 @@ def environment() -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def rushes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rushes]:
-    """Runs the command line in a process of its own: `rushes("status", run)`."""
-    folder = tmp_path_factory.mktemp("said")
+    """Runs the command line: `rushes("status", run)`.
+
+    A command runs in the process of the test, which has imported everything already. `process=True` gives it a process of its own, for tests
+    of signals, of memory and of Ray; commands that train always get one, since torch keeps settings for the life of a process.
+    """
+    folder = tmp_path_factory.mktemp("output")
     zygotes: dict[tuple[str, ...], Zygote] = {}
 
-    def call(*arguments: object, cwd: Path | None = None, timeout_s: int = 300) -> Done:
-        told = [str(argument) for argument in arguments]
-        imported = TRAINING if told[0] in ("train", "latents", "sample", "ablate", "doctor") else COMMON
-        if imported not in zygotes:
-            zygotes[imported] = Zygote(imported, ROOT, environment())
+    def call(*arguments: object, cwd: Path | None = None, timeout_s: int = 300, process: bool = False) -> Done:
+        words = [str(argument) for argument in arguments]
         out, err = folder / "out", folder / "err"
-        code = zygotes[imported].run(told, cwd, environment(), out, err, timeout_s)
+        trains = words[0] in ("train", "latents", "sample", "ablate", "doctor")
+        if not (process or trains):
+            code = in_process(words, cwd or Path.cwd(), environment(), out, err, timeout_s)
+        else:
+            imported = TRAINING if trains else COMMON
+            if imported not in zygotes:
+                zygotes[imported] = Zygote(imported, ROOT, environment())
+            code = zygotes[imported].run(words, cwd, environment(), out, err, timeout_s)
         return Done(code, out.read_text(), err.read_text())
 
     yield call
@@ -145,7 +154,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def finished(project: Path, rushes: Rushes) -> Path:
-    """The run directory of the project after one whole run. Tests that change a run copy it."""
+    """The run directory of the project after a finished run. Tests that change a run copy it."""
     done = rushes("run", cwd=project)
     assert done.code == 0, done.err
     assert "4 sources and 0 clips failed; list them with  rushes errors" in done.out

@@ -1,4 +1,4 @@
-"""Servers that tests talk to on loopback."""
+"""Servers for tests, on loopback."""
 
 import random
 import re
@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 BELOW_EPHEMERAL = range(20_000, 32_000)
-"""Linux gives ports from 32768 up to whoever asks for any; Ray's workers take 10002 to 19999."""
+"""Linux assigns ports from 32768 up to sockets without a fixed port; Ray's workers take 10002 to 19999."""
 
 
 def free_port() -> int:
-    """A port that nothing listens on, and that nothing is given that asks for any port."""
+    """A port that nothing listens on and that Linux does not assign by itself."""
     while True:
         port = random.SystemRandom().choice(BELOW_EPHEMERAL)
         with socket.socket() as probe:
@@ -28,7 +28,7 @@ def free_port() -> int:
 
 @contextmanager
 def s3_server(folder: Path) -> Iterator[tuple[int, Path]]:
-    """An S3-compatible server (moto): its port and its log of requests. It chooses the port itself, so that no other process can have it."""
+    """An S3-compatible server (moto): its port and its log of requests. It chooses the port itself, so that no other process can take it."""
     _forget_connections()
     log = folder / "moto.log"
     with log.open("w") as file:
@@ -36,11 +36,11 @@ def s3_server(folder: Path) -> Iterator[tuple[int, Path]]:
         process = subprocess.Popen(command, stdout=file, stderr=file)
     try:
         deadline = time.monotonic() + 120
-        while not (told := re.search(r"Running on http://127\.0\.0\.1:(\d+)", log.read_text())):
+        while not (found := re.search(r"Running on http://127\.0\.0\.1:(\d+)", log.read_text())):
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, "the server did not come up"
             time.sleep(0.1)
-        yield int(told[1]), log
+        yield int(found[1]), log
         assert process.poll() is None, f"the server ended by itself ({process.returncode}): {log.read_text()[-2000:]}"
     finally:
         process.kill()
@@ -49,6 +49,6 @@ def s3_server(folder: Path) -> Iterator[tuple[int, Path]]:
 
 
 def _forget_connections() -> None:
-    """s3fs gives the same object to all who ask with the same arguments, and the address from the environment is not among them."""
+    """Clears the cache of s3fs, whose key holds the arguments but not the endpoint from the environment."""
     if "s3fs" in sys.modules:
         sys.modules["s3fs"].S3FileSystem.clear_instance_cache()

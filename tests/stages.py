@@ -1,4 +1,4 @@
-"""Stages for tests of the engine, good and bad, found by dotted name as a user's own would be."""
+"""Stages for tests, valid and broken, found by dotted name like a user's own."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -251,10 +251,10 @@ class Seen:
 
 
 @dataclass
-class Heard:
+class CaptionVector:
     """Vectors of captions."""
 
-    columns: ClassVar[dict[str, pa.DataType]] = {"heard": pa.list_(pa.float32(), 4)}
+    columns: ClassVar[dict[str, pa.DataType]] = {"caption_vector": pa.list_(pa.float32(), 4)}
     reads: ClassVar[tuple[str, ...]] = ("caption",)
 
     def setup(self) -> None:
@@ -264,7 +264,9 @@ class Heard:
         return np.stack([np.array([len(text), 1, 2, 3], np.float32) for text in texts])
 
     def __call__(self, clips: list[Clip]) -> list[dict[str, Any]]:
-        return [{"clip_id": c.clip_id, "heard": self.embed_texts([str(c.columns["caption"])])[0]} for c in clips]
+        return [
+            {"clip_id": c.clip_id, "caption_vector": self.embed_texts([str(c.columns["caption"])])[0]} for c in clips
+        ]
 
 
 @dataclass

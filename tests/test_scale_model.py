@@ -1,4 +1,4 @@
-"""The model of a large job: its table in docs/scale.md is what it prints, and it grows as it should."""
+"""The model of a large job: docs/scale.md shows its output, and its costs are proportional to hours and prices."""
 
 import json
 import subprocess
@@ -22,7 +22,7 @@ def test_the_page_shows_what_the_model_prints() -> None:
     assert printed in (ROOT / "docs" / "scale.md").read_text()
 
 
-def test_everything_grows_with_the_hours_and_prices_with_themselves() -> None:
+def test_costs_are_proportional_to_hours_and_prices() -> None:
     once, twice = lines(1000.0), lines(2000.0)
     assert all(twice[what] == pytest.approx(2 * value) for what, value in once.items())
     assert lines(core_hour=0.08)["money: cores"] == pytest.approx(2 * lines()["money: cores"])
@@ -31,7 +31,7 @@ def test_everything_grows_with_the_hours_and_prices_with_themselves() -> None:
     assert lines(pixel_factor=9.0)["core hours: measure"] == lines()["core hours: measure"]
 
 
-def test_an_assumption_that_is_none_is_one_sentence() -> None:
+def test_an_unknown_assumption_is_refused_with_its_name() -> None:
     command = [sys.executable, "-m", "benchmarks.scale_model", "--set", "gpus=3"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert (done.returncode, "there is no assumption 'gpus'" in done.stderr) == (1, True)
+    assert (done.returncode, "unknown assumption 'gpus'" in done.stderr) == (1, True)

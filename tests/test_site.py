@@ -1,4 +1,4 @@
-"""The documentation site: it builds without a warning, loads nothing from elsewhere, and its links lead somewhere."""
+"""The documentation site: it builds without a warning, loads nothing from other hosts, and its links have targets."""
 
 import os
 import re
@@ -12,11 +12,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 LOADING = {"script": "src", "img": "src", "source": "src", "video": "src", "iframe": "src", "link": "href"}
-"""Elements that make a browser fetch something, and the attribute that says what."""
+"""Elements that make a browser load a resource, and the attribute with its address."""
 
 
 class Page(HTMLParser):
-    """What a page loads, what it links to, and the anchors that it has."""
+    """The resources, links and anchors of a page."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ def pages(site: Path) -> dict[Path, Page]:
     return found
 
 
-def test_the_site_loads_nothing_from_elsewhere(site: Path, pages: dict[Path, Page]) -> None:
+def test_the_site_loads_nothing_from_other_hosts(site: Path, pages: dict[Path, Page]) -> None:
     loaded = {what for page in pages.values() for what in page.loads}
     assert len(loaded) > 3
     assert not [what for what in loaded if re.match(r"(https?:)?//", what)]
@@ -69,7 +69,7 @@ def test_the_site_loads_nothing_from_elsewhere(site: Path, pages: dict[Path, Pag
         assert not re.search(r"url\(['\"]?(https?:)?//|@import", sheet.read_text(encoding="utf-8")), sheet
 
 
-def test_links_of_the_site_lead_to_pages_and_anchors(pages: dict[Path, Page]) -> None:
+def test_links_of_the_site_have_pages_and_anchors(pages: dict[Path, Page]) -> None:
     n = 0
     for path, page in pages.items():
         for link in [*page.links, *page.loads]:

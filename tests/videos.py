@@ -1,4 +1,4 @@
-"""Small videos whose frames carry their own number, for tests of whatever reads or writes video.
+"""Small videos whose frames carry their number, for tests that read or write video.
 
 A number is drawn as a row of light and dark blocks (16 bits, highest first) that survives H.264, scaling, rotation and
 a changed colour range; the rest of the picture is a gradient that moves, so that every frame differs all over.
@@ -69,10 +69,10 @@ def write_video(
         gop: Keyframe distance; with libx264 there are no others.
         b_frames: Number of B-frames in a row.
         times_s: Times of the frames, for a variable rate (ticks of 1/90000 s).
-        start_s: Timestamp of the first frame in the file's own clock.
-        rotation_deg: Turn, clockwise, that a player has to apply.
+        start_s: Timestamp of the first frame on the file's clock.
+        rotation_deg: Clockwise rotation that a player must apply.
         aspect: Sample aspect ratio.
-        audio_s: Length of a silent sound track; 0 is none.
+        audio_s: Length of a silent sound track; 0: no sound track.
         format: FFmpeg's name of the container.
         options: For the encoder.
         container_options: For the muxer.
@@ -126,7 +126,7 @@ def write_video(
 
 
 def loop(source: Path, target: Path, seconds: float) -> Path:
-    """Repeats a video until it lasts that long, without encoding again, and returns the target."""
+    """Repeats a video up to a duration, without encoding again, and returns the target."""
     with av.open(str(source)) as container:
         stream = container.streams.video[0]
         packets = [

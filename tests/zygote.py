@@ -1,7 +1,7 @@
-"""Commands for tests without the seconds that Python takes to import what every one of them imports.
+"""Commands in processes of their own, without the seconds that each would spend on imports.
 
-A process that has imported the command line, and has started no thread, forks for each command: what runs is `main()` in a fresh process with
-the given arguments, directory and environment, as `python -c "from curate.cli import main; main()"` would run it.
+A process that has imported the command line and has started no thread forks for each command. The child runs `main()` with the given arguments,
+directory and environment, as `python -c "from curate.cli import main; main()"` does.
 """
 
 import importlib
@@ -16,11 +16,11 @@ from typing import Any, TextIO
 
 COMMON = ("curate.cli", "lance_namespace")
 """Imported before anything is forked. (lance_namespace is most of what lancedb imports; lancedb itself starts a thread.)"""
-TRAINING = (*COMMON, "train_hooks.plan", "train_hooks.train", "train_hooks.sample")
+TRAINING = (*COMMON, "train_hooks.plan", "train_hooks.session", "train_hooks.sample")
 
 
 class Zygote:
-    """The process, and how to ask it."""
+    """The process that forks, and the pipe to it."""
 
     def __init__(self, imported: Sequence[str], root: Path, env: dict[str, str]) -> None:
         code = f"from tests.zygote import serve; serve({tuple(imported)!r})"
@@ -32,7 +32,7 @@ class Zygote:
         self, arguments: list[str], cwd: Path | None, env: dict[str, str], out: Path, err: Path, timeout_s: int
     ) -> int:
         """Runs a command whose output goes into these files, and returns its exit code; SIGALRM ends one that takes too long."""
-        asked = {
+        request = {
             "arguments": arguments,
             "cwd": str(cwd or Path.cwd()),
             "env": env,
@@ -42,12 +42,12 @@ class Zygote:
         }
         assert self.process.stdin
         assert self.process.stdout
-        self.process.stdin.write(json.dumps(asked) + "\n")
+        self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
         return int(self.process.stdout.readline())
 
     def close(self) -> None:
-        """Ends it."""
+        """Ends the process."""
         assert self.process.stdin
         assert self.process.stdout
         self.process.stdin.close()
@@ -56,38 +56,38 @@ class Zygote:
 
 
 def serve(imported: Sequence[str]) -> None:
-    """Forks for every line of standard input and answers with an exit code, until there is no more."""
+    """Forks for every line of standard input and answers with an exit code, until it ends."""
     for name in imported:
         importlib.import_module(name)
     import curate.cli
 
     answers = os.fdopen(os.dup(1), "w")
     while line := sys.stdin.readline():
-        asked = json.loads(line)
+        request = json.loads(line)
         if child := os.fork():
             _, status = os.waitpid(child, 0)
             answers.write(f"{os.waitstatus_to_exitcode(status)}\n")
             answers.flush()
         else:
-            become(asked, answers)
+            become(request, answers)
             curate.cli.main()
             return
 
 
-def become(asked: dict[str, Any], answers: TextIO) -> None:
-    """Makes this fork the process that was asked for."""
+def become(request: dict[str, Any], answers: TextIO) -> None:
+    """Gives this fork the requested arguments, directory, environment and output files."""
     os.close(answers.fileno())
-    os.chdir(asked["cwd"])
+    os.chdir(request["cwd"])
     os.environ.clear()
-    os.environ.update(asked["env"])
+    os.environ.update(request["env"])
     for number, path, flags in (
         (0, os.devnull, os.O_RDONLY),
-        (1, asked["out"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC),
-        (2, asked["err"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC),
+        (1, request["out"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC),
+        (2, request["err"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC),
     ):
         opened = os.open(path, flags, 0o644)
         os.dup2(opened, number)
         os.close(opened)
-    signal.alarm(asked["timeout_s"])
-    sys.argv = ["-c", *asked["arguments"]]
+    signal.alarm(request["timeout_s"])
+    sys.argv = ["-c", *request["arguments"]]
     sys.path[0] = ""

@@ -6,7 +6,7 @@
     FOLDER/samples/<name>/00.mp4    of every prompt
     FOLDER/judged/<name>.json       losses and scores; where it is, the training is done
 
-A training that was killed goes on from its last checkpoint, and one that was judged is never touched again.
+A killed training resumes at its last checkpoint; a judged one is never changed.
 """
 
 import json
@@ -19,11 +19,10 @@ from typing import Any
 import torch
 
 from train_hooks.base import hush
-from train_hooks.checkpoint import FOLDER
 from train_hooks.errors import StoppedBySignal, TrainError
-from train_hooks.export import RECORD
 from train_hooks.heldout import GRID_LEVELS
 from train_hooks.judge import DRAWS, Judge, Prompt, feed_recipe, usable
+from train_hooks.out_folder import FOLDER, RECORD
 from train_hooks.plan import GIB, fixed_bytes, trials
 from train_hooks.prepare import prepare
 from train_hooks.recipe import Recipe
@@ -86,23 +85,26 @@ class AblationJob:
     def work(self, unit: dict[str, Any]) -> dict[str, Any]:
         """Trains, judges and samples. What is wrong with one training is in its receipt, and costs no other."""
         name, folder = unit["name"], Path(self.folder)
-        say: Callable[[str], None] = lambda line: _tell(name, line)  # noqa: E731
+        say: Callable[[str], None] = lambda line: _log(name, line)  # noqa: E731
         try:
             whole = load_recipe(self.recipe, {**self.overrides, **OWN, "seed": str(unit["seed"])})
             out = folder / MODELS / name
-            _lay_base(whole, folder / BASE, out / FOLDER)
+            _copy_base(whole, folder / BASE, out / FOLDER)
             result = train(
                 self.recipe, self.shards, out, {**self.overrides, **OWN, "seed": str(unit["seed"])}, say,
                 latents=self.latents if whole.base else "off", clips=folder / SUBSETS / f"{unit['subset']}.txt",
             )  # fmt: skip
-            told = self._judge(out, folder / SAMPLES / name) | {"seconds": result.seconds, "clips": result.n_clips_used}
+            judged = self._judge(out, folder / SAMPLES / name) | {
+                "seconds": result.seconds,
+                "clips": result.n_clips_used,
+            }
         except StoppedBySignal as stopped:
-            return {**unit, "stopped": stopped.signal, "told": str(stopped)}
+            return {**unit, "stopped": stopped.signal, "reason": str(stopped)}
         except TrainError as error:
             return {**unit, "error": str(error)}
-        _put(folder / JUDGED / f"{name}.json", told)
-        shutil.rmtree(out / FOLDER, ignore_errors=True)  # nobody goes on from there any more
-        return {**unit, "seconds": told["seconds"]}
+        _put(folder / JUDGED / f"{name}.json", judged)
+        shutil.rmtree(out / FOLDER, ignore_errors=True)  # a finished training is not resumed
+        return {**unit, "seconds": judged["seconds"]}
 
     def _judge(self, out: Path, samples: Path) -> dict[str, Any]:
         record = json.loads((out / RECORD).read_text(encoding="utf-8"))
@@ -139,9 +141,9 @@ def cost_of(recipe: Recipe, shards: str) -> Cost:
         step_s = sample_s = judge_clip_s = memory = 0.0
         for stage, feed in zip(made.plan, made.feeds, strict=True):
             trial = trials(made, stage, feed)[0]
-            step_s += trial.seconds * -(-stage.batch // trial.piece) * stage.steps / recipe.steps
+            step_s += trial.seconds * -(-stage.batch // trial.micro_batch) * stage.steps / recipe.steps
             memory = max(memory, fixed_bytes(made, stage) + trial.activations_bytes)
-            pass_s = trial.seconds / trial.piece / (1 + BACKWARD)
+            pass_s = trial.seconds / trial.micro_batch / (1 + BACKWARD)
             sample_s = pass_s * 2 * stage.sample_steps  # 2: guidance
             judge_clip_s = pass_s * len(GRID_LEVELS) * DRAWS
         parts = (made.net.unet, made.base.vae, made.base.text_encoder)
@@ -152,7 +154,7 @@ def cost_of(recipe: Recipe, shards: str) -> Cost:
         made.machine.close()
 
 
-def _lay_base(recipe: Recipe, base: Path, checkpoints: Path) -> None:
+def _copy_base(recipe: Recipe, base: Path, checkpoints: Path) -> None:
     """Puts the shared base where a training looks for the one that it would make itself."""
     place = checkpoints / name_of_base(recipe.shown())
     if recipe.base or (place / "model_index.json").is_file():
@@ -163,8 +165,8 @@ def _lay_base(recipe: Recipe, base: Path, checkpoints: Path) -> None:
     part.replace(place)
 
 
-def _tell(name: str, line: str) -> None:
-    if line.startswith(("step ", "going on ", "clip ", "memory ")):
+def _log(name: str, line: str) -> None:
+    if line.startswith(("step ", "resuming ", "clip ", "memory ")):
         print(f"  {name}: {line}", flush=True)
 
 

@@ -37,7 +37,7 @@ class Base:
 
 
 def folder_of(base: str) -> Path:
-    """The folder of a base: the path itself, or where the hub's copy lies after it was fetched.
+    """The folder of a base: the path itself, or the local copy fetched from the hub.
 
     Raises TrainError when it is neither a folder nor can be fetched.
     """
@@ -57,8 +57,8 @@ def folder_of(base: str) -> Path:
             snapshot_download(name, revision=revision or None, allow_patterns=wanted, ignore_patterns=OTHER_FILES)
         )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        told = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise NotFoundError(f"base: '{base}' is no folder here and cannot be fetched from the hub: {told}") from None
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise NotFoundError(f"base: '{base}' is no folder here and cannot be fetched from the hub: {reason}") from None
 
 
 def load_base(folder: Path, recipe: Recipe) -> Base:
@@ -73,8 +73,8 @@ def load_base(folder: Path, recipe: Recipe) -> Base:
     needed = ["unet", "vae", *eyes, *words]
     lacking = [part for part in needed if not (folder / part).is_dir()]
     if lacking:
-        told = f"it has no {' and no '.join(f'{part}/' for part in lacking)}"
-        raise NotFoundError(f"base: {folder} is not a folder that '{recipe.name}' can start from: {told}")
+        reason = f"it has no {' and no '.join(f'{part}/' for part in lacking)}"
+        raise NotFoundError(f"base: {folder} is not a folder that '{recipe.name}' can start from: {reason}")
     made = Base(_read(folder / "unet", load_unet), _read(folder / "vae", _vae))
     if with_image:
         made.image_encoder = _read(folder / "image_encoder", CLIPVisionModelWithProjection.from_pretrained)
@@ -133,8 +133,8 @@ def _read(folder: Path, how: Callable[[Path], Any]) -> Any:
     except TrainError:
         raise
     except (OSError, ValueError, KeyError, RuntimeError, NotImplementedError) as error:
-        told = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise TrainError(f"base: {folder} cannot be read: {told}") from None
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise TrainError(f"base: {folder} cannot be read: {reason}") from None
 
 
 def _vae(folder: Path) -> Any:

@@ -1,12 +1,12 @@
 """Which caption a clip is trained with: one of its captioners', drawn by the mix, with measured facts written after it.
 
-The mix and the facts stand in the shards' `index.json` (from `shards: caption:` and `suffix:` of pipeline.yaml), so that
+The mix and the facts are in the shards' `index.json` (from `shards: caption:` and `suffix:` of pipeline.yaml), so that
 changing them writes no shard again:
 
     "captions": {"mix": {"coca": 0.5, "vlm": 0.25, "summary": 0.25},
                  "suffix": [{"add": ", with watermark", "when": {"watermark": {"above": 0.5}}}]}
 
-Without a mix a clip has the caption in its column `caption`. Captioners that said nothing of a clip are left out of its
+Without a mix a clip has the caption in its column `caption`. Captioners without a caption of a clip are left out of its
 mix, and the others' shares grow in proportion. Bounds are inclusive; a clip without a value fails the condition.
 
 Source: SVD draws CoCa, its video captioner and the LLM at .5, .25, .25 (arXiv 2311.15127, Appendix C). Facts written
@@ -39,14 +39,14 @@ class CaptionPolicy:
     @classmethod
     def of(cls, index: Mapping[str, Any]) -> "CaptionPolicy":
         """Reads it from an index.json that may be older than captions in it. Raises TrainError where it is no policy."""
-        said = index.get("captions") or {}
+        policy = index.get("captions") or {}
         try:
-            mix = {str(name): float(share) for name, share in said.get("mix", {}).items()}
+            mix = {str(name): float(share) for name, share in policy.get("mix", {}).items()}
             if not all(0 < share < math.inf for share in mix.values()):
                 raise ValueError("a share is above 0")
-            suffix = tuple((str(rule["add"]), dict(rule["when"])) for rule in said.get("suffix", []))
+            suffix = tuple((str(rule["add"]), dict(rule["when"])) for rule in policy.get("suffix", []))
         except (AttributeError, KeyError, TypeError, ValueError):
-            raise TrainError(f"index.json: 'captions' is not a mix and suffixes: {said!r}") from None
+            raise TrainError(f"index.json: 'captions' is not a mix and suffixes: {policy!r}") from None
         return cls(mix, suffix)
 
     @property
@@ -72,7 +72,7 @@ def with_facts(text: str, facts: list[str]) -> str:
 
 
 def pick(choices: Choices, draw: float) -> str:
-    """The caption that a draw from [0, 1) falls on; empty where there is none."""
+    """The caption that a number in [0, 1) selects; empty where a clip has no caption."""
     for text, share in choices:
         draw -= share
         if draw < 0:

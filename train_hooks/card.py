@@ -23,12 +23,12 @@ def model_card(record: dict[str, Any]) -> str:
     ]  # fmt: skip
     lines += [f"| {key} | {_text(value)} |" for key, value in recipe.items() if key not in HIDDEN]
     for i, stage in enumerate(recipe["stages"]):
-        told = ", ".join(f"{key} {_text(value)}" for key, value in stage.items())
-        lines.append(f"| stage {i + 1} | {told} |")
+        text = ", ".join(f"{key} {_text(value)}" for key, value in stage.items())
+        lines.append(f"| stage {i + 1} | {text} |")
     if record.get("motion_quantiles"):
         least, most = record["motion_quantiles"][0], record["motion_quantiles"][-1]
-        told = f"Motion bucket 0 is a motion score of {least:.4g}, 255 one of {most:.4g}; between them it is the share of the trained clips that"
-        lines += ["", f"{told} move less (`motion_quantiles` in `train.json`)."]
+        text = f"Motion bucket 0 is a motion score of {least:.4g}, 255 one of {most:.4g}; between them it is the share of the trained clips that"
+        lines += ["", f"{text} move less (`motion_quantiles` in `train.json`)."]
     lines += ["", "Versions: " + ", ".join(f"{name} {number}" for name, number in record["versions"].items()) + "."]
     return "\n".join(lines) + "\n"
 

@@ -1,4 +1,4 @@
-"""Checkpoints: what a training needs to go on as if it had never stopped.
+"""Checkpoints: the state from which a training resumes exactly.
 
     OUT/checkpoints/step-00000500/
         weights.safetensors      every weight that is or was trained
@@ -7,10 +7,10 @@
         metrics.parquet  clips.parquet
         checkpoint.json          step, counters, what the training is (the fingerprint), the sha256 of every file above
 
-There are no states of random generators: every number is a function of (seed, step, place in the batch), see `draws.py`.
+There are no states of random generators: every number is a function of (seed, step, place in the batch), see `rng.py`.
 
-A checkpoint is written beside its place by a thread and moved there in one step, so that one that is there is whole; before it is used its
-digests are compared all the same. The older ones are removed after the newer one is there.
+A thread writes a checkpoint under a temporary name and renames it, so that every visible checkpoint is complete; its digests are compared before
+it is used. Older checkpoints are removed after the newer one is visible.
 """
 
 import hashlib
@@ -28,8 +28,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from train_hooks.errors import TrainError
+from train_hooks.out_folder import FOLDER
 
-FOLDER = "checkpoints"
 MANIFEST = "checkpoint.json"
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
@@ -39,7 +39,7 @@ Files = Mapping[str, Mapping[str, Tensor] | bytes]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One that is on the disk, and whole."""
+    """An intact checkpoint on the disk."""
 
     path: Path
     step: int
@@ -52,7 +52,7 @@ class Checkpoint:
 
 
 class Checkpoints:
-    """The checkpoints of one training. `fingerprint`: what must be the same for them to be gone on from."""
+    """The checkpoints of one training. `fingerprint`: the values that must be equal to resume from them."""
 
     def __init__(self, out: Path, keep: int, fingerprint: Mapping[str, Any], say: Callable[[str], None]) -> None:
         self.folder, self.keep, self.fingerprint, self.say = out / FOLDER, keep, dict(fingerprint), say
@@ -60,18 +60,18 @@ class Checkpoints:
         self._failure: OSError | None = None
 
     def newest(self) -> Checkpoint | None:
-        """The newest that is whole, or None where there is none at all.
+        """The newest intact checkpoint, or None where the folder has no checkpoints.
 
-        Raises TrainError where there are some and none of them is whole.
+        Raises TrainError where there are checkpoints and none is intact.
         """
         found = saved(self.folder)
         for path in reversed(found):
             try:
                 return self._read(path)
             except TrainError as error:
-                self.say(f"{error}; the one before it is taken")
+                self.say(f"{error}; the one before it is used")
         if found:
-            raise TrainError(f"none of the checkpoints in {self.folder} is whole; begin anew with --restart")
+            raise TrainError(f"none of the checkpoints in {self.folder} is intact; --restart starts from step 0")
         return None
 
     def _read(self, path: Path) -> Checkpoint:
@@ -84,7 +84,7 @@ class Checkpoints:
     def save(self, step: int, files: Files, progress: Mapping[str, Any], beside: Mapping[str, bytes]) -> None:
         """Copies the tensors and writes them in the background; `beside`: files of the training's folder that come along, replaced whole.
 
-        A full disk costs this checkpoint, which is told, and not the training.
+        A full disk loses this checkpoint; that is reported, and the training continues.
         """
         self.finish()
         copied = {
@@ -105,10 +105,10 @@ class Checkpoints:
         self._thread = None
         failure, self._failure = self._failure, None
         if failure is not None:
-            told = f"the checkpoint could not be written to {self.folder}: {failure.strerror or failure}"
+            message = f"the checkpoint could not be written to {self.folder}: {failure.strerror or failure}"
             if strict:
-                raise TrainError(told)
-            self.say(f"{told}; training goes on, and the last one stays")
+                raise TrainError(message)
+            self.say(f"{message}; training continues, and the last one is kept")
 
     def _write(self, step: int, files: Files, progress: dict[str, Any], beside: Mapping[str, bytes]) -> None:
         place = self.folder / f"step-{step:08d}"

@@ -35,7 +35,7 @@ def checkpoint_activations(unet: Any, policy: str) -> int:
     inside: set[int] = set()
     for module in unet.modules():
         if isinstance(module, kinds) and id(module) not in inside:
-            # Once is enough: what lies within comes along. VideoUNet's temporal layers do not: they run behind their owner.
+            # Nested modules are covered by the outer one, except VideoUNet's temporal layers, which run after their owner.
             inside |= {id(child) for child in module.modules() if not isinstance(child, BEHIND)}
             module.forward = partial(_again, module.forward)
             n += 1

@@ -1,9 +1,9 @@
-"""What the net is told beside the noise level: text, frame rate, motion, a first frame and how noisy it is.
+"""Conditions of the net besides the noise level: text, frame rate, motion, a first frame and its noise level.
 
-SVD's convention that the frame rate is told as fps - 1 stands here and nowhere else; diffusers' pipeline subtracts by itself.
+SVD's convention to encode the frame rate as fps - 1 is applied here and nowhere else; diffusers' pipeline subtracts by itself.
 
-SVD never said how its motion score becomes the motion bucket 0..255 (generative-models issues 148, 196, 279 and 354). Ours: the share of the
-trained clips that move less, times 255. The quantiles that this takes are written into the checkpoint, so that a bucket can be read back.
+It is unpublished how SVD's motion score becomes the motion bucket 0..255 (generative-models issues 148, 196, 279 and 354). Ours: the share
+of the trained clips that move less, times 255. The quantiles that this takes are written into the checkpoint, so that a bucket can be read back.
 
 Shapes: B clips, C channels, H and W in pixels, h and w in latents; L tokens of D channels.
 """
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from train_hooks.draws import Draws
+from train_hooks.rng import Rng
 
 BUCKETS = 256
 KNOTS = 33
@@ -65,11 +65,11 @@ def noisy_first_frame(
     frames_BCHW: Tensor,
     log_mean: float,
     log_std: float,
-    draws: Draws,
+    rng: Rng,
 ) -> tuple[Tensor, Tensor]:
     """First frames in -1..1 with Gaussian noise of ln(sigma) ~ N(log_mean, log_std^2), and sigma (B,) (SVD, appendix D)."""
-    sigma_B = torch.exp(log_mean + log_std * draws.normal()).to(frames_BCHW.device)
-    noise = draws.normal(*frames_BCHW.shape[1:]).to(frames_BCHW.device)
+    sigma_B = torch.exp(log_mean + log_std * rng.normal()).to(frames_BCHW.device)
+    noise = rng.normal(*frames_BCHW.shape[1:]).to(frames_BCHW.device)
     return frames_BCHW + sigma_B[:, None, None, None] * noise, sigma_B
 
 
@@ -118,7 +118,7 @@ def encode_video(vae: Any, video_BCTHW: Tensor) -> Tensor:
 def encode_moments(vae: Any, video_BCTHW: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and log-variance of the posterior of every frame, not scaled, each (B, C, T, h, w)."""
     frames_NCHW = video_BCTHW.transpose(1, 2).flatten(0, 1)
-    posteriors = [vae.encode(piece).latent_dist for piece in frames_NCHW.split(FRAMES_AT_ONCE)]
+    posteriors = [vae.encode(part).latent_dist for part in frames_NCHW.split(FRAMES_AT_ONCE)]
     mean, logvar = (
         torch.cat([getattr(p, what) for p in posteriors]).unflatten(0, (len(video_BCTHW), -1)).transpose(1, 2)
         for what in ("mean", "logvar")

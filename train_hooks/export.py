@@ -8,7 +8,7 @@
 | videocrafter | `rushes sample` | `model.safetensors` with lvdm's keys; `model.ckpt` only when asked, for it is a pickle |
 | lavie | `rushes sample` | `lavie_base.safetensors` with LaVie's keys; `lavie_base.pt` only when asked |
 
-A LoRA is merged into `unet/` and lies in `lora/` as well, in diffusers' format (`train_hooks.trainable.load_lora` reads it for any UNet; the
+A LoRA is merged into `unet/` and also saved in `lora/`, in diffusers' format (`train_hooks.trainable.load_lora` reads it for any UNet; the
 pipelines of diffusers 0.42 do not load LoRAs into video UNets). A folder with `train.json` is a finished one.
 """
 
@@ -20,46 +20,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import StableVideoDiffusionPipeline, TextToVideoSDPipeline
 from safetensors.torch import save_file
 from torch import Tensor
 
 from train_hooks.base import PARTS, Base
 from train_hooks.card import curve_svg, model_card
-from train_hooks.checkpoint import FOLDER
 from train_hooks.errors import TrainError
 from train_hooks.export_keys import as_lavie, as_videocrafter
 from train_hooks.net import kind_of
-from train_hooks.tiny_base import BASE
+from train_hooks.out_folder import RECORD
 from train_hooks.trainable import merge_lora
 
 PACKAGES = ("torch", "diffusers", "transformers", "safetensors", "pyarrow", "av", "peft")
-RECORD = "train.json"
 OTHERS = {"videocrafter": ("model", "ckpt", as_videocrafter), "lavie": ("lavie_base", "pt", as_lavie)}
-
-
-def check_out(out: Path) -> None:
-    """Raises TrainError when `out` exists and is neither empty nor a training, finished or not."""
-    ours = out.is_dir() and ((out / RECORD).is_file() or (out / FOLDER).is_dir() or not any(out.iterdir()))
-    if out.exists() and not ours:
-        raise TrainError(f"{out} exists and was not written by a training; give another folder with --out")
-
-
-def clear(out: Path) -> None:
-    """Removes an earlier training, but for the small random bases that its checkpoints began with. Raises TrainError as `check_out`."""
-    check_out(out)
-    found = [path for folder in (out, out / FOLDER) if folder.is_dir() for path in folder.iterdir()]
-    for path in found:
-        if path.is_dir() and path.name != FOLDER and not path.name.startswith(BASE):
-            shutil.rmtree(path)
-        elif path.is_file():
-            path.unlink()
 
 
 def export(base: Base, unet: Any, scheduler: Any, record: dict[str, Any], out: Path, pickled: bool = False) -> None:
     """Writes everything to `out`, beside the checkpoints. `pickled`: the other projects' files as pickles too.
 
-    What is there moves to its place piece by piece, `train.json` last: a folder that has it is a finished one.
+    The parts are moved into place one by one, `train.json` last: a folder with `train.json` is complete.
     """
     for left in out.glob(".export.*.part"):  # of a training that was killed here
         shutil.rmtree(left, ignore_errors=True)
@@ -90,11 +69,15 @@ def export(base: Base, unet: Any, scheduler: Any, record: dict[str, Any], out: P
 def _save_parts(base: Base, unet: Any, scheduler: Any, folder: Path) -> None:
     kind = kind_of(unet)
     if kind == "unet3d":
+        from diffusers import TextToVideoSDPipeline
+
         TextToVideoSDPipeline(
             vae=base.vae, text_encoder=base.text_encoder, tokenizer=base.tokenizer, unet=unet, scheduler=scheduler
         ).save_pretrained(folder)
         return
     if kind == "spatiotemporal" and base.image_encoder is not None:
+        from diffusers import StableVideoDiffusionPipeline
+
         StableVideoDiffusionPipeline(
             vae=base.vae, image_encoder=base.image_encoder, unet=unet, scheduler=scheduler,
             feature_extractor=base.feature_extractor,

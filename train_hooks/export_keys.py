@@ -43,7 +43,7 @@ def videocrafter_keys(unet: Any) -> dict[str, str]:
         modules[f"up_blocks.{level}.upsamplers.0"] = up
     modules |= _block("mid_block", 0, "middle_block", True)
     modules["mid_block.resnets.1"] = "middle_block.3"
-    # Longest first: `down_blocks.0.attentions.0.temporal_transformer` lies inside `down_blocks.0.attentions.0`.
+    # Longest first: `down_blocks.0.attentions.0.temporal_transformer` is inside `down_blocks.0.attentions.0`.
     names = sorted(modules, key=len, reverse=True)
     made: dict[str, str] = {}
     for key in unet.unet.state_dict():

@@ -41,7 +41,7 @@ def speed_up(
             if channels_last:
                 module.to(memory_format=torch.channels_last)
         elif isinstance(module, nn.Conv3d) and module.kernel_size == (3, 1, 1):
-            # A class of its own, not a `forward` of each module's own, for every one of which torch 2.11 compiles the block anew.
+            # One class for all, because torch 2.11 recompiles the block for every module with a `forward` of its own.
             module.__class__ = over_frames
             n += 1
         elif short_attention and isinstance(module, Attention) and type(module.processor) is AttnProcessor2_0:
@@ -123,7 +123,7 @@ def compile_blocks(unet: Any, **options: Any) -> int:
 
 
 @contextmanager
-def compiler_told(signals: Sequence[int]) -> Iterator[None]:
+def compiler_errors(signals: Sequence[int]) -> Iterator[None]:
     """Tells in one sentence what torch.compile could not do, as TrainError.
 
     Ctrl-C ends the compilers, too, that torch has at work: with a signal among `signals` a failure is that, as StoppedBySignal.
@@ -132,10 +132,10 @@ def compiler_told(signals: Sequence[int]) -> Iterator[None]:
         yield
     except TorchDynamoException as error:
         if signals:
-            told = (
-                "stopped while torch.compile was at work; the newest checkpoint is kept, and the same command goes on"
+            message = (
+                "stopped while torch.compile was at work; the newest checkpoint is kept: the same command resumes there"
             )
-            raise StoppedBySignal(signals[0], told) from error
+            raise StoppedBySignal(signals[0], message) from error
         cause = getattr(error, "inner_exception", error)  # the error itself says at length where in torch it came up
-        said = next((line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
-        raise TrainError(f"torch.compile failed: {said}; --set compile=false trains without it") from error
+        reason = next((line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
+        raise TrainError(f"torch.compile failed: {reason}; --set compile=false trains without it") from error

@@ -2,7 +2,7 @@
 
 What a step holds is a pure function of (seed, step) (`order.py`). Frames are taken evenly in time at the recipe's fps. Where frames are tagged
 (ZeroScope: three a clip), each is a sample of its own, with its prompt. A clip that cannot be decoded is replaced by another of its bucket,
-always the same one, and is told of.
+always the same one, and reported.
 
 Shapes: T frames, H and W in pixels, C = 3 channels, red, green, blue; bytes 0..255, and -1..1 in `Sample.video_CTHW`; c latent channels, h
 and w in latents.
@@ -29,7 +29,7 @@ from train_hooks.order import Order, StepClips
 from train_hooks.shard_index import ShardClip, ShardIndex, by_tag, open_file, read_index
 from train_hooks.size import Size
 
-_CAPTION, _STILLS, _SUBSTITUTE = 1, 2, 3  # streams of draws of their own
+_CAPTION, _STILLS, _SUBSTITUTE = 1, 2, 3  # separate random streams
 MAX_HELDOUT = 4  # clips kept for the loss grid; ours
 SUBSTITUTES = 8  # clips tried in the place of a broken one; ours
 STILLS: dict[str, Any] = {"first": lambda n: 0, "middle": lambda n: n // 2, "last": lambda n: n - 1}
@@ -73,7 +73,7 @@ class BrokenClip(NamedTuple):
 
 @dataclass(frozen=True)
 class Chunk:
-    """A piece of a step that goes through the net at once: clips of one bucket, at these places of the batch."""
+    """The clips of one micro-batch: one bucket, at these places of the batch."""
 
     step: int
     """The step whose clips and numbers these are."""
@@ -154,13 +154,13 @@ class Feed:
         self._memory_bytes = 0
 
     def _leave_out_uncached(self, cache: LatentCache) -> None:
-        told = f"it has no latents in {cache.folder}"
+        reason = f"it has no latents in {cache.folder}"
         lacking = [clip for clip in (*self.train, *self.heldout) if clip not in cache]
-        self.left_out |= {clip.clip_id: cache.errors.get(clip.clip_id, told) for clip in lacking}
+        self.left_out |= {clip.clip_id: cache.errors.get(clip.clip_id, reason) for clip in lacking}
         self.train = [clip for clip in self.train if clip in cache]
         self.heldout = [clip for clip in self.heldout if clip in cache]
         if not self.train:
-            raise TrainError(f"there is nothing to train on: {told}")
+            raise TrainError(f"there is nothing to train on: {reason}")
 
     # -- which clips
 
@@ -174,9 +174,9 @@ class Feed:
         stills = []
         same_size = self._order.members(of_step.bucket)
         for place in places:
-            draws = np.random.default_rng([self.seed, step, place, _STILLS])
-            picked = same_size[draws.integers(0, len(same_size), n_stills)]
-            stills += [(int(i), int(draws.integers(0, 2**31))) for i in picked]
+            rng = np.random.default_rng([self.seed, step, place, _STILLS])
+            picked = same_size[rng.integers(0, len(same_size), n_stills)]
+            stills += [(int(i), int(rng.integers(0, 2**31))) for i in picked]
         clips = tuple(of_step.clips[place] for place in places)
         return Chunk(step, of_step.bucket, tuple(places), clips, stills_only, tuple(stills))
 
@@ -249,8 +249,8 @@ class Feed:
             reason = str(error)
         bucket = self.buckets[number]
         others = [other for other, b in zip(self.train, self.buckets, strict=True) if b == bucket and other != clip]
-        draws = np.random.default_rng([self._hash(clip.clip_id), _SUBSTITUTE])
-        for i in draws.permutation(len(others))[:SUBSTITUTES]:
+        rng = np.random.default_rng([self._hash(clip.clip_id), _SUBSTITUTE])
+        for i in rng.permutation(len(others))[:SUBSTITUTES]:
             try:
                 sample = self.read(others[i], epoch, size)
             except TrainError:

@@ -1,4 +1,4 @@
-"""What must be the same for a training to go on where it stopped, and what differs when it is not."""
+"""The values that must be equal to resume a training, and the differences where they are not."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ FREE = {
     "clip_weights", "fvd_weights", "compile", "fast", "checkpointing", "micro_batch", "max_broken_share", "sampler", "sample_steps",
     "guidance", "first_frame_guidance",
 }  # fmt: skip
-"""Keys of a recipe that may change on the way: how fast it goes, what is told of it, and how samples are made afterwards."""
+"""Keys of a recipe that may change before a resume: speed, logging, and sampling after the training."""
 
 
 def fingerprint(recipe: Recipe, index: ShardIndex, latents: Sequence[str | None]) -> dict[str, Any]:

@@ -99,7 +99,7 @@ def video_unet_like(unet2d: Any) -> Any:
 def head_dim_per_level() -> Iterator[None]:
     """Lets UNet3DConditionModel be built with a head dimension for each level, as SD 1.x needs.
 
-    diffusers 0.42 hands the whole list to `transformer_in`, which fails; that layer lies at the first level.
+    diffusers 0.42 hands the whole list to `transformer_in`, which fails; that layer is at the first level.
     """
 
     def first(num_attention_heads: int, attention_head_dim: Any, **options: Any) -> Any:

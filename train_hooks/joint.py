@@ -1,6 +1,6 @@
 """Stills that train beside videos, and frames with captions of their own.
 
-Stills (LaVie: four behind sixteen frames) lie behind a clip's frames, and `images_pass` leads them around every temporal layer.
+Stills (LaVie: four behind sixteen frames) follow a clip's frames, and `images_pass` routes them around every temporal layer.
 `PerFrameText` gives each frame its own caption, `ImageOnly` sets what diffusers fixes at zero: which of SVD's inputs are stills.
 
 Shapes: B clips, T frames, M stills, F = T + M, N = B F; C channels, h and w in latents; L tokens of D channels.

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from train_hooks.batch import Encoder
 from train_hooks.conditioning import MotionBuckets
-from train_hooks.draws import Draws
 from train_hooks.errors import TrainError
 from train_hooks.evaluate import ClipSim, Fvd
 from train_hooks.feed import Feed, as_float
@@ -23,13 +22,14 @@ from train_hooks.heldout import grid_losses
 from train_hooks.objectives import schedule
 from train_hooks.pictures import write_video
 from train_hooks.recipe import Recipe
+from train_hooks.rng import Rng
 from train_hooks.sample import Ask, open_folder, sample
 from train_hooks.shard_index import ShardClip, ShardIndex, read_index
 from train_hooks.stage_feed import feed_of
 
-DRAWS = 2  # draws of noise for each clip and level; ours
+DRAWS = 2  # noise samples for each clip and level; ours
 SEED = 0  # of the judge's noise and windows: never a training's own
-_JUDGE = -5  # the judge's step of draws: none of training, of the grid or of sampling
+_JUDGE = -5  # the judge's step for `Rng`; training, grid and sampling use others
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,9 @@ class Judge:
         at_once = self.recipe.micro_batch or self.recipe.batch  # what a training step has memory for
         for first in range(0, len(samples), at_once):
             part = samples[first : first + at_once]
-            draws = Draws(SEED, _JUDGE, [places[one.clip_id] for one in part])
-            batch = self._encoder.batch(still, part, [], draws)
-            rows = torch.cat([grid_losses(still, self.net, scheduler, batch, draws) for _ in range(DRAWS)])
+            rng = Rng(SEED, _JUDGE, [places[one.clip_id] for one in part])
+            batch = self._encoder.batch(still, part, [], rng)
+            rows = torch.cat([grid_losses(still, self.net, scheduler, batch, rng) for _ in range(DRAWS)])
             found |= {one.clip_id: rows[:, i].tolist() for i, one in enumerate(part)}
         return found
 

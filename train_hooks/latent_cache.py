@@ -74,8 +74,8 @@ class LatentCache:
         claim = read_claim(folder)
         if claim is None or not claim.get("files"):
             raise TrainError(f"{folder} holds no finished latents; `rushes latents` makes them")
-        if wanted is not None and (told := list(differences(claim["made_from"], wanted))):
-            raise TrainError(f"the latents in {folder} are of something else: {'; '.join(told)}")
+        if wanted is not None and (changes := list(differences(claim["made_from"], wanted))):
+            raise TrainError(f"the latents in {folder} are of something else: {'; '.join(changes)}")
         self.claim = claim
         self.name = self.folder.rstrip("/").rpartition("/")[2]
         self.windows = int(claim["windows"])
@@ -101,7 +101,7 @@ class LatentCache:
 
     @property
     def has_text(self) -> bool:
-        """Whether text states lie beside the latents."""
+        """Whether the text encoder's states are stored with the latents."""
         return bool(self._text)
 
     def read(self, clip: ShardClip, epoch: int, with_logvar: bool = False) -> Cached:
@@ -139,7 +139,7 @@ class LatentCache:
 
 
 def read_claim(folder: str | Path) -> dict[str, Any] | None:
-    """The claim of a folder with latents, or None where there is none."""
+    """The claim of a folder with latents, or None where the folder has no claim."""
     try:
         with open_file(folder, CLAIM) as file:
             claim: dict[str, Any] = json.loads(file.read())

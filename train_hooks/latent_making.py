@@ -1,4 +1,4 @@
-"""Making latents: a job whose units are shards. Each file is there whole or not at all; what was begun is gone on with."""
+"""Making latents: a job whose units are shards. A visible file is complete; an interrupted job resumes with the missing files."""
 
 import hashlib
 import io
@@ -154,7 +154,7 @@ class LatentPlan:
 
     def finish(self, receipts: Sequence[Mapping[str, Any]]) -> list[tuple[str, int, int, dict[str, str]]]:
         """Writes the claims: from here on the latents can be used. Returns folder, samples, windows and errors of each stage."""
-        told = []
+        finished = []
         for i, making in enumerate(self.job.makings):
             parts = [*self.done[i], *(r["made"] for r in receipts if r["stage"] == i and "shard" in r)]
             text: dict[str, Any] = next(
@@ -166,8 +166,8 @@ class LatentPlan:
             }  # fmt: skip
             filesystem, path = fsspec.url_to_fs(making.folder)
             filesystem.pipe_file(f"{path}/{CLAIM}", json.dumps(whole, indent=1).encode())
-            told.append((making.folder, sum(p["rows"] for p in parts) // making.windows, making.windows, errors))
-        return told
+            finished.append((making.folder, sum(p["rows"] for p in parts) // making.windows, making.windows, errors))
+        return finished
 
 
 def plan_latents(
@@ -250,7 +250,7 @@ def _write(
 
 
 def _metadata(folder: str, name: str) -> dict[str, str] | None:
-    """The key-value metadata of a finished file, or None where there is none."""
+    """The key-value metadata of a finished file, or None where the file is missing."""
     try:
         with fsspec.open(f"{folder}/{name}", "rb") as file:
             found = pq.ParquetFile(file).metadata.metadata or {}

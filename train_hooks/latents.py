@@ -2,7 +2,7 @@
 
 A training spends a quarter of its arithmetic on the VAE (4.4 of 19 TFLOP for a clip of 256 x 256 x 16) and a good part of its time on decoding;
 latents that are there already (`rushes latents`) cost neither. They are of use as long as the same windows of the same clips are wanted at the
-same size from the same VAE: that is their claim, and latents with another one are refused. What they look like stands in `latent_cache.py`.
+same size from the same VAE: that is their claim, and latents with another one are refused. `latent_cache.py` has the format.
 """
 
 import hashlib
@@ -19,19 +19,20 @@ from train_hooks.errors import TrainError
 from train_hooks.feed import Feed
 from train_hooks.fingerprint import differences
 from train_hooks.latent_cache import LatentCache, read_claim
+from train_hooks.out_folder import BASE
 from train_hooks.recipe import Recipe
-from train_hooks.tiny_base import BASE, name_of_base
+from train_hooks.tiny_base import name_of_base
 
 LAYOUT = 1  # of the files; another number makes all of them again
 
 
 def root_of(latents: str | None, shards: str | Path) -> str:
-    """Where the latents of a shards folder lie: `latents/` beside it, unless another place is given."""
+    """Folder of the latents of a shards folder: `latents/` beside it, unless another place is given."""
     return latents or f"{str(shards).rstrip('/').rpartition('/')[0] or '.'}/latents"
 
 
 def tiny_base(latents: str | None, shards: str | Path, shown: Recipe) -> Path:
-    """Where the small random base of a recipe lies, when latents were made with it."""
+    """Folder of a recipe's small random base, when latents were made with it."""
     return Path(root_of(latents, shards).removeprefix("file://")) / name_of_base(shown)
 
 
@@ -70,14 +71,16 @@ def weights_sha256(module: Any, without: tuple[str, ...] = ()) -> str:
 def find(
     latents: str | None, shards: str | Path, feed: Feed, stage: Recipe, base: Base, say: Callable[[str], None]
 ) -> LatentCache | None:
-    """The latents that fit, or None where there are none and none were asked for by name.
+    """The latents that fit, or None where none fit and no folder was named.
 
     Raises TrainError when those that were asked for are of something else.
     """
     root = root_of(latents, shards)
     try:
         others = _claims(root)
-    except Exception as error:  # every storage has errors of its own; who may read shards may not be allowed to list what lies beside them
+    except (
+        Exception
+    ) as error:  # each storage has its own errors; read access to shards does not imply list access to their parent
         if latents is not None:
             raise TrainError(f"{root} cannot be read: {' '.join(str(error).split())}") from None
         others = {}
@@ -97,10 +100,10 @@ def find(
                 )
         say(f"latents: {root}/{name}, {cache.windows} windows of each clip{', with text' if cache.has_text else ''}")
         return cache
-    told = min((list(differences(claim["made_from"], wanted)) for claim in others.values()), key=len)
+    changes = min((list(differences(claim["made_from"], wanted)) for claim in others.values()), key=len)
     if latents is not None:
-        raise TrainError(f"the latents in {root} are of something else: {'; '.join(told)}")
-    say(f"latents: those in {root} are not used, they are of something else ({'; '.join(told)})")
+        raise TrainError(f"the latents in {root} are of something else: {'; '.join(changes)}")
+    say(f"latents: those in {root} are not used, they are of something else ({'; '.join(changes)})")
     return None
 
 

@@ -1,16 +1,15 @@
 """The training loop, top to bottom: chunks -> latents and conditions -> noise -> loss -> gradients of all ranks -> AdamW.
 
-Every random number is a function of (seed, step, place in the batch), so that a training that was stopped goes on as if it had not been, on as
-many ranks as there are then. The losses that may be compared are those of the grid (`heldout.py`); the training loss of one step is drawn anew
-at each step and says little by itself.
+Every random number is a function of (seed, step, place in the batch), so a resumed training equals the uninterrupted one, on any number of
+ranks. Compare only the losses of the fixed grid (`heldout.py`): the loss of one step depends on its clips and noise levels.
 
-| what goes wrong | what happens |
+| fault | reaction |
 |---|---|
 | a loss or a gradient is not finite | the step is skipped, its clips are named; after `BAD_IN_A_ROW` the training stops |
-| a clip cannot be decoded | another one is taken and it is told; beyond `max_broken_share` of all clips the training stops |
-| memory runs out | this rank works through the bucket in pieces of half the size from now on; the batch stays what it is |
+| a clip cannot be decoded | another clip is used and reported; beyond `max_broken_share` of all clips the training stops |
+| memory runs out | this rank halves the bucket's micro-batch from then on; the batch size is unchanged |
 | torch.compile fails | one sentence; the newest checkpoint stays |
-| SIGTERM, Ctrl-C | the step is finished and saved |
+| SIGTERM, Ctrl-C | the step is finished and a checkpoint saved |
 """
 
 import math
@@ -27,41 +26,41 @@ from torch import Tensor
 from train_hooks import trainable
 from train_hooks.checkpoint import Checkpoint, Checkpoints, optimizer_tensors, restore_optimizer
 from train_hooks.errors import TrainError
-from train_hooks.fast import compile_blocks, compiler_told
+from train_hooks.fast import compile_blocks, compiler_errors
 from train_hooks.feed import Chunk, Feed, Loaded
 from train_hooks.heldout import grid_loss, make_grid, temporal_share
 from train_hooks.loader import Loader
 from train_hooks.machine import Machine
 from train_hooks.metrics import CLIP_LOSSES, METRICS, ClipLosses, Metrics, as_parquet
+from train_hooks.micro_batch import Tally, Tools, backward, micro_batches_of, seen_step, split
 from train_hooks.optim import lr_factor, make_optimizer, update_ema
-from train_hooks.pace import Pace
-from train_hooks.piece import Tally, Tools, backward, pieces_of, seen_step, split
 from train_hooks.recipe import Recipe
 from train_hooks.sheets import Sheets
 from train_hooks.signals import listening
+from train_hooks.throughput import Throughput
 
 BAD_IN_A_ROW = 5  # ours
 
 
 @dataclass
 class State:
-    """Where a training stands, beside its weights."""
+    """Progress of a training, without its weights."""
 
     step: int = 0
-    """Steps that are done."""
+    """Finished steps."""
     bad_in_a_row: int = 0
     grid_before: float = float("nan")
     broken: dict[str, str] = field(default_factory=dict)
-    """Clips that could not be decoded, and why."""
+    """Clips that could not be decoded, with the reason."""
     skipped: list[int] = field(default_factory=list)
     """Steps without an update."""
     pieces: dict[str, int] = field(default_factory=dict)
-    """Where memory ran out: the size of a bucket, and how many clips go through the net at once since."""
+    """Micro-batch after memory ran out, by the size of the bucket."""
 
 
 @dataclass
 class Training:
-    """All that the loop works on. `feeds` has one for each stage of the recipe."""
+    """The training loop and its state. `feeds` has one for each stage of the recipe."""
 
     whole: Recipe
     tools: Tools
@@ -71,17 +70,17 @@ class Training:
     say: Callable[[str], None]
     sheets: Sheets | None = None
     flops: dict[str, float] = field(default_factory=dict)
-    """Of one clip, by the size of its bucket, where they were counted."""
+    """FLOPs of one clip, by the size of its bucket, where they were counted."""
     state: State = field(default_factory=State)
     clip_losses: ClipLosses = field(default_factory=ClipLosses)
     ema: dict[str, Tensor] = field(default_factory=dict)
     stopped_by: int | None = None
-    """The signal by which the training was stopped before its end; all is saved then."""
+    """The signal that stopped the training early; a checkpoint was saved."""
     grid_after: float = float("nan")
     seconds: float = 0.0
 
     def run(self) -> None:
-        """Trains from the newest checkpoint, or from the beginning, to the end. Afterwards the net holds the average, where there is one.
+        """Trains from the newest checkpoint, or from step 0, to the end. Afterwards the net holds the average of the weights, where one is kept.
 
         Raises TrainError as the table above says.
         """
@@ -92,7 +91,7 @@ class Training:
         self._optimizer: Any = machine.accelerator.prepare(make_optimizer(self._weights.values(), shown))
         self._grid = make_grid(shown, self.tools.encoder, self.feeds[plan.index(shown)])
         self._saved = -1
-        with listening() as self._signals, compiler_told(self._signals):
+        with listening() as self._signals, compiler_errors(self._signals):
             self._begin()
             if shown.compile:
                 compile_blocks(unet)
@@ -118,7 +117,7 @@ class Training:
         return self._grid.clip_ids
 
     def _begin(self) -> None:
-        """From the newest checkpoint, or the loss before the first step."""
+        """Restores the newest checkpoint, or measures the loss before the first step."""
         found = self.checkpoints.newest()
         if found is None:
             self.state.grid_before = self._grid_loss()
@@ -129,7 +128,7 @@ class Training:
                 raise TrainError(
                     f"{found.path} is beyond the {self.whole.steps} steps of this recipe; set steps higher, or --restart"
                 )
-            self.say(f"going on from step {self.state.step} ({found.path})")
+            self.say(f"resuming at step {self.state.step} ({found.path})")
 
     def _stage(self, stage: Recipe, feed: Feed, begin: int, end: int) -> None:
         machine, state, optimizer = self.tools.machine, self.state, self._optimizer
@@ -138,12 +137,12 @@ class Training:
         if self.whole.stages:
             self.say(f"stage {stage.stage or begin}: to step {end}, {stage.trainable} weights trained")
         loader = Loader(feed, _chunks(stage, feed, range(state.step, end), machine), stage.workers)
-        pace = Pace(stage, loader, machine, self.flops, len(feed.train), self.whole.steps)
+        throughput = Throughput(stage, loader, machine, self.flops, len(feed.train), self.whole.steps)
         try:
             while state.step < end:
                 of_step = feed.at(seen_step(stage, state.step))
                 clip_ids = [feed.train[i].clip_id for i, _ in of_step.clips]
-                own = [next(loader) for _ in pieces_of(stage, feed, state.step, machine.rank, machine.world)]
+                own = [next(loader) for _ in micro_batches_of(stage, feed, state.step, machine.rank, machine.world)]
                 tally, stop = self._gradients(stage, feed, own, clip_ids)
                 machine.add_up_gradients(list(trained.values()))
                 norms = self._norms(trained) if (state.step + 1) % stage.log_every == 0 else {}
@@ -159,11 +158,13 @@ class Training:
                 optimizer.zero_grad()
                 state.step += 1
                 self.note(bad, tally, clip_ids, stage, lr)
-                pace.add(tally, str(feed.sizes[of_step.bucket]))
+                throughput.add(tally, str(feed.sizes[of_step.bucket]))
                 if state.step % stage.log_every == 0 or state.step == self.whole.steps:
-                    line, values = pace.tell(state.step)
-                    self.metrics.tell(state.step, {**values, **norms})
+                    line, values = throughput.report(state.step)
+                    self.metrics.log(state.step, {**values, **norms})
                     self.say(line)
+                elif throughput.overdue():
+                    self.say(throughput.line(state.step))
                 self._check_broken(feed, own, clip_ids, tally)
                 self._now_and_then()
                 if stop:
@@ -182,13 +183,13 @@ class Training:
             try:
                 for loaded in own:
                     size = str(feed.sizes[loaded.chunk.bucket])
-                    for piece in split(loaded, self.state.pieces.get(size, stage.batch)):
-                        backward(stage, piece, clip_ids, self.tools, tally)
+                    for micro_batch in split(loaded, self.state.pieces.get(size, stage.batch)):
+                        backward(stage, micro_batch, clip_ids, self.tools, tally)
                 break
             except torch.OutOfMemoryError:
                 self._halve(str(feed.sizes[own[0].chunk.bucket]), max(len(loaded.samples) for loaded in own))
-        heard = torch.full((1, stage.batch), float(len(self._signals)), dtype=torch.float64)
-        summed = self.tools.machine.add_up(torch.cat([tally.rows, heard]).to(self.tools.machine.device)).cpu()
+        signalled = torch.full((1, stage.batch), float(len(self._signals)), dtype=torch.float64)
+        summed = self.tools.machine.add_up(torch.cat([tally.rows, signalled]).to(self.tools.machine.device)).cpu()
         stop = (self._signals[0] if self._signals else int(signal.SIGTERM)) if summed[3, 0] else 0
         return Tally(summed[:3]), stop
 
@@ -204,7 +205,7 @@ class Training:
         return found
 
     def _halve(self, size: str, largest: int) -> None:
-        """After memory ran out: forgets the step's gradients, and from now on works in smaller pieces."""
+        """After memory ran out: drops the step's gradients and halves the micro-batch from then on."""
         now = min(self.state.pieces.get(size, largest), largest)
         if now == 1:
             raise TrainError(
@@ -217,11 +218,11 @@ class Training:
         if self.tools.machine.device.type == "cuda":
             torch.cuda.empty_cache()
         self.say(
-            f"memory ran out on {now} clips of {size} at once: {now // 2} from now on, as many in a batch as before"
+            f"memory ran out on {now} clips of {size} at once: {now // 2} from now on, the batch size is unchanged"
         )
 
     def _not_finite(self, tally: Tally, norm: Tensor | float, clip_ids: list[str]) -> str:
-        """What is not finite and on which clips, or nothing. fp16's loss scaler skips its own steps."""
+        """What is not finite and on which clips; empty where all is finite. fp16's loss scaler skips its own steps."""
         bad = [clip_id for clip_id, loss in zip(clip_ids, tally.losses, strict=True) if not math.isfinite(loss)]
         if bad:
             return f"the loss is not finite at step {self.state.step}, on clips {', '.join(bad)}"
@@ -230,7 +231,7 @@ class Training:
         return ""
 
     def note(self, bad: str, tally: Tally, clip_ids: list[str], stage: Recipe, lr: float) -> None:
-        """Writes down a step. Raises TrainError when `bad`, which says what was not finite, is the last that is borne."""
+        """Records a step. `bad` names what was not finite; raises TrainError at the BAD_IN_A_ROW-th bad step in a row."""
         state = self.state
         state.bad_in_a_row = state.bad_in_a_row + 1 if bad else 0
         self.metrics.step(stage.stage, None if bad else sum(tally.losses) / len(tally.losses), lr)
@@ -246,16 +247,14 @@ class Training:
         self.say(f"{bad}; the step is skipped")
 
     def _check_broken(self, feed: Feed, own: list[Loaded], clip_ids: list[str], tally: Tally) -> None:
-        """Notes the clips of a step, of all ranks, that another one stood for."""
+        """Records the clips of a step, of all ranks, that were replaced."""
         known = {broken.clip_id: broken for loaded in own for broken in loaded.broken}
         fresh = [c for c, counted in zip(clip_ids, tally.meant, strict=True) if not counted]
         fresh = [clip_id for clip_id in dict.fromkeys(fresh) if clip_id not in self.state.broken]
         for clip_id in fresh:
             here = known.get(clip_id)
             self.state.broken[clip_id] = here.reason if here else f"clip {clip_id} cannot be decoded"
-            self.say(
-                f"{self.state.broken[clip_id]}; {here.substitute if here else 'another clip'} is taken in its place"
-            )
+            self.say(f"{self.state.broken[clip_id]}; {here.substitute if here else 'another clip'} is used instead")
         bound = max(1.0, self.whole.max_broken_share * len(feed.train))  # one alone never stops a training
         if fresh and len(self.state.broken) > bound:
             raise TrainError(
@@ -271,12 +270,12 @@ class Training:
             with temporal_share(self.tools.net.unet) as shares, self.averaged():
                 loss = self._grid_loss()
             share = sum(shares) / len(shares) if shares else None
-            self.metrics.tell(step, {"heldout_loss": loss, "temporal_share": share})
-            told = "" if share is None else f", temporal layers {share:.1%} of what they hand on"
-            self.say(f"step {step}  loss on the fixed grid {loss:.4f}{told}")
+            self.metrics.log(step, {"heldout_loss": loss, "temporal_share": share})
+            temporal = "" if share is None else f", temporal layers add {share:.1%}"
+            self.say(f"step {step}  loss on the fixed grid {loss:.4f}{temporal}")
         if shown.sample_every and step % shown.sample_every == 0 and self.sheets is not None:
             with self.averaged():
-                self.metrics.tell(step, self.sheets.make(step))
+                self.metrics.log(step, self.sheets.make(step))
         if step % shown.checkpoint_every == 0:
             self._save()
 
@@ -285,7 +284,7 @@ class Training:
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """The net with the average in the place of its weights."""
+        """The net with the averaged weights."""
         own = {key: value.detach().clone() for key, value in self._weights.items() if key in self.ema}
         self._take_average()
         try:
@@ -336,7 +335,7 @@ class Training:
         for stage in plan:
             names |= dict.fromkeys(trainable.choose(unet, stage))
         unet.to(machine.device, torch.bfloat16 if self.whole.bf16_weights else None)  # a LoRA was just added
-        # Weights that were read from a file lie in memory as they lie there, which changes the last bits of a sum on some CPUs.
+        # Weights read from a file keep the file's memory alignment, which changes the last bits of a sum on some CPUs.
         for value in (*unet.parameters(), *unet.buffers()):
             value.data = value.data.clone()
         parameters = dict(unet.named_parameters())
@@ -345,4 +344,4 @@ class Training:
 
 def _chunks(stage: Recipe, feed: Feed, steps: range, machine: Machine) -> Iterator[Chunk]:
     for step in steps:
-        yield from pieces_of(stage, feed, step, machine.rank, machine.world)
+        yield from micro_batches_of(stage, feed, step, machine.rank, machine.world)

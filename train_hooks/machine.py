@@ -2,8 +2,8 @@
 
 accelerate finds them, whether torchrun, its own launcher or Ray Train began them.
 
-Ranks add up their gradients once in a step, after all pieces. DistributedDataParallel would do so behind every piece, and wait for ever where a
-rank has more of them than another (memory ran out, and it works in smaller ones) or does not use a weight (it is shown stills).
+Ranks sum their gradients once per step, after all micro-batches. DistributedDataParallel would do so after each, and deadlock where a rank has
+more of them than another (smaller ones after memory ran out) or leaves a weight unused (on stills).
 """
 
 from typing import Any

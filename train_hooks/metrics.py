@@ -1,4 +1,4 @@
-"""What a training tells of itself: a row for every step in `metrics.parquet`, TensorBoard's files, and the loss of every clip.
+"""Metrics of a training: a row for every step in `metrics.parquet`, TensorBoard's files, and the loss of every clip.
 
 | column | what it is |
 |---|---|
@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 METRICS, CLIP_LOSSES = "metrics.parquet", "clip_losses.parquet"
-LEVELS = 4  # parts of the noise levels that are told apart; ours
+LEVELS = 4  # ranges of noise levels that are reported separately; ours
 COLUMNS = (
     "lr", *(f"loss_{i}" for i in range(LEVELS)), "norm_spatial", "norm_temporal", "samples_per_s", "tflops", "mfu", "wait_share", "memory_gb",
     "epoch", "heldout_loss", "temporal_share", "colour_drift", "clipsim", "fvd",
@@ -52,9 +52,9 @@ class Metrics:
         """Adds a step."""
         self.losses.append(loss)
         self._stages.append(stage)
-        self.tell(len(self.losses), {"lr": lr})
+        self.log(len(self.losses), {"lr": lr})
 
-    def tell(self, step: int, values: Mapping[str, float | None]) -> None:
+    def log(self, step: int, values: Mapping[str, float | None]) -> None:
         """Adds values to the row of a step, counted from 1."""
         known = {key: float(value) for key, value in values.items() if value is not None}
         self._more.setdefault(step, {}).update(known)
@@ -102,7 +102,7 @@ class ClipLosses:
     def table(self) -> pa.Table:
         """A row for every clip.
 
-        `train_loss` is the mean of its levels' means, so that no clip looks hard because its draws were noisy ones. `train_gain` is what the
+        `train_loss` is the mean of its levels' means, so that high noise levels do not make a clip look hard. `train_gain` is what the
         second half has less than the first, as a share, over the levels that both have: 0 or less where nothing was learned.
         """
         rows = []

@@ -20,14 +20,14 @@ from train_hooks.errors import TrainError
 from train_hooks.inflate import KeyReport, head_dim_per_level, inflate, spatiotemporal_unet_like, video_unet_like
 from train_hooks.joint import ImageOnly, Layout, PerFrameText, images_pass
 from train_hooks.recipe import Recipe
-from train_hooks.video_unet import CLASS, WEIGHTS, Style, VideoUNet, tell_frame_rate
+from train_hooks.video_unet import CLASS, WEIGHTS, Style, VideoUNet, condition_on_frame_rate
 
 SHAW_FRAMES = 16  # VideoCrafter's temporal_length
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """What a batch is told beside its text. What a net does not know of is not used."""
+    """Conditions of a batch. A net ignores those that it has no input for."""
 
     text: Tensor
     """One for each clip (B, L, D), or for each frame and still (B, F, L, D)."""
@@ -66,38 +66,38 @@ class Net:
             if fps_condition and not hasattr(unet, "fps_embedding"):
                 add_fps_embedding(unet)
             if hasattr(unet, "fps_embedding"):
-                tell_frame_rate(unet, lambda: self._fps_B)
+                condition_on_frame_rate(unet, lambda: self._fps_B)
 
-    def __call__(self, x_BCFhw: Tensor, time_B: Tensor, told: Conditions) -> Tensor:
+    def __call__(self, x_BCFhw: Tensor, time_B: Tensor, conditions: Conditions) -> Tensor:
         """The net's answer, shaped as the latents."""
         with self.autocast():
-            return self._answer(x_BCFhw, time_B, told).float()
+            return self._answer(x_BCFhw, time_B, conditions).float()
 
-    def _answer(self, x_BCFhw: Tensor, time_B: Tensor, told: Conditions) -> Tensor:
+    def _answer(self, x_BCFhw: Tensor, time_B: Tensor, conditions: Conditions) -> Tensor:
         n_frames = x_BCFhw.shape[2]
-        self._layout.frames, self._layout.images = n_frames - told.images, told.images
-        text = told.text
+        self._layout.frames, self._layout.images = n_frames - conditions.images, conditions.images
+        text = conditions.text
         if self._text is not None:
             self._text.text_NLD = text.flatten(0, 1) if text.ndim == 4 else None
             text = text[:, 0] if text.ndim == 4 else text
         if isinstance(self.unet, UNetSpatioTemporalConditionModel):
-            return self._spatiotemporal(x_BCFhw, time_B, text, told)
-        self._fps_B = told.fps_B
+            return self._spatiotemporal(x_BCFhw, time_B, text, conditions)
+        self._fps_B = conditions.fps_B
         if isinstance(self.unet, VideoUNet):
-            self.unet.fps_B = told.fps_B
-        seen = {} if told.image_tokens_BLD is None else {"image_tokens": told.image_tokens_BLD}
+            self.unet.fps_B = conditions.fps_B
+        seen = {} if conditions.image_tokens_BLD is None else {"image_tokens": conditions.image_tokens_BLD}
         answer: Tensor = self.unet(x_BCFhw, time_B, encoder_hidden_states=text, **seen).sample
         return answer
 
-    def _spatiotemporal(self, x_BCFhw: Tensor, time_B: Tensor, text: Tensor, told: Conditions) -> Tensor:
+    def _spatiotemporal(self, x_BCFhw: Tensor, time_B: Tensor, text: Tensor, conditions: Conditions) -> Tensor:
         x_BFChw = x_BCFhw.transpose(1, 2)
-        first = told.first_frame_BChw
+        first = conditions.first_frame_BChw
         if first is not None:
             x_BFChw = torch.cat([x_BFChw, first[:, None].expand(-1, x_BFChw.shape[1], -1, -1, -1)], dim=2)
-        ids = added_time_ids(told.fps_B, told.motion_bucket_B, told.first_frame_noise_B)
+        ids = added_time_ids(conditions.fps_B, conditions.motion_bucket_B, conditions.first_frame_noise_B)
         indicator_BF = x_BFChw.new_zeros(x_BFChw.shape[:2])
-        if told.images:
-            indicator_BF[:, -told.images :] = 1
+        if conditions.images:
+            indicator_BF[:, -conditions.images :] = 1
         self._image_only.indicator_BF = indicator_BF
         answer: Tensor = self.unet(x_BFChw, time_B, text, added_time_ids=ids).sample
         return answer.transpose(1, 2)
@@ -129,8 +129,8 @@ def make(unet: Any, recipe: Recipe, image_width: int = 0) -> tuple[Any, KeyRepor
     if kind == "spatiotemporal":
         wanted = unet.config.out_channels * (2 if recipe.image_condition != "none" else 1)
         if unet.config.in_channels != wanted:
-            told = f"{unet.config.in_channels} input channels, and image_condition '{recipe.image_condition}' needs {wanted}"
-            raise TrainError(f"the base has {told}")
+            channels = f"{unet.config.in_channels} input channels, and image_condition '{recipe.image_condition}' needs {wanted}"
+            raise TrainError(f"the base has {channels}")
     return unet, None, None
 
 
@@ -170,8 +170,8 @@ def load_unet(folder: Path) -> Any:
 
     from diffusers import UNet2DConditionModel
 
-    told = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    name = told["_class_name"]
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    name = config["_class_name"]
     if name == CLASS:
         return VideoUNet.from_pretrained(folder)
     if name == "UNet3DConditionModel":
@@ -189,7 +189,7 @@ def load_unet(folder: Path) -> Any:
 
 
 def _restore_fps_embedding(unet: Any, weights: Path) -> None:
-    """UNet3DConditionModel's own loader leaves the embedding that we added where it lies."""
+    """Loads the fps embedding that we added, which UNet3DConditionModel's own loader ignores."""
     if not weights.is_file():
         return
     with safe_open(weights, framework="pt") as file:

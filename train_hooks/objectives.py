@@ -23,8 +23,8 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
-from train_hooks.draws import Draws
 from train_hooks.recipe import Recipe
+from train_hooks.rng import Rng
 
 SIGNAL_SCALE_STEPS = 400  # VideoCrafter's ddpm3d.py: the scale falls linearly over this many timesteps
 
@@ -35,7 +35,7 @@ class Noised:
 
     input_BCTHW: Tensor  # noqa: N815
     time_B: Tensor  # noqa: N815
-    """What the net is told of the noise: a timestep, or c_noise."""
+    """The net's noise-level input: a timestep, or c_noise."""
     target_BCTHW: Tensor  # noqa: N815
     weight_B: Tensor  # noqa: N815
     level_B: Tensor  # noqa: N815
@@ -118,26 +118,26 @@ def min_snr_weight(snr_B: Tensor, gamma: float, prediction: str) -> Tensor:
     return clipped_B / (snr_B + 1) if prediction == "v_prediction" else clipped_B
 
 
-def draw_noise(shape: Sequence[int], offset: float, draws: Draws) -> Tensor:
+def draw_noise(shape: Sequence[int], offset: float, rng: Rng) -> Tensor:
     """Gaussian noise for latents of a shape (B, C, F, h, w), with `offset` times one more number for each clip and channel.
 
     The same for all frames of a clip: an offset drawn for each frame teaches flicker.
     """
-    noise_BCFhw = draws.normal(*shape[1:])
+    noise_BCFhw = rng.normal(*shape[1:])
     if offset:
-        noise_BCFhw = noise_BCFhw + offset * draws.normal(shape[1], 1, 1, 1)
+        noise_BCFhw = noise_BCFhw + offset * rng.normal(shape[1], 1, 1, 1)
     return noise_BCFhw
 
 
-def draw_levels(draws: Draws, strata: int = 0) -> Tensor:
+def draw_levels(rng: Rng, strata: int = 0) -> Tensor:
     """Numbers u_B in [0, 1), uniform; with `strata`, the size of the whole batch, one in each of as many equal parts (CogVideoX)."""
-    u_B = draws.uniform()
-    return (torch.tensor(draws.places) + u_B) / strata if strata else u_B
+    u_B = rng.uniform()
+    return (torch.tensor(rng.places) + u_B) / strata if strata else u_B
 
 
-def drop_captions(captions: Sequence[str], share: float, draws: Draws) -> list[str]:
+def drop_captions(captions: Sequence[str], share: float, rng: Rng) -> list[str]:
     """Empties each caption with probability `share`, so that the net also learns without (Ho & Salimans 2022). As many for each clip."""
-    drawn = draws.uniform(len(captions) // len(draws.places)).flatten()
+    drawn = rng.uniform(len(captions) // len(rng.places)).flatten()
     return ["" if dropped else caption for caption, dropped in zip(captions, (drawn < share).tolist(), strict=True)]
 
 

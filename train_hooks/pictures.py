@@ -64,7 +64,7 @@ def write_sheet(rows_TCHW: list[Tensor], path: Path) -> None:
 
 
 def read_picture(path: Path, width_px: int, height_px: int) -> Tensor:
-    """A picture at that size (scaled to cover it, centre), (3, H, W), -1..1. Raises TrainError when it is none."""
+    """A picture at that size (scaled to cover it, centre), (3, H, W), -1..1. Raises TrainError when the file is not a picture."""
     try:
         with Image.open(path) as picture:
             frame_HWC = np.array(picture.convert("RGB"), dtype=np.uint8)
@@ -74,7 +74,7 @@ def read_picture(path: Path, width_px: int, height_px: int) -> Tensor:
 
 
 def read_video(path: Path, frames: int, width_px: int, height_px: int) -> Tensor:
-    """The first frames of a video at that size, (3, T, H, W), -1..1. Raises TrainError when it has fewer or is none."""
+    """The first frames of a video at that size, (3, T, H, W), -1..1. Raises TrainError when the file is not a video or has fewer frames."""
     made: list[Tensor] = []
     try:
         with av.open(str(path)) as container:

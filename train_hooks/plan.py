@@ -1,4 +1,4 @@
-"""`rushes train --plan`: what a training will use, leave out, need and take, before it starts.
+"""`rushes train --plan`: clips used and left out, memory and time of a training, before it starts.
 
 On a GPU a training begins with the same trial of every bucket, the largest first.
 """
@@ -17,7 +17,7 @@ from train_hooks import trainable
 from train_hooks.feed import Chunk, Feed
 from train_hooks.flops import Saved, counted
 from train_hooks.machine import Machine
-from train_hooks.piece import Tally, backward, piece_size
+from train_hooks.micro_batch import Tally, backward, micro_batch_size
 from train_hooks.prepare import Prepared, prepare
 from train_hooks.recipe import Recipe
 from train_hooks.recipe_files import load_recipe
@@ -29,11 +29,11 @@ OPTIMIZER_BYTES = 8  # AdamW: two float32 moments of each weight
 
 @dataclass(frozen=True)
 class Trial:
-    """One forward and backward pass of one piece of a bucket."""
+    """One forward and backward pass of one micro-batch of a bucket."""
 
     size: Size
     clips: int
-    piece: int
+    micro_batch: int
     seconds: float
     activations_bytes: int
     tflop_per_clip: float
@@ -47,19 +47,19 @@ def plan(
     latents: str | None = None,
     clips: Path | None = None,
 ) -> None:
-    """Tells what `train` would do, without training. Raises what `train` raises before its first step."""
+    """Prints what `train` would do, without training. Raises what `train` raises before its first step."""
     whole = load_recipe(recipe, overrides)
     made = prepare(whole, shards, None, latents, say, clips)
     try:
         begin = 0
         for stage, feed in zip(made.plan, made.feeds, strict=True):
-            _tell(made, stage, feed, begin, say)
+            _report(made, stage, feed, begin, say)
             begin += stage.steps
     finally:
         made.machine.close()
 
 
-def _tell(made: Prepared, stage: Recipe, feed: Feed, begin: int, say: Callable[[str], None]) -> None:
+def _report(made: Prepared, stage: Recipe, feed: Feed, begin: int, say: Callable[[str], None]) -> None:
     name = f"stage {stage.stage or begin}: " if made.whole.stages else ""
     epochs = stage.steps / feed.steps_per_epoch()
     say(
@@ -74,10 +74,10 @@ def _tell(made: Prepared, stage: Recipe, feed: Feed, begin: int, say: Callable[[
     say(f"weights, gradients and optimizer: {fixed / GIB:.2f} GiB on each of {made.machine.world} ranks")
     for trial in trials(made, stage, feed):
         memory = fixed + trial.activations_bytes
-        pieces = -(-stage.batch // (trial.piece * made.machine.world))
-        step_s = trial.seconds * pieces
+        passes = -(-stage.batch // (trial.micro_batch * made.machine.world))
+        step_s = trial.seconds * passes
         say(
-            f"bucket {trial.size}: {trial.clips} clips, {trial.piece} at once, {memory / GIB:.2f} GiB, "
+            f"bucket {trial.size}: {trial.clips} clips, {trial.micro_batch} at once, {memory / GIB:.2f} GiB, "
             f"{step_s:.2f} s a step, {trial.tflop_per_clip:.3g} TFLOP a clip"
         )
 
@@ -88,11 +88,11 @@ def trials(made: Prepared, stage: Recipe, feed: Feed) -> list[Trial]:
     counts = Counter(feed.buckets)
     found = []
     for bucket in sorted(counts, key=lambda b: -_area(feed.sizes[b])):
-        piece = piece_size(stage, made.machine.world)
+        micro_batch = micro_batch_size(stage, made.machine.world)
         numbers = [i for i, b in enumerate(feed.buckets) if b == bucket]
-        clips = tuple((numbers[i % len(numbers)], 0) for i in range(piece))
+        clips = tuple((numbers[i % len(numbers)], 0) for i in range(micro_batch))
         stills = tuple((number, 0) for number, _ in clips for _ in range(stage.images_per_video))
-        loaded = feed.load(Chunk(0, bucket, tuple(range(piece)), clips, stills=stills))
+        loaded = feed.load(Chunk(0, bucket, tuple(range(micro_batch)), clips, stills=stills))
         clip_ids = [feed.train[i].clip_id for i, _ in clips]
         work = partial(backward, stage, loaded, clip_ids, made.tools, Tally.empty(stage.batch))
         try:
@@ -104,7 +104,9 @@ def trials(made: Prepared, stage: Recipe, feed: Feed) -> list[Trial]:
         finally:
             for weight in made.net.unet.parameters():
                 weight.grad = None
-        found.append(Trial(feed.sizes[bucket], counts[bucket], piece, seconds, kept.bytes, flops / piece / 1e12))
+        found.append(
+            Trial(feed.sizes[bucket], counts[bucket], micro_batch, seconds, kept.bytes, flops / micro_batch / 1e12)
+        )
     return found
 
 
@@ -117,7 +119,7 @@ def preflight(made: Prepared, say: Callable[[str], None]) -> dict[str, float]:
                 found[str(trial.size)] = trial.tflop_per_clip * 1e12
         except torch.OutOfMemoryError:
             say(
-                f"memory runs out on {piece_size(stage, made.machine.world)} clips at once; training will work in smaller pieces"
+                f"memory runs out on {micro_batch_size(stage, made.machine.world)} clips at once; training will use smaller micro-batches"
             )
             torch.cuda.empty_cache()
     return found

@@ -1,4 +1,4 @@
-"""What every use of a recipe begins with: the base, its UNet inflated, the latents that fit, and the clips as each stage sees them."""
+"""The common start of every use of a recipe: the base, its inflated UNet, the latents that fit, and the feed of each stage."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ from train_hooks.fast import speed_up
 from train_hooks.feed import Feed
 from train_hooks.latents import find, tiny_base
 from train_hooks.machine import Machine
+from train_hooks.micro_batch import Tools
 from train_hooks.net import Net, make
 from train_hooks.objectives import schedule
-from train_hooks.piece import Tools
 from train_hooks.recipe import Recipe
-from train_hooks.shard_index import read_clip_list, read_index
+from train_hooks.shard_index import ShardIndex, read_clip_list, read_index
 from train_hooks.stage_feed import build_tiny, feed_of
 from train_hooks.tiny_base import name_of_base
 
@@ -50,7 +50,7 @@ class Prepared:
 
     @cached_property
     def tools(self) -> Tools:
-        """What clips go through in training: the net on its device, in its precision, laid out and checkpointed as the recipe says."""
+        """The net on its device, with the recipe's precision, layout and activation checkpointing."""
         unet = self.net.unet
         unet.to(self.machine.device, torch.bfloat16 if self.whole.bf16_weights else None)
         if self.shown.fast:
@@ -67,16 +67,18 @@ def prepare(
     latents: str | None,
     say: Callable[[str], None],
     clips: Path | None = None,
+    index: ShardIndex | None = None,
 ) -> Prepared:
     """Reads the shards and the base, and makes the video UNet.
 
     Args:
         whole: the recipe, with all its stages.
         shards: a folder or URL.
-        keep_base: where a small random base is written, and read again when it is there; None: nowhere.
+        keep_base: where a small random base is written, and read from if it exists; None: nowhere.
         latents: a folder of `rushes latents` that must fit; None: the one beside the shards if it fits; "off": none.
-        say: is told a line at a time, on the first rank.
-        clips: a text file with the ids of the clips to train on, one on each line; None: all.
+        say: receives one line at a time, on the first rank.
+        clips: a text file with the ids of the clips to train on, one per line; None: all.
+        index: what `read_index(shards)` returned; None: reads it.
 
     Raises TrainError when something does not fit.
     """
@@ -91,7 +93,7 @@ def prepare(
             raise TrainError(
                 f"a batch of {stage.batch} leaves some of {machine.world} ranks without clips; set batch higher"
             )
-    index = read_index(shards)
+    index = index or read_index(shards)
     if clips is not None:
         index = index.only(read_clip_list(clips), str(clips))
     pixels = [feed_of(stage, shards, index) for stage in plan]
@@ -145,4 +147,4 @@ def _base_folder(
 
 
 def _nothing(line: str) -> None:
-    """Says nothing."""
+    """Drops a line."""

@@ -1,4 +1,4 @@
-"""The same training on the workers of a Ray cluster, through Ray Train: each is a rank. When one dies, all go on from the last checkpoint."""
+"""A training on the workers of a Ray cluster, through Ray Train: each is a rank. When one dies, all resume at the last checkpoint."""
 
 import shutil
 import threading
@@ -9,12 +9,12 @@ from typing import Any
 from uuid import uuid4
 
 from train_hooks.errors import RecipeError, TrainError
-from train_hooks.export import check_out, clear
+from train_hooks.out_folder import check_out, clear
 from train_hooks.recipe_files import load_recipe, whole_name
 from train_hooks.train import TrainResult, result_of, train
 
-ENDING_S = 60.0  # for the workers to end after one of them told what is wrong; ours
-LISTEN_S = 0.5  # between two looks at what the first rank said; ours
+ENDING_S = 60.0  # for the workers to end after one of them reported an error; ours
+LISTEN_S = 0.5  # between two polls of the first rank's lines; ours
 
 
 def train_on_ray(
@@ -36,8 +36,8 @@ def train_on_ray(
         recipe, shards, out, overrides, options: as `train`. `out` and the shards must be what every worker sees under the same name.
         workers: ranks.
         gpus_per_worker: GPUs of each; 0 trains on the CPU.
-        say: hears the first rank's lines.
-        max_failures: how often workers may die before the training is given up.
+        say: receives the first rank's lines.
+        max_failures: how many worker failures are tolerated.
         restart: removes what is in `out` first, once.
 
     Raises what `train` raises, and TrainError when workers died too often or the cluster has not got what is asked for.
@@ -58,9 +58,9 @@ def train_on_ray(
     if restart:
         clear(out)
     local = Path(str(shards))
-    ear = ray.remote(num_cpus=0)(_Ear).remote()
+    inbox = ray.remote(num_cpus=0)(_Inbox).remote()
     config = {
-        "ear": ear,
+        "ear": inbox,
         "call": {
             "recipe": whole_name(recipe),
             "shards": str(local.absolute()) if local.exists() else str(shards),
@@ -81,7 +81,7 @@ def train_on_ray(
     def fit() -> None:
         try:
             trainer.fit()
-        except BaseException as error:  # told below, by the thread that listens
+        except BaseException as error:  # raised below, in the polling thread
             failure.append(error)
 
     fitting = threading.Thread(target=fit, daemon=True)
@@ -89,7 +89,7 @@ def train_on_ray(
     try:
         while True:
             alive = fitting.is_alive()
-            lines, wrong = ray.get(ear.heard.remote())
+            lines, wrong = ray.get(inbox.take.remote())
             for line in lines:
                 say(line)
             if wrong is not None:
@@ -102,8 +102,10 @@ def train_on_ray(
     finally:
         shutil.rmtree(own, ignore_errors=True)
     if failure:
-        told = str(failure[0]).strip().splitlines() or [type(failure[0]).__name__]
-        raise TrainError(f"Ray Train gave up after {max_failures} failures: {told[-1]}; {out} has the last checkpoint")
+        message = str(failure[0]).strip().splitlines() or [type(failure[0]).__name__]
+        raise TrainError(
+            f"Ray Train gave up after {max_failures} failures: {message[-1]}; {out} has the last checkpoint"
+        )
     return result_of(out)
 
 
@@ -111,8 +113,8 @@ def _absolute(path: Path | None) -> Path | None:
     return None if path is None else path.absolute()
 
 
-class _Ear:
-    """An actor that keeps what the workers say until the driver asks."""
+class _Inbox:
+    """An actor that keeps the workers' lines until the driver takes them."""
 
     def __init__(self) -> None:
         self._lines: list[str] = []
@@ -124,28 +126,28 @@ class _Ear:
     def fail(self, kind: str, sentence: str) -> None:
         self._wrong = kind, sentence
 
-    def heard_all(self) -> None:
-        """Calls of one caller are made in order: when this one has been, so have the others."""
+    def flush(self) -> None:
+        """Ray runs the calls of one caller in order: when this one returns, the earlier ones are done."""
 
-    def heard(self) -> tuple[list[str], tuple[str, str] | None]:
+    def take(self) -> tuple[list[str], tuple[str, str] | None]:
         lines, self._lines = self._lines, []
         return lines, self._wrong
 
 
 def _worker(config: dict[str, Any]) -> None:
-    """One rank. What is wrong with the recipe or the data is told and not tried again: only a worker that dies is."""
+    """One rank. An error in the recipe or the data is reported and not retried; only a dead worker is restarted."""
     import ray
 
-    ear, call = config["ear"], dict(config["call"])
+    inbox, call = config["ear"], dict(config["call"])
     try:
         train(
             call.pop("recipe"),
             call.pop("shards"),
             Path(call.pop("out")),
             call.pop("overrides"),
-            lambda line: ear.say.remote(line),
+            lambda line: inbox.say.remote(line),
             **call,
         )
     except (RecipeError, TrainError) as error:
-        ray.get(ear.fail.remote(type(error).__name__, str(error)))
-    ray.get(ear.heard_all.remote())  # Ray ends a worker that has returned, and what it said may not have left yet
+        ray.get(inbox.fail.remote(type(error).__name__, str(error)))
+    ray.get(inbox.flush.remote())  # Ray ends a worker that has returned, possibly before its last lines were sent

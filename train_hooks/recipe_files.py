@@ -1,8 +1,7 @@
 """Recipes as YAML: `recipes/NAME.yaml`, checked before anything starts.
 
-All keys but those with a default must be in the file or in the one it `extends`; unknown ones are errors; `key=value` overrides are parsed by
-the type of the key. A key under `stages` holds in that stage alone. The comment beside a value says where it comes from, and `explain`
-gives both.
+Every key without a default must be in the file or in the one it `extends`; unknown keys are errors; `key=value` overrides are parsed by the type
+of the key. A key under `stages` applies to that stage only. The comment beside a value is its source; `explain` returns both.
 """
 
 import difflib
@@ -14,13 +13,60 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import yaml
+from pydantic import TypeAdapter, ValidationError
 
 from train_hooks.errors import RecipeError
-from train_hooks.recipe import Recipe
+from train_hooks.recipe import Recipe, out_of_range
 
 RECIPES = Path(__file__).parent / "recipes"
-_TYPES = {key: kind for key, kind in typing.get_type_hints(Recipe).items() if key not in ("name", "stage", "stages")}
+_KINDS = {
+    key: kind
+    for key, kind in typing.get_type_hints(Recipe, include_extras=True).items()
+    if key not in ("name", "stage", "stages")
+}
+_TYPES = {key: kind for key, kind in typing.get_type_hints(Recipe).items() if key in _KINDS}
+_ADAPTERS: dict[str, TypeAdapter[Any]] = {}
 _NEEDED = [f.name for f in fields(Recipe) if f.default is MISSING]
+_ALIASES = {
+    "lr": ("learning_rate", "learningrate", "alpha"),
+    "batch": ("batch_size", "train_batch_size", "bs"),
+    "steps": (
+        "num_steps",
+        "n_steps",
+        "max_steps",
+        "train_steps",
+        "max_train_steps",
+        "iterations",
+        "epochs",
+        "num_epochs",
+    ),
+    "micro_batch": ("micro_batch_size", "gradient_accumulation", "gradient_accumulation_steps", "grad_accum"),
+    "frames": ("num_frames", "n_frames", "clip_length"),
+    "fps": ("frame_rate", "framerate"),
+    "width_px": ("width", "resolution", "size"),
+    "height_px": ("height",),
+    "base": ("model", "base_model", "pretrained", "pretrained_model", "pretrained_model_name_or_path"),
+    "lr_warmup_steps": ("warmup", "warmup_steps", "lr_warmup"),
+    "lr_decay": ("scheduler", "lr_scheduler", "lr_schedule"),
+    "grad_clip": ("max_grad_norm", "gradient_clip", "clip_grad", "gradient_clipping"),
+    "ema_decay": ("ema", "use_ema"),
+    "workers": ("num_workers", "dataloader_num_workers"),
+    "threads": ("num_threads",),
+    "precision": ("dtype", "mixed_precision", "amp"),
+    "checkpointing": ("gradient_checkpointing", "activation_checkpointing"),
+    "checkpoint_every": ("save_every", "save_steps", "checkpointing_steps", "checkpoint_steps"),
+    "log_every": ("logging_steps", "log_steps", "log_interval"),
+    "lora_rank": ("rank", "r"),
+    "prediction": ("prediction_type", "objective"),
+    "min_snr_gamma": ("snr_gamma",),
+    "offset_noise": ("noise_offset",),
+    "guidance": ("guidance_scale", "cfg", "cfg_scale"),
+    "sample_steps": ("num_inference_steps", "inference_steps", "sampling_steps"),
+    "seed": ("random_seed", "random_state"),
+    "heldout_share": ("val_split", "validation_split"),
+    "heldout_every": ("eval_every", "validation_steps", "eval_steps"),
+}
+"""Names that other trainers use for a key; an unknown key is looked up here before the nearest spelling is searched."""
 
 
 class Explained(NamedTuple):
@@ -37,7 +83,7 @@ def known_recipes() -> list[str]:
 
 
 def load_recipe(name: str, overrides: Mapping[str, str] | None = None) -> Recipe:
-    """Reads a recipe by its name, or from a YAML file, and applies `key=value` overrides; these hold in every stage.
+    """Reads a recipe by its name, or from a YAML file, and applies `key=value` overrides to every stage.
 
     Raises RecipeError for an unknown recipe, an unknown or missing key, or a value that does not parse.
     """
@@ -45,16 +91,18 @@ def load_recipe(name: str, overrides: Mapping[str, str] | None = None) -> Recipe
     stages: list[dict[str, Any]] = []
     for path in _chain(name):
         given = _read(path)
-        told = f"recipe {path.stem}"
+        source = f"recipe {path.stem}"
         own = given.pop("stages", None) or []
-        stages = [_stage(f"{told}, stage {i + 1}", stage) for i, stage in enumerate(own)] or stages
-        values |= _parsed(told, {key: raw for key, raw in given.items() if key != "extends"})
+        stages = [_stage(f"{source}, stage {i + 1}", stage) for i, stage in enumerate(own)] or stages
+        values |= _parsed(source, {key: raw for key, raw in given.items() if key != "extends"})
     missing = sorted(key for key in _NEEDED if key not in values)
     if missing:
         raise RecipeError(f"recipe {name}: missing {', '.join(missing)}")
     whole = sum(stage["steps"] for stage in stages)
     if stages and whole != values["steps"]:
-        raise RecipeError(f"recipe {name}: its stages have {whole} steps, and steps says {values['steps']}")
+        raise RecipeError(
+            f"recipe {name}: its stages have {whole} steps, and steps is {values['steps']}; make them equal"
+        )
     changed = _parsed("--set", dict(overrides or {}))
     stages = [
         {key: value for key, value in s.items() if key in ("steps", "stage") or key not in changed} for s in stages
@@ -70,7 +118,7 @@ def check_value(key: str, value: Any) -> None:
 
 
 def whole_name(recipe: str) -> str:
-    """The recipe's name, or where its file lies, whatever directory another process works in."""
+    """The recipe's name, or the absolute path of its file, for a process with another working directory."""
     return str(Path(recipe).absolute()) if recipe.endswith((".yaml", ".yml")) else recipe
 
 
@@ -87,7 +135,7 @@ def explain(name: str) -> list[Explained]:
 
 
 def _commented(text: str) -> list[Explained]:
-    """The values of a recipe's text with their comments; a comment may run on in lines of its own, further to the right."""
+    """The values of a recipe's text with their comments; a comment may continue on further lines, indented by 8 or more."""
     rows: list[Explained] = []
     stage = 0
     for line in text.splitlines():
@@ -120,7 +168,7 @@ def _read(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(given, dict):
-        raise RecipeError(f"{path} is not a recipe: it should be a list of `key: value`")
+        raise RecipeError(f"{path} is not a recipe: expected lines of `key: value`")
     return given
 
 
@@ -141,30 +189,19 @@ def _stage(source: str, pairs: Any) -> dict[str, Any]:
 
 
 def _parse(source: str, key: str, raw: Any) -> Any:
-    """Turns a YAML value or the text after `=` into the type of the key."""
-    kind = _TYPES[key]
-    wrong = RecipeError(f"{source}: {key} must be {_described(kind)}, got {raw!r}")
+    """A YAML value, or the text after `=`, as the type of its key."""
+    adapter = _ADAPTERS.get(key) or _ADAPTERS.setdefault(key, TypeAdapter(_KINDS[key]))
+    wrong = RecipeError(f"{source}: {key} must be {_described(_TYPES[key])}, got {raw!r}")
     try:
-        if typing.get_origin(kind) is tuple:
-            of = typing.get_args(kind)[0]
-            parts = yaml.safe_load(f"[{raw.strip('[]() ')}]") if isinstance(raw, str) else list(raw)
-            if not parts and of is int:
-                raise wrong
-            return tuple(of(part) for part in parts)
-        if typing.get_origin(kind) is Literal:
-            if raw not in typing.get_args(kind):
-                raise wrong
-            return raw
-        if kind is str:
-            return "" if raw is None else str(raw)
-        if kind is bool:
-            return {"true": True, "false": False}[str(raw).lower()]
-        if isinstance(raw, bool) or (kind is int and isinstance(raw, float)):
-            raise wrong
-        number = kind(raw)
-    except (KeyError, TypeError, ValueError, yaml.YAMLError):
+        value = adapter.validate_python(raw)
+    except ValidationError as error:
+        limit = out_of_range(error)
+        raise (RecipeError(f"{source}: {key} {limit}, got {raw}") if limit else wrong) from None
+    except TypeError:
         raise wrong from None
-    return number
+    if value == () and _TYPES[key] == tuple[int, ...]:
+        raise wrong
+    return value
 
 
 def _described(kind: Any) -> str:
@@ -177,5 +214,9 @@ def _described(kind: Any) -> str:
 
 
 def _nearest(wrong: str) -> str:
+    plain = wrong.lower().replace("-", "_")
+    for key, names in _ALIASES.items():
+        if plain in names:
+            return f"; did you mean '{key}'?"
     found = difflib.get_close_matches(wrong, _TYPES, n=1, cutoff=0.6)
     return f"; did you mean '{found[0]}'?" if found else f"; the keys are: {', '.join(sorted(_TYPES))}"

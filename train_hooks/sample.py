@@ -1,4 +1,4 @@
-"""Sampling from a finished folder: text, a first frame, or a video to be made anew, to frames.
+"""Sampling from a finished folder: text, a first frame, or a video to resample, to frames.
 
 One loop for every architecture, over diffusers' schedulers: DDIM, DPM-Solver++ or Euler on EDM's noise levels. Guidance may rise over the frames
 (SVD: from 1 to 3, linearly). A video to start from is noised to `strength` and denoised from there: ZeroScope XL's second pass.
@@ -26,14 +26,14 @@ from train_hooks.conditioning import (
     encode_video,
     first_frame_latents,
 )
-from train_hooks.draws import Draws
 from train_hooks.errors import NotFoundError, RecipeError, TrainError
-from train_hooks.export import RECORD
 from train_hooks.net import Conditions, Net
 from train_hooks.objectives import schedule, signal_scale
+from train_hooks.out_folder import RECORD
 from train_hooks.pictures import check_ending, read_picture, read_video, write_video
 from train_hooks.recipe import Recipe
 from train_hooks.recipe_files import check_value
+from train_hooks.rng import Rng
 
 SIGMA_MIN, SIGMA_MAX = 0.002, 700.0  # SVD, appendix D
 _SAMPLE = -3  # the step of sampling's draws: none of training
@@ -42,7 +42,7 @@ FIRST_FRAME_NOISE = 0.02  # generative-models' default of cond_aug
 
 @dataclass(frozen=True)
 class Ask:
-    """What is to be sampled."""
+    """Prompt, seed and conditions of one sample."""
 
     prompt: str = ""
     seed: int = 0
@@ -56,14 +56,17 @@ class Ask:
 
 
 def open_folder(folder: Path) -> tuple[Recipe, Base, Net]:
-    """A finished training, ready to sample, with the stage as which it is sampled. Raises TrainError when it is none or cannot be read."""
+    """A finished training, ready to sample, with the recipe of the sampled stage.
+
+    Raises TrainError when the folder is not a finished training or cannot be read.
+    """
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         recipe = recipe_of(record["recipe"]).shown()
     except (OSError, ValueError, KeyError, TypeError):
-        told = "a folder of another kind is sampled with its own pipeline of diffusers"
+        hint = "a folder of another kind is sampled with its own pipeline of diffusers"
         raise NotFoundError(
-            f"{folder} is not a finished training: it has no {RECORD} that can be read; {told}"
+            f"{folder} is not a finished training: it has no {RECORD} that can be read; {hint}"
         ) from None
     base = load_base(folder, recipe)
     return recipe, base, Net(base.unet)
@@ -79,16 +82,16 @@ def recipe_of(values: Mapping[str, Any]) -> Recipe:
 def sample(recipe: Recipe, base: Base, net: Net, ask: Ask) -> Tensor:
     """Frames (T, 3, H, W), 0..1, of the recipe's size and number.
 
-    Raises TrainError when the recipe needs a first frame and there is none.
+    Raises TrainError when the recipe needs a first frame and `ask` has none.
     """
     device = next(base.vae.parameters()).device
-    draws = Draws(ask.seed, _SAMPLE, [0])
-    told, untold = _conditions(recipe, base, ask, draws, device)
+    rng = Rng(ask.seed, _SAMPLE, [0])
+    conditions, unconditional = _conditions(recipe, base, ask, rng, device)
     scheduler = sampler(recipe)
     scheduler.set_timesteps(recipe.sample_steps, device=device)
     factor = latent_factor(base.vae)
     size = (1, base.vae.config.latent_channels, recipe.frames, recipe.height_px // factor, recipe.width_px // factor)
-    noise_BCThw = draws.normal(*size[1:]).to(device)
+    noise_BCThw = rng.normal(*size[1:]).to(device)
     times = scheduler.timesteps
     if ask.video_CTHW is None:
         latents_BCThw = noise_BCThw * scheduler.init_noise_sigma
@@ -99,7 +102,7 @@ def sample(recipe: Recipe, base: Base, net: Net, ask: Ask) -> Tensor:
         if hasattr(scheduler, "set_begin_index"):
             scheduler.set_begin_index(len(scheduler.timesteps) - len(times))
     net.unet.eval()
-    latents_BCThw = denoise(recipe, net, scheduler, times, latents_BCThw, told, untold)
+    latents_BCThw = denoise(recipe, net, scheduler, times, latents_BCThw, conditions, unconditional)
     return decode(base.vae, latents_BCThw)[0].cpu()
 
 
@@ -109,8 +112,8 @@ def denoise(
     scheduler: Any,
     times: Tensor,
     latents_BCThw: Tensor,
-    told: Conditions,
-    untold: Conditions,
+    conditions: Conditions,
+    unconditional: Conditions,
 ) -> Tensor:
     """The scheduler's steps over the net's answers, with classifier-free guidance that rises over the frames."""
     first = recipe.first_frame_guidance or recipe.guidance
@@ -119,9 +122,9 @@ def denoise(
     for i, t in enumerate(times):
         input_BCThw = scheduler.scale_model_input(latents_BCThw, t)
         time_B = t.expand(len(latents_BCThw))
-        answer = net(input_BCThw, time_B, told)
+        answer = net(input_BCThw, time_B, conditions)
         if guided:
-            without = net(input_BCThw, time_B, untold)
+            without = net(input_BCThw, time_B, unconditional)
             answer = without + guidance_T * (answer - without)
         step = scheduler.step(answer, t, latents_BCThw)
         latents_BCThw = step.prev_sample
@@ -156,31 +159,29 @@ def sampler(recipe: Recipe) -> Any:
     return EulerDiscreteScheduler.from_config(trained.config) if recipe.sampler == "euler" else trained
 
 
-def _conditions(
-    recipe: Recipe, base: Base, ask: Ask, draws: Draws, device: torch.device
-) -> tuple[Conditions, Conditions]:
-    """What the net is told, and what it is told for the other half of the guidance."""
+def _conditions(recipe: Recipe, base: Base, ask: Ask, rng: Rng, device: torch.device) -> tuple[Conditions, Conditions]:
+    """The conditions, and the unconditional ones for guidance."""
     fps_B = torch.tensor([recipe.fps], dtype=torch.float32, device=device)
     bucket_B = torch.tensor([ask.motion_bucket], device=device)
     if recipe.image_condition != "none" and ask.first_frame_CHW is None:
         raise TrainError("this model makes a video from its first frame: give one with --image")
     if recipe.image_condition != "concatenate":
         text = encode_text(base, [ask.prompt, ""])
-        told, untold = Conditions(text[:1], fps_B, bucket_B), Conditions(text[1:], fps_B, bucket_B)
+        conditions, unconditional = Conditions(text[:1], fps_B, bucket_B), Conditions(text[1:], fps_B, bucket_B)
         if recipe.image_condition == "attention" and ask.first_frame_CHW is not None:
             tokens_BLD = encode_image_tokens(base, ask.first_frame_CHW[None].to(device))
-            told = replace(told, image_tokens_BLD=tokens_BLD)
-            untold = replace(untold, image_tokens_BLD=torch.zeros_like(tokens_BLD))
-        return told, untold
+            conditions = replace(conditions, image_tokens_BLD=tokens_BLD)
+            unconditional = replace(unconditional, image_tokens_BLD=torch.zeros_like(tokens_BLD))
+        return conditions, unconditional
     assert ask.first_frame_CHW is not None
     first_BCHW = ask.first_frame_CHW[None].to(device)
-    noise = draws.normal(*first_BCHW.shape[1:]).to(device)
+    noise = rng.normal(*first_BCHW.shape[1:]).to(device)
     latents_BChw = first_frame_latents(base.vae, first_BCHW + FIRST_FRAME_NOISE * noise)
     embedding = encode_image(base, first_BCHW)
     noise_B = torch.tensor([FIRST_FRAME_NOISE], device=device)
-    told = Conditions(embedding, fps_B, bucket_B, latents_BChw, noise_B)
-    nothing = replace(told, text=torch.zeros_like(embedding), first_frame_BChw=torch.zeros_like(latents_BChw))
-    return told, nothing
+    conditions = Conditions(embedding, fps_B, bucket_B, latents_BChw, noise_B)
+    nothing = replace(conditions, text=torch.zeros_like(embedding), first_frame_BChw=torch.zeros_like(latents_BChw))
+    return conditions, nothing
 
 
 @torch.no_grad()
@@ -218,6 +219,7 @@ def sample_to(
     for key, value in changes.items():
         check_value(key, value)
     recipe = replace(recipe, **changes)
+    torch.set_num_threads(recipe.threads)
     step_px = latent_factor(base.vae) * 2 ** (len(net.unet.config.block_out_channels) - 1)
     if recipe.width_px % step_px or recipe.height_px % step_px:
         raise RecipeError(

@@ -32,7 +32,7 @@ DIGEST_BYTES = 8 * 2**30  # up to so much on a disk every shard is compared with
 
 @dataclass(frozen=True)
 class ShardClip:
-    """One clip of the shards: where its bytes lie and what is known of it.
+    """One clip of the shards: the place of its bytes, and its properties.
 
     `fps`, `n_frames`, `width_px` and `height_px` are those of the stored mp4; a size of 0 is not known.
     """
@@ -68,16 +68,19 @@ class ShardIndex(NamedTuple):
     chosen_sha256: str = ""
     """Of the ids of the clips that were chosen among all; empty: all."""
 
-    def only(self, clip_ids: Iterable[str], told: str = "the list of clips") -> "ShardIndex":
-        """These clips alone, in file order. Raises TrainError where one is not in the shards, or none is named; `told` names who asks."""
+    def only(self, clip_ids: Iterable[str], named_by: str = "the list of clips") -> "ShardIndex":
+        """These clips only, in file order.
+
+        Raises TrainError where one is not in the shards, or the list is empty; `named_by` names the list in messages.
+        """
         wanted = dict.fromkeys(clip_ids)
         chosen = [clip for clip in self.clips if clip.clip_id in wanted]
         if lacking := wanted.keys() - {clip.clip_id for clip in chosen}:
             raise TrainError(
-                f"{told} names {len(lacking)} clips that are not in these shards, such as {min(lacking)!r}"
+                f"{named_by} names {len(lacking)} clips that are not in these shards, such as {min(lacking)!r}"
             )
         if not chosen:
-            raise TrainError(f"there is nothing to train on: {told} names no clip")
+            raise TrainError(f"there is nothing to train on: {named_by} names no clip")
         digest = hashlib.sha256("\n".join(sorted(wanted)).encode()).hexdigest()
         return self._replace(clips=chosen, chosen_sha256=digest)
 
@@ -112,7 +115,7 @@ def read_index(shards: str | Path) -> ShardIndex:
         raise TrainError(f"{shards}/index.json cannot be read as a shards index; write the shards again") from None
     if strange := [name for name in names if not PLAIN.fullmatch(name)]:
         raise TrainError(
-            f"{shards}/index.json names a file {strange[0]!r}, which would lie elsewhere; it was not written by rushes"
+            f"{shards}/index.json names a file {strange[0]!r}, which is outside the folder; it was not written by rushes"
         )
     try:
         policy = CaptionPolicy.of(index)
@@ -120,8 +123,10 @@ def read_index(shards: str | Path) -> ShardIndex:
         if clips:
             _check_digests(shards, index["shards"])
     except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
-        told = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        raise TrainError(f"{shards}/index.json was not written by rushes ({told}); write the shards again") from error
+        named_by = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise TrainError(
+            f"{shards}/index.json was not written by rushes ({named_by}); write the shards again"
+        ) from error
     if not clips:
         raise TrainError(
             f"there is nothing to train on: {shards} holds no clips; `rushes funnel` shows which rule drops them"

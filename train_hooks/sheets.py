@@ -1,4 +1,4 @@
-"""Samples while training goes on: the same prompts and seeds every time, as a video and a sheet of frames, with what can be measured of them."""
+"""Samples during training: the same prompts and seeds every time, as a video and a sheet of frames, with their metrics."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

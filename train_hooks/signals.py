@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C while training: heard, and acted upon when the step is done."""
+"""SIGTERM and Ctrl-C during training: recorded, and handled after the step."""
 
 import signal
 import threading
@@ -10,21 +10,21 @@ from typing import Any
 @contextmanager
 def listening() -> Iterator[list[int]]:
     """Collects SIGTERM and Ctrl-C, where this is the main thread; a second one ends the process as usual."""
-    heard: list[int] = []
+    received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield heard
+        yield received
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
-    def hear(number: int, frame: Any) -> None:
-        heard.append(number)
+    def receive(number: int, frame: Any) -> None:
+        received.append(number)
         for each, handler in before.items():
             signal.signal(each, handler)
 
     for number in before:
-        signal.signal(number, hear)
+        signal.signal(number, receive)
     try:
-        yield heard
+        yield received
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 
 class Size(NamedTuple):
-    """What the samples of one bucket are: pixels and frames."""
+    """Pixels and frames of the samples of one bucket."""
 
     width_px: int
     height_px: int
@@ -16,7 +16,7 @@ class Size(NamedTuple):
 
     @classmethod
     def named(cls, text: str) -> "Size":
-        """`256x256x16` as a size. Raises ValueError when it is none."""
+        """Parses `256x256x16`. Raises ValueError for a malformed size."""
         found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)x([1-9]\d*)", text.strip())
         if found is None:
             raise ValueError(f"'{text}' is not a size such as 256x256x16 (width, height, frames)")

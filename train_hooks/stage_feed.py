@@ -28,7 +28,7 @@ def feed_of(
 def build_tiny(recipe: Recipe, feed: Feed, folder: Path, say: Callable[[str], None]) -> None:
     """Writes the small random base, its VAE fitted to the clips' frames, as a diffusers folder."""
     base = build_base(recipe)
-    first_error, last_error = fit_vae(base.vae, vae_frames(recipe, feed), recipe.vae_fit_steps, recipe.vae_fit_lr)
+    first_error, last_error = fit_vae(base.vae, vae_frames(recipe, feed), recipe.vae_fit_steps, recipe.vae_fit_lr, say)
     say(
         f"small VAE fitted to the clips' frames in {recipe.vae_fit_steps} steps: "
         f"mean error {first_error:.3f} -> {last_error:.3f} (pixels are -1..1)"
@@ -38,9 +38,9 @@ def build_tiny(recipe: Recipe, feed: Feed, folder: Path, say: Callable[[str], No
 
 def vae_frames(plan: Recipe, feed: Feed) -> Iterator[Tensor]:
     """Batches of single frames (N, 3, H, W) for the VAE, from the same windows that the loop will train on; endless."""
-    draws = torch.Generator().manual_seed(plan.seed)
+    rng = torch.Generator().manual_seed(plan.seed)
     step = 0
     while True:
         frames_NCHW = stack(feed.samples(step % plan.steps)).transpose(1, 2).flatten(0, 1)
-        yield frames_NCHW[torch.randperm(len(frames_NCHW), generator=draws)[: plan.vae_fit_batch]]
+        yield frames_NCHW[torch.randperm(len(frames_NCHW), generator=rng)[: plan.vae_fit_batch]]
         step += 1

@@ -1,6 +1,6 @@
 """A small base model of Stable Diffusion's architecture, filled at random: 1.x or 2.x, and SVD's image encoder where the recipe needs one.
 
-It stands where the weights of Stable Diffusion stand in the other recipes. The tokenizer is the real one (its
+It replaces the weights of Stable Diffusion of the other recipes. The tokenizer is the real one (its
 vocabulary ships inside open_clip), the VAE starts as `tiny_vae` says; everything else starts at random.
 """
 
@@ -27,10 +27,9 @@ from train_hooks import tiny_vae
 from train_hooks.base import PARTS, Base
 from train_hooks.conditioning import N_TOKENS
 from train_hooks.errors import TrainError
+from train_hooks.out_folder import BASE
 from train_hooks.recipe import Recipe
 
-BASE = "base-"
-"""How the folder of a small random base begins, in `checkpoints/` and beside latents."""
 _MADE_OF = (
     "seed", "family", "architecture", "image_condition", "frames", "fps", "width_px", "height_px", "vae_channels", "latent_channels",
     "vae_fit_steps", "vae_fit_batch", "vae_fit_lr", "unet_channels", "unet_layers_per_block", "head_dim", "text_width", "text_layers",

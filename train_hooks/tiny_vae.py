@@ -1,4 +1,4 @@
-"""The tiny recipe's VAE: how it starts, how it is fitted to the shards' own frames, and the latents it gives.
+"""The tiny recipe's VAE: its start, and the fit to the shards' own frames.
 
 A random VAE decodes to noise, and a minute does not train one. So it starts as a picture pyramid, which is exact
 arithmetic (ours): the first three latent channels are the frame's red, green and blue averaged over each cell, and
@@ -9,7 +9,8 @@ Shapes: N images, B clips, T frames, C channels, H and W in pixels, h and w in l
 """
 
 import math
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ CONSTANTS = {
 }  # and two that carry a constant, so large that the statistics of their norm group hardly see the picture
 PASSED = (*RGB, *CONSTANTS)
 LINEAR = 12.0  # SiLU(x + 12) is x + 12 within 1e-4 for small x
+QUIET_S = 10.0  # between two progress lines; ours
 WARMUP_STEPS = 20  # ours; without it Adam's first steps spoil the start
 START_LOGVAR = (
     -6.0
@@ -101,7 +103,9 @@ def _linear_output(norm: Any, conv: Any) -> None:
             conv.weight[c, constant, 1, 1] = -deviation / 2
 
 
-def fit_vae(vae: Any, frames: Iterator[Tensor], steps: int, lr: float) -> tuple[float, float]:
+def fit_vae(
+    vae: Any, frames: Iterator[Tensor], steps: int, lr: float, say: Callable[[str], None] = lambda line: None
+) -> tuple[float, float]:
     """Fits the VAE to batches of frames (N, 3, H, W) by L1 and a little KL, sets its scaling factor, freezes it.
 
     The scaling factor is 1 / std of the latents, which is how Stable Diffusion's 0.18215 came about. Without steps, that is all.
@@ -112,7 +116,11 @@ def fit_vae(vae: Any, frames: Iterator[Tensor], steps: int, lr: float) -> tuple[
     before = reconstruction_error(vae, held_NCHW)
     vae.train().requires_grad_(True)
     optimizer = torch.optim.AdamW(vae.parameters(), lr=lr, weight_decay=0.0)
+    logged_s = time.monotonic()
     for step in range(steps):
+        if time.monotonic() - logged_s >= QUIET_S:
+            say(f"small VAE: step {step}/{steps}")
+            logged_s = time.monotonic()
         for group in optimizer.param_groups:
             group["lr"] = lr * min(1.0, (step + 1) / WARMUP_STEPS) * (1 - step / steps)
         frames_NCHW = next(frames)

@@ -78,9 +78,9 @@ def add_lora(unet: Any, rank: int, where: str) -> None:
 
 
 def merge_lora(unet: Any) -> dict[str, Tensor]:
-    """Adds the LoRA to the weights that it lies beside and takes it out of the UNet; returns it, by the names that diffusers loads.
+    """Merges the LoRA into its weights and removes it from the UNet; returns it, by the names that diffusers loads.
 
-    Empty where there is none.
+    Empty where the UNet has no LoRA.
     """
     if not any("lora_" in key for key in unet.state_dict()):
         return {}
@@ -98,7 +98,7 @@ def merge_lora(unet: Any) -> dict[str, Tensor]:
 
 
 def load_lora(unet: Any, lora: Mapping[str, Tensor]) -> None:
-    """Puts a LoRA, as `merge_lora` gave it or as it lies in `lora/`, beside the weights of a UNet.
+    """Adds a LoRA, as `merge_lora` returned it or as saved in `lora/`, to a UNet.
 
     The pipelines of diffusers 0.42 do not load LoRAs into video UNets.
     """

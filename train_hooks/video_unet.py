@@ -39,8 +39,8 @@ class Style:
     """Which temporal layers there are.
 
     Attributes:
-        longest: Frames that Shaw's positions tell apart; 0 for none.
-        fps: Whether the frame rate is told.
+        longest: Frames that Shaw's positions distinguish; 0 for no positions.
+        fps: Whether the frame rate is a condition.
         image: Channels of the tokens of a first frame that is seen beside the text; 0 for none.
     """
 
@@ -112,7 +112,7 @@ class VideoUNet(nn.Module):
                     module.attn2.set_processor(DualCrossAttention(inner, context, self.layout))
         if self.style.fps:
             self.unet.fps_embedding = TimestepEmbedding(first, 4 * first)
-            tell_frame_rate(self.unet, self._fps_of_each)
+            condition_on_frame_rate(self.unet, self._fps_of_each)
 
     def _after_resnet(self, module: Any, args: Any, out: Tensor) -> Tensor:
         after: Tensor = module.temporal_conv(out, num_frames=self.layout.each)
@@ -186,20 +186,20 @@ class VideoUNet(nn.Module):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         image = {key: value for key, value in self.unet.config.items() if not key.startswith("_")}
-        told = {"_class_name": CLASS, "style": asdict(self.style), "image": image}
-        (folder / "config.json").write_text(json.dumps(told, indent=2, default=str) + "\n", encoding="utf-8")
+        config = {"_class_name": CLASS, "style": asdict(self.style), "image": image}
+        (folder / "config.json").write_text(json.dumps(config, indent=2, default=str) + "\n", encoding="utf-8")
         save_file({key: value.contiguous() for key, value in self.unet.state_dict().items()}, folder / WEIGHTS)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> "VideoUNet":
         """Reads what `save_pretrained` wrote."""
-        told = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
-        video = cls(UNet2DConditionModel.from_config(told["image"]), Style(**told["style"]))
+        config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+        video = cls(UNet2DConditionModel.from_config(config["image"]), Style(**config["style"]))
         video.unet.load_state_dict(load_file(Path(folder) / WEIGHTS))
         return video.eval()
 
 
-def tell_frame_rate(unet: Any, fps: Callable[[], Tensor | None]) -> None:
+def condition_on_frame_rate(unet: Any, fps: Callable[[], Tensor | None]) -> None:
     """Adds to the time's embedding `unet.fps_embedding` of the rates that `fps()` gives, one for each timestep; nothing where it gives None."""
 
     def add(module: Any, args: Any, out: Tensor) -> Tensor:

@@ -1,31 +1,32 @@
-"""What `rushes ablate` trains: for each axis the lowest 0, 12.5, 25 and 50 % of its clips dropped, and random subsets of the same sizes.
+"""The subsets that `rushes ablate` trains on: for each axis without its worst 0, 12.5, 25 and 50 % of clips, and random ones of the same sizes.
 
-SVD's method (arXiv 2311.15127, section 3.3 and appendix E): one measure at a time, all else as it is. Ours are the random controls (a subset
-can win for being another subset, or for being smaller), the seeds, and the clips to judge on
-(curate/ablation/heldout.py).
+The method is SVD's (arXiv 2311.15127, section 3.3 and appendix E): one measure at a time, all else equal. We added the random controls (a
+subset can win only because it is another subset, or a smaller one), the seeds, and the held-out clips (curate/ablation/heldout.py).
 
-Percentages are of the clips that are trained on, so the subsets of all axes at a level are equally large and share their controls. Everything
-is a function of the clips and their measures: no video, no random state.
+Percentages are of the clips to train on, so the subsets of all axes at a level have the same size and share their controls. The grid is a
+function of the clips and their measures; it needs no video and no random state.
 """
 
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
-from curate.ablation.axis import Axis, Bools, nulls_told, values_of
+from curate.ablation.axis import Axis, Bools, notes_on_nulls, values_of
 from curate.ablation.heldout import Judge, count_of
 from curate.errors import UsageError
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 FEWEST = 8
-"""Clips that a subset must have at least, or a batch where that is more. Ours."""
+"""The minimum number of clips in a subset, or the batch size if that is larger. Our choice."""
 ALIKE = 0.03
-"""Subsets whose sizes differ by no more than this share have one control. Ours."""
-_RANDOM = 1  # a stream of draws, besides those of heldout.py
+"""Subsets whose sizes differ by at most this share have one control. Our choice."""
+_RANDOM = 1  # random stream; heldout.py has streams 2 and 3
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,11 @@ class Arm:
     """One subset of the clips, trained once for each seed.
 
     Attributes:
-        name: `all`, `motion-25`, or `random-225`: a control of 225 clips, another draw for each seed.
-        axis, level, rule: what was dropped, in per cent, and as a rule of `keep:`; None for `all` and the controls.
-        clips: how many there are.
-        subsets: the names of its subsets by seed; arms with the same clips share them, and what is trained on them.
-        control: the random arm of the same size.
+        name: `all`, `motion-25`, or `random-225` for a control of 225 clips, drawn again for each seed.
+        axis, level, rule: the axis that is cut, the per cent dropped, and the cut as a rule of `keep:`; None for `all` and the controls.
+        clips: number of clips.
+        subsets: the name of its subset for each seed. Arms with the same clips share their subsets and trainings.
+        control: the name of the random arm of the same size.
     """
 
     name: str
@@ -51,25 +52,25 @@ class Arm:
 
 @dataclass
 class Grid:
-    """All arms, the clips of each subset, and the judge's clips."""
+    """All arms, the clips of each subset, and the held-out clips."""
 
     arms: list[Arm]
     subsets: dict[str, list[str]]
     heldout: list[str]
     elsewhere: list[str]
     heldout_level: float
-    """The level that all of `heldout` pass on every axis; the strictest one, or less where too few clips do."""
+    """The level that all of `heldout` pass on every axis: the strictest one, or a milder one when too few clips pass it."""
     notes: list[str] = field(default_factory=list)
-    """What a reader should know: nulls, levels that come to the same, a judge that had to be lenient."""
+    """Notes for the reader: nulls, levels with the same clips, a milder level for the held-out clips."""
 
     @property
     def trainings(self) -> list[tuple[str, int]]:
-        """(subset, seed) of every training, each once, `all` first."""
+        """(subset, seed) of each training, without duplicates, `all` first."""
         return list(dict.fromkeys((s, seed) for arm in self.arms for seed, s in enumerate(arm.subsets)))
 
 
 def plan(
-    clips: pd.DataFrame,
+    clips: "pd.DataFrame",
     axes: Sequence[Axis],
     levels: Sequence[float],
     seeds: int,
@@ -79,18 +80,20 @@ def plan(
     wanted: Bools | None = None,
     known: Mapping[str, str] | None = None,
 ) -> Grid:
-    """The grid.
+    """The grid of an ablation.
 
     Args:
-        clips: `clip_id` and a column for each axis; all clips that can be trained on.
-        axes, levels, seeds: what to drop, in per cent, and how many trainings each subset gets.
-        fewest: clips that a training needs.
-        n_heldout: clips to judge on; a fifth of all, at most 64, by default.
-        judged: `heldout`, `elsewhere` and their level, where an earlier plan has drawn them: adding an axis changes no judge.
-        wanted: which clips are to be judged on, where the user says so himself; the others are then `elsewhere`.
-        known: names of subsets by the digest of their clips, where an earlier plan has named them: what it trained is not trained again.
+        clips: `clip_id` and a column for each axis, for all clips that can be trained on.
+        axes: the measures to cut.
+        levels: per cent to drop.
+        seeds: number of trainings of each subset.
+        fewest: minimum number of clips of a training.
+        n_heldout: number of clips to hold out; by default a fifth of all, at most 64.
+        judged: `heldout`, `elsewhere` and their level from an earlier plan: adding an axis does not change them.
+        wanted: the candidates for `heldout` (`--heldout-where`); the others are candidates for `elsewhere`.
+        known: names of subsets by the digest of their clips from an earlier plan: their trainings are not repeated.
 
-    Raises UsageError in one sentence for a level out of range, an axis without values or with one alone, and too few clips.
+    Raises UsageError for a level out of range, an axis without values or with a constant value, and too few clips.
     """
     cuts = sorted({float(level) for level in levels} - {0.0})
     for level in cuts:
@@ -102,7 +105,7 @@ def plan(
         raise UsageError(f"--seeds {seeds}: at least one training of each subset is needed")
     clips = clips.sort_values("clip_id").reset_index(drop=True)
     values = {axis.name: values_of(clips, axis) for axis in axes}
-    notes = [n for axis in axes for n in nulls_told(axis, values[axis.name])]
+    notes = [n for axis in axes for n in notes_on_nulls(axis, values[axis.name])]
     if judged is None:
         judge = Judge(clips["clip_id"].to_numpy(), axes, values, cuts)
         heldout, elsewhere, at = judge.draw(count_of(len(clips), n_heldout), wanted)
@@ -110,7 +113,7 @@ def plan(
         heldout, elsewhere, at = list(judged[0]), list(judged[1]), judged[2]
     if at < cuts[-1] and wanted is None:
         notes.append(
-            f"too few clips pass {cuts[-1]:g} % on every axis at once to judge on; those that pass {at:g} % are taken"
+            f"too few clips pass {cuts[-1]:g} % on every axis at once; the held-out clips are those that pass {at:g} %"
         )
     ids = clips["clip_id"].to_numpy()
     free = ~clips["clip_id"].isin({*heldout, *elsewhere}).to_numpy()
@@ -132,13 +135,13 @@ def plan(
 
 
 def digest_of(clip_ids: Sequence[str]) -> str:
-    """By which a subset is known: a sha256 of its ids in order."""
+    """The identity of a subset: the sha256 of its sorted ids."""
     return hashlib.sha256("\n".join(sorted(clip_ids)).encode()).hexdigest()
 
 
 @dataclass
 class _Names:
-    """Gives subsets names; those with the same clips have the first one's."""
+    """Names subsets. Subsets with the same clips have the name of the first."""
 
     ids: NDArray[Any]
     known: dict[str, str]
@@ -157,17 +160,19 @@ def _arm(
     name, n = f"{axis.name}-{level:g}", int(chosen.sum())
     if n < fewest:
         raise UsageError(
-            f"{axis.name} at {level:g} % leaves {n} clips and a training needs {fewest}: give lower --levels, or more clips"
+            f"{axis.name} at {level:g} % leaves {n} clips and a training needs {fewest}: give lower --levels or more clips"
         )
     subset = named(name, chosen)
     if subset != name:
         same_as = "dropping nothing" if subset == "all" else subset
-        notes.append(f"{name} comes to the same clips as {same_as} (many have the same value) and is trained once")
+        notes.append(
+            f"{name} has the same clips as {same_as}, because many clips have the same value; it is trained once"
+        )
     return Arm(name, n, (subset,) * seeds, axis.name, level, {axis.side: threshold})
 
 
 def _with_controls(arms: Sequence[Arm], sizes: list[int]) -> list[Arm]:
-    """Every arm that drops something with a random one of its size; those that differ by no more than ALIKE share it. `sizes`: there already."""
+    """Sets the control of every arm that drops clips. Arms whose sizes differ by at most ALIKE share one. `sizes`: of existing controls."""
     found = []
     for arm in arms:
         if arm.subsets[0] == arms[0].subsets[0]:

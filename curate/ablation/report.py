@@ -1,4 +1,4 @@
-"""What the report says of a run's ablations: the answer of every axis, the losses behind it, what people preferred, and samples to look at."""
+"""The data of the report's section Ablation: for each axis the answer, losses and votes; samples."""
 
 from typing import Any
 
@@ -9,31 +9,28 @@ from curate.tables import store
 from curate.voting import contest
 
 PROMPTS = 4
-"""Prompts whose samples are shown, of the first seed of every subset. Ours."""
+"""Number of prompts whose samples are shown, of the first seed of each subset. Our choice."""
 
 
 def ablations(run: RunData, folder: str) -> list[dict[str, Any]]:
-    """Everything the page is told; the samples are copied into `folder`. An ablation that cannot be read costs itself."""
-    store.remove(folder)
-    if not store.is_local(run.root):
-        return []
+    """All ablations of a run on a disk. The samples are copied into `folder`. An ablation that cannot be read has a `problem`."""
     found: list[dict[str, Any]] = []
     for name in contest.names(run.root):
         try:
             opened = Ablation.open(run.root, name)
-            told = {**opened.verdict(), "problem": None}
+            section = {**opened.verdict(), "problem": None}
         except (RushesError, ImportError, KeyError, TypeError, ValueError) as error:
             found.append({"name": name, "problem": f"{name} cannot be shown: {' '.join(str(error).split())}"})
             continue
         plan = opened.plan
-        told |= {key: plan[key] for key in ("recipe", "steps", "axes", "heldout_level")}
-        told |= {"heldout": len(plan["heldout"]), "seeds": len(opened.arms[0].subsets)}
-        found.append(told | {"samples": _samples(opened, folder, len(found))})
+        section |= {key: plan[key] for key in ("recipe", "steps", "axes", "heldout_level")}
+        section |= {"heldout": len(plan["heldout"]), "seeds": len(opened.arms[0].subsets)}
+        found.append(section | {"samples": _samples(opened, folder, len(found))})
     return found
 
 
 def _samples(opened: Ablation, folder: str, number: int) -> dict[str, Any]:
-    """By arm the files of its first seed's samples, prompt by prompt; None where one is missing. Arms with the same clips are shown once."""
+    """For each arm the files of its first seed's samples by prompt, None for a missing one. Arms with the same clips are shown once."""
     prompts = [prompt["text"] for prompt in opened.plan["prompts"][:PROMPTS]]
     files: dict[str, list[str | None]] = {}
     shown: set[str] = set()

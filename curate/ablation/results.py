@@ -1,11 +1,11 @@
-"""An ablation of a run: what it compares, what came of it, and the thresholds that follow. Its trainings are begun by `rushes ablate`.
+"""An ablation of a run: its plan, its results, and the thresholds that follow. `rushes ablate` runs the trainings.
 
 RUN/ablate/NAME/
-    plan.json            arms, judge's clips, prompts, and the claim: what must be the same for the ablation to go on
+    plan.json            arms, held-out clips, prompts, and the claim: the settings that must be equal to resume
     subsets/ models/ samples/ judged/       one entry for each training (train_hooks/ablation.py)
-    contest.json         what people compare (curate/voting/contest.py)
-    votes...             what they answered (curate/voting/votes.py)
-    answer.json          what the held-out losses say (curate/ablation/verdict.py)
+    contest.json         the comparisons for people (curate/voting/contest.py)
+    votes...             their votes (curate/voting/votes.py)
+    answer.json          the verdict from losses and votes (curate/ablation/verdict.py)
 """
 
 import json
@@ -17,9 +17,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cv2
-import pandas as pd
-
 from curate.ablation.axis import Axis
 from curate.ablation.plan import Arm, Grid, digest_of
 from curate.ablation.verdict import AxisAnswer, answer, as_json, judge
@@ -29,13 +26,15 @@ from curate.voting import contest
 from curate.voting.opinion import WORDS, opinions
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from curate.dataset.view import Sheet
 
 PLAN, ANSWER = "plan.json", "answer.json"
 FRAMES_SHOWN = 6
-"""Of a sample, evenly spread. Ours."""
+"""Number of frames shown of a sample, evenly spread. Our choice."""
 LIMITS = (
-    "The answer holds for this recipe, these steps and these clips: a larger model, a longer training or other footage may answer otherwise. "
+    "The answer holds for this recipe, these steps and these clips: a larger model, a longer training or other footage may give another answer. "
     "Each axis was cut alone, not together with the others."
 )
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -43,20 +42,20 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 @dataclass
 class Ablation:
-    """An ablation's folder, opened."""
+    """The folder of an ablation, opened for reading."""
 
     folder: Path
     plan: dict[str, Any]
 
     @classmethod
     def open(cls, run: str, name: str | None = None) -> "Ablation":
-        """Opens one of a run's ablations; without a name, the newest. Raises UsageError where there is none."""
+        """Opens one of a run's ablations; without a name, the newest. Raises UsageError when the run has no such ablation."""
         folder = contest.find(run, name)
         return cls(folder, read_plan(folder))
 
     @property
     def name(self) -> str:
-        """Its folder's name."""
+        """The name of the folder."""
         return self.folder.name
 
     @property
@@ -66,75 +65,85 @@ class Ablation:
 
     @property
     def trainings(self) -> list[tuple[str, int]]:
-        """(subset, seed) of every training."""
+        """(subset, seed) of each training."""
         return list(dict.fromkeys((s, seed) for arm in self.arms for seed, s in enumerate(arm.subsets)))
 
     @cached_property
     def judged(self) -> dict[tuple[str, int], dict[str, Any]]:
-        """What is known of every training that is done: losses, scores, seconds."""
+        """The results of each finished training: losses, scores, seconds."""
         found = {
             key: store.get_json(str(self.folder / "judged" / f"{training_name(*key)}.json")) for key in self.trainings
         }
         return {key: value for key, value in found.items() if value is not None}
 
     def losses(self, group: str = "heldout") -> dict[tuple[str, int], dict[str, list[float]]]:
-        """Of every training that is done, the losses of the judge's clips."""
-        return {key: told["losses"][group] for key, told in self.judged.items() if group in told["losses"]}
+        """The losses of each finished training on the clips of a group."""
+        return {key: result["losses"][group] for key, result in self.judged.items() if group in result["losses"]}
 
     def verdict(self) -> dict[str, Any]:
-        """The arms against `all` and their controls, the answer of every axis, the rules that follow; plain values, as in answer.json."""
+        """The content of answer.json: arms against `all` and their controls, the answer of each axis, and the rules that follow."""
         losses = self.losses()
         judged = judge(self.arms, losses)
         answers = answer(judged, losses)
         elsewhere = judge(self.arms, self.losses("elsewhere")) if self.plan["elsewhere"] else []
-        away = {one.arm.name: one.to_all.mean for one in elsewhere}
+        change_elsewhere = {one.arm.name: one.to_all.mean for one in elsewhere}
         people = self.people()
         answers = [_by_people(one, people, self.arms) for one in answers]
         made = as_json(judged, answers)
         for row in made["arms"]:
-            row["elsewhere"] = away.get(row["arm"])
+            row["elsewhere"] = change_elsewhere.get(row["arm"])
             row["scores"] = self._scores(row["arm"])
         done = len(self.judged)
-        seconds = sum(told["seconds"] for told in self.judged.values())
+        seconds = sum(result["seconds"] for result in self.judged.values())
         cost = {"trainings": len(self.trainings), "done": done, "steps_s": seconds, "steps": self.plan["steps"]}
-        told = {
+        context = {
             "keep": rules_of(answers),
             "people": people,
             "limits": LIMITS,
             "cost": cost,
             "notes": self.plan["notes"],
         }
-        return {"name": self.name, **made, **told}
+        return {"name": self.name, **made, **context}
 
     def people(self) -> list[dict[str, Any]]:
-        """What voters preferred, by axis and question (curate/voting/opinion.py)."""
+        """The preferences of voters by axis and question (curate/voting/opinion.py)."""
         return opinions(self.folder, list(self.plan["axes"]))
 
-    def table(self) -> pd.DataFrame:
-        """A row for each subset: `change` is that of the loss against all clips in per cent, `low` and `high` its interval, `to_random` that
-        against its control, `elsewhere` that on clips that some axis drops; scores of the samples where there are any."""
+    def table(self) -> "pd.DataFrame":
+        """A row for each subset.
+
+        `change` is the change of the loss against all clips in per cent, `low` and `high` its interval, `to_random` the change against the
+        control, `elsewhere` the change on clips that some axis drops, `outcome` one of `curate.ablation.verdict.Judged`. Scores of the samples
+        have a column each.
+        """
+        import pandas as pd
+
         rows = []
         for row in self.verdict()["arms"]:
             change, low, high = row["to_all"]
-            told = {key: row[key] for key in ("arm", "axis", "level", "clips", "loss")} | {
+            line = {key: row[key] for key in ("arm", "axis", "level", "clips", "loss")} | {
                 "change": change,
                 "low": low,
                 "high": high,
             }
-            told |= {
+            line |= {
                 "control": row["control"],
                 "to_random": (row["to_control"] or [None])[0],
                 "elsewhere": row["elsewhere"],
             }
-            rows.append(told | row["scores"] | {"said": row["said"]})
+            rows.append(line | row["scores"] | {"outcome": row["outcome"]})
         return pd.DataFrame(rows)
 
-    def answers(self) -> pd.DataFrame:
-        """A row for each axis: how many per cent to drop (0: none), the rule for `keep:`, and why."""
+    def answers(self) -> "pd.DataFrame":
+        """A row for each axis: the per cent to drop (0: none), the rule for `keep:`, and the reason."""
+        import pandas as pd
+
         return pd.DataFrame(self.verdict()["answers"], columns=["axis", "level", "rule", "arm", "why"])
 
     def show(self, prompt: int = 0, arms: Sequence[str] | None = None) -> "Sheet":
-        """A contact sheet of the samples of one prompt, a row for each subset's first seed. Raises UsageError where there is none."""
+        """A contact sheet of the samples of one prompt, a row for each subset's first seed. Raises UsageError when there are no samples."""
+        import cv2
+
         from curate.dataset.contact import clip_sheet
         from curate.dataset.view import Sheet
         from curate.video.open import open_video
@@ -155,21 +164,23 @@ class Ablation:
         return Sheet(clip_sheet(rows))
 
     def _scores(self, name: str) -> dict[str, float]:
-        """Means over the seeds of what was measured of an arm's samples."""
+        """The scores of an arm's samples, means over the seeds."""
         arm = next(arm for arm in self.arms if arm.name == name)
-        told = [self.judged[subset, seed]["scores"] for seed, subset in enumerate(arm.subsets)]
-        return {key: sum(one[key] for one in told) / len(told) for key in told[0] if all(key in one for one in told)}
+        scores = [self.judged[subset, seed]["scores"] for seed, subset in enumerate(arm.subsets)]
+        return {
+            key: sum(one[key] for one in scores) / len(scores) for key in scores[0] if all(key in s for s in scores)
+        }
 
 
 def _by_people(one: AxisAnswer, people: Sequence[Mapping[str, Any]], arms: Sequence[Arm]) -> AxisAnswer:
-    """People's answer in the place of the losses', where their votes on visual quality tell the leader and `all` apart."""
-    told = next((t for t in people if (t["group"], t["question"]) == (one.axis, WORDS["quality"])), None)
-    if told is None:
+    """The answer by votes on visual quality if they separate the leader from `all`, else the answer by losses."""
+    opinion = next((o for o in people if (o["group"], o["question"]) == (one.axis, WORDS["quality"])), None)
+    if opinion is None:
         return one
-    first = told["ratings"][0]["contestant"]
-    pairs = {(pair["a"], pair["b"]) for pair in told["apart"]}
+    first = opinion["ratings"][0]["contestant"]
+    pairs = {(pair["a"], pair["b"]) for pair in opinion["apart"]}
     if first == "all" and one.rule is not None and ("all", one.arm) in pairs:
-        why = f"people preferred dropping nothing to {one.arm}, which the held-out loss would have chosen ({one.why})"
+        why = f"people preferred dropping nothing to {one.arm}, which has the best held-out loss ({one.why})"
         return AxisAnswer(one.axis, 0.0, None, "all", why)
     if (first, "all") in pairs:
         arm = next(arm for arm in arms if arm.name == first)
@@ -179,16 +190,20 @@ def _by_people(one: AxisAnswer, people: Sequence[Mapping[str, Any]], arms: Seque
 
 
 def folder_of(run: str, name: str) -> Path:
-    """Where an ablation of a run lies. Raises UsageError for a name that is no plain one, or a run that is not on a disk."""
+    """The folder of an ablation of a run. Raises UsageError for a malformed name, and for a run that is not on a disk."""
     if not NAME.fullmatch(name):
-        raise UsageError(f"--name {name}: letters, digits, dots, dashes and underscores, at most 100")
+        raise UsageError(
+            f"--name {name}: a name may have letters, digits, dots, dashes and underscores, at most 100 characters"
+        )
     if not store.is_local(run):
-        raise UsageError(f"{run} is not on a disk; copy its pipeline.json, tables and shards to one, and ablate there")
+        raise UsageError(
+            f"{run} is on object storage; copy its pipeline.json, tables and shards to a disk and run the ablation there"
+        )
     return Path(store.local_path_of(run)).absolute() / "ablate" / name
 
 
 def read_plan(folder: Path) -> dict[str, Any]:
-    """Raises UsageError where it was not written by `rushes ablate`."""
+    """The plan of an ablation. Raises UsageError for a file that `rushes ablate` did not write."""
     try:
         plan: dict[str, Any] = json.loads((folder / PLAN).read_text(encoding="utf-8"))
         if plan["version"] != 1 or not plan["arms"]:
@@ -196,17 +211,17 @@ def read_plan(folder: Path) -> dict[str, Any]:
         return plan
     except (OSError, ValueError, KeyError, TypeError):
         raise UsageError(
-            f"{folder / PLAN} cannot be read as an ablation's plan; remove the folder, or give another --name"
+            f"{folder / PLAN} is not a valid plan of an ablation; remove the folder or give another --name"
         ) from None
 
 
 def training_name(subset: str, seed: int) -> str:
-    """Of a training's folder, samples and losses."""
+    """The name of a training's folder, samples and losses."""
     return f"{subset}-s{seed}"
 
 
 def write_plan(folder: Path, claim: Mapping[str, Any], axes: Sequence[Axis], grid: Grid, **more: Any) -> None:
-    """Writes the plan, the clips of each subset and what people compare. `more` are plain values of the plan: prompts, steps."""
+    """Writes the plan, the clips of each subset and the contest. `more` are further keys of the plan: prompts, steps."""
     plan = {
         "version": 1, "claim": claim, "axes": {axis.name: axis.side for axis in axes}, "arms": [asdict(arm) for arm in grid.arms],
         "subsets": {name: digest_of(ids) for name, ids in grid.subsets.items()},
@@ -219,7 +234,7 @@ def write_plan(folder: Path, claim: Mapping[str, Any], axes: Sequence[Axis], gri
 
 
 def contest_of(name: str, arms: Sequence[Arm], prompts: Sequence[str]) -> dict[str, Any]:
-    """Of each axis the levels beside `all`; those with the same clips once."""
+    """The contest: a group for each axis with `all` and its levels. Levels with the same clips appear once."""
     groups: dict[str, list[str]] = {}
     by_subsets: dict[tuple[str, ...], str] = {}
     for arm in arms:
@@ -237,12 +252,12 @@ def contest_of(name: str, arms: Sequence[Arm], prompts: Sequence[str]) -> dict[s
         for arm in arms
         if arm.name in shown
     }
-    told = [{"name": axis, "contestants": own} for axis, own in groups.items() if len(own) > 1]
-    return {"version": 1, "name": name, "prompts": list(prompts), "groups": told, "videos": videos}
+    listed = [{"name": axis, "contestants": own} for axis, own in groups.items() if len(own) > 1]
+    return {"version": 1, "name": name, "prompts": list(prompts), "groups": listed, "videos": videos}
 
 
 def rules_of(answers: Sequence[AxisAnswer]) -> dict[str, dict[str, float]]:
-    """The rules of `keep:` that follow, as numbers of six digits, rounded so that they drop no clip that was trained on."""
+    """The rules of `keep:` that follow. Thresholds have six digits, rounded so that they drop no clip of the chosen subset."""
     return {one.axis: {side: _rounded(value, side) for side, value in one.rule.items()} for one in answers if one.rule}
 
 

@@ -1,11 +1,10 @@
-"""The samples of an ablation, scored by the run's own measures: what the aesthetic head says of clips it says of samples, too."""
+"""Scores of an ablation's samples by the measures of the run: the aesthetic head that scores clips scores the samples too."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from curate.ablation.results import Ablation, training_name
@@ -17,42 +16,42 @@ from curate.tables import store
 from curate.video.open import open_video
 
 SCORED = ("aesthetic",)
-"""Columns that samples are scored by, where the run has them. Ours."""
+"""Columns that score the samples, if the run has them. Our choice."""
 JPEG_QUALITY = 95
 
 
 def add_scores(run: RunData, ablation: Ablation, columns: Iterable[str] = SCORED) -> int:
-    """Scores the samples of every training that is judged and not scored yet, and adds the means to what is known of it.
+    """Scores the samples of each finished training that has no scores yet, and adds the means to its results.
 
     Args:
-        run: whose stages score, with their weights.
-        ablation: whose samples.
-        columns: which of the run's columns; those that it has not are left out.
+        run: The run whose stages score.
+        ablation: The ablation with the samples.
+        columns: Columns of the run; missing ones are skipped.
 
-    Returns how many trainings were scored. Raises what a stage's set-up raises, such as WeightsError.
+    Returns the number of trainings scored. Raises the errors of a stage's setup, such as WeightsError.
     """
     wanted = [name for name in columns if any(name in step.columns for step in run.steps)]
     todo = {
-        training_name(*key): told
-        for key, told in ablation.judged.items()
-        if any(name not in told["scores"] for name in wanted)
+        training_name(*key): result
+        for key, result in ablation.judged.items()
+        if any(name not in result["scores"] for name in wanted)
     }
     if not wanted or not todo:
         return 0
     chain = _chain(run.steps, wanted)
     ready = [(step, stage.ready(step.spec)) for step in chain]
-    for name, told in todo.items():
+    for name, result in todo.items():
         videos = sorted((ablation.folder / "samples" / name).glob("*.mp4"))
         clips = [_clip(path, run.pipeline.config.scan.thumb_fps) for path in videos]
         rows = _measured(ready, clips)
         scores = {column: [row[column] for row in rows if row.get(column) is not None] for column in wanted}
-        told["scores"] |= {column: float(np.mean(values)) for column, values in scores.items() if values}
-        store.put(str(ablation.folder / "judged" / f"{name}.json"), json.dumps(told).encode())
+        result["scores"] |= {column: float(np.mean(values)) for column, values in scores.items() if values}
+        store.put(str(ablation.folder / "judged" / f"{name}.json"), json.dumps(result).encode())
     return len(todo)
 
 
 def _chain(steps: Sequence[Step], wanted: Sequence[str]) -> list[Step]:
-    """The steps that make these columns, and those that they read from, in the run's order."""
+    """The steps that write these columns and the steps that they read from, in the run's order."""
     needed = {step.spec.name for step in steps if set(step.columns) & set(wanted)}
     for step in reversed(steps):
         if step.spec.name in needed:
@@ -61,7 +60,7 @@ def _chain(steps: Sequence[Step], wanted: Sequence[str]) -> list[Step]:
 
 
 def _measured(ready: Sequence[tuple[Step, Any]], clips: Sequence[Clip]) -> list[Mapping[str, Any]]:
-    """What the stages say of each clip, one after the other."""
+    """The columns of each clip after all stages ran in order."""
     values: list[dict[str, Any]] = [{} for _ in clips]
     for step, built in ready:
         read = [
@@ -79,7 +78,9 @@ def _with(clip: Clip, columns: Mapping[str, Any]) -> Clip:
 
 
 def _clip(path: Path, thumb_fps: float) -> Clip:
-    """A sample as the stages see clips: thumbnails at the run's rate."""
+    """A sample as a Clip, with thumbnails at the run's rate."""
+    import cv2
+
     with open_video(str(path)) as video:
         info = video.info
         length_s = info.duration_s or 1 / thumb_fps

@@ -68,7 +68,7 @@ def print_verdict(verdict: Mapping[str, Any], run: str) -> None:
             "" if row["arm"] == "all" else _span(row["to_all"]),
         ]
         away = "" if row["elsewhere"] is None or row["arm"] == "all" else f"{row['elsewhere']:+.1f}"
-        table.add_row(*cells, _span(row["to_control"]), away, row["said"])
+        table.add_row(*cells, _span(row["to_control"]), away, row["outcome"])
     console().print(table)
     for one in verdict["answers"]:
         say(f"{one['axis']}: {'drop ' + format(one['level'], 'g') + ' %' if one['rule'] else 'keep all'}; {one['why']}")

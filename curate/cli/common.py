@@ -88,7 +88,7 @@ def load(
     directory = pipeline.absolute().parent
     typed, written = submit.home(Path.cwd()), submit.home(directory)
     if str(directory) not in sys.path:
-        sys.path.append(str(directory))  # after our own folders: a user's `filters/` must not hide ours
+        sys.path.append(str(directory))  # last: a lab's own `filters/` beside its YAML must not hide ours
     replace = {"sources": sources} if sources else {}
     loaded = config.load(pipeline, settings or [], replace, home=typed if sources else written)
     root = run or loaded.config.run

@@ -26,4 +26,4 @@ def command(run: RunArgument, as_json: JsonOption = False) -> None:
     if as_json:
         print_json([vars(each) for each in done])
     else:
-        out.print(compact.told(done), highlight=False)
+        out.print(compact.summary(done), highlight=False)

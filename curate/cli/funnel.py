@@ -46,6 +46,8 @@ def show(run: "Run", out: Console) -> None:
     out.print(table)
     for name, value in selection.thresholds.items():
         out.print(f"{name} = {value:.6g} in this run", highlight=False)
+    for remark in selection.remarks:
+        out.print(remark, highlight=False)
     together = selection.total_clips - selection.failed_clips - len(selection.clip_ids)
     out.print(
         f"together: {together} of {selection.total_clips} clips dropped, {len(selection.clip_ids)} kept ({selection.kept_s:.1f} s)\n",

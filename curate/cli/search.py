@@ -73,5 +73,7 @@ def command(
     out.print(table)
     if hits:
         out.print(f"(ranked by {hits[0]['ranked_by']})", highlight=False)
+        if words is not None and (sentence := index.poor_fit(opened, hits)):
+            out.print(sentence, highlight=False)
     else:
         out.print("no clip matches")

@@ -46,7 +46,8 @@ def command(
 
     The page is reachable from this machine only, by the printed address. Votes are appended to `RUN/ablate/NAME/votes.jsonl`.
     """
-    check_run(run)
+    if not (Path(run) / "ablate").is_dir():  # a copy of ablate/ is enough to vote
+        check_run(run)
     from curate.voting import contest, pack, server, votes
     from curate.voting.booth import Booth
 
@@ -92,7 +93,9 @@ def _sum_up(folder: Path, run: str, out: "Console") -> None:
     out.print(f"{folder / votes.FILE}: {len(found)} {_noun(len(found))}{by}", highlight=False, soft_wrap=True)
     if found:
         for opinion in opinions(folder, [group.name for group in contest.read(folder).groups]):
-            out.print(f"{opinion['group']}, {opinion['question']}: {opinion['said']}", highlight=False, soft_wrap=True)
+            out.print(
+                f"{opinion['group']}, {opinion['question']}: {opinion['summary']}", highlight=False, soft_wrap=True
+            )
     if found:
         out.print(f"see them in the report:  {shlex.join(['rushes', 'report', run])}", highlight=False, soft_wrap=True)
 

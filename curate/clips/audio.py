@@ -1,7 +1,7 @@
-"""The sound of clips: decoded in one pass over the source, cut to the sample, and put beside the pictures as AAC.
+"""The sound of clips: decoded in one pass over the source, cut to the sample, and added to the mp4 as AAC.
 
-Sound is encoded again in every mode: packets of compressed sound seldom begin where a clip does. Where the source has none for a while there is
-silence. Bitrate ours: 128 kbit/s for two channels, AAC's usual.
+Sound is encoded again in every mode, because packets of compressed sound rarely begin where a clip begins. Gaps in the source's sound become
+silence. Bitrate (ours): 128 kbit/s for two channels, usual for AAC.
 """
 
 from __future__ import annotations
@@ -26,40 +26,40 @@ from curate.video.container import VideoError, open_input, packets
 
 BITS_PER_CHANNEL_S = 64_000
 RATES_HZ = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
-"""Sampling rates that AAC knows."""
+"""Sampling rates that AAC supports."""
 SLACK_S = 0.02
-"""A step in the sound's clock up to this long is no gap: containers round times to milliseconds. Ours."""
+"""Steps in the sound's clock up to this length are not gaps: containers round times to milliseconds. Ours."""
 
 
 def with_sound(
     uri: str, clips: Sequence[Cut | CutError], zero_s: float, storage_options: Mapping[str, Any] | None = None
 ) -> Iterator[Cut | CutError]:
-    """Yields the clips, in the order given, each with the sound of its time where the source has any.
+    """Yields the clips in the given order, with their sound where the source has any.
 
     Args:
         uri: The source.
-        clips: Clips of it by start time, without sound. Errors are passed on.
+        clips: Its clips by start time, without sound. Errors are passed on unchanged.
         zero_s: Time of the first frame on the file's own clock, in seconds.
         storage_options: For fsspec.
     """
     written = [clip for clip in clips if isinstance(clip, Cut)]
-    sounding: dict[str, Cut | CutError] = {}
+    with_audio: dict[str, Cut | CutError] = {}
     try:
         for clip, sound in _sounds(uri, written, zero_s, storage_options):
             try:
-                sounding[clip.clip_id] = replace(clip, mp4=sound.beside(clip), has_audio=True)
+                with_audio[clip.clip_id] = replace(clip, mp4=sound.muxed_with(clip), has_audio=True)
             except FFmpegError as error:
-                sounding[clip.clip_id] = CutError(clip.clip_id, f"the sound cannot be written: {error}")
+                with_audio[clip.clip_id] = CutError(clip.clip_id, f"the sound cannot be written: {error}")
     except (VideoError, FFmpegError) as error:
         for clip in written:
-            sounding.setdefault(clip.clip_id, CutError(clip.clip_id, f"the sound cannot be read: {error}"))
-    yield from (sounding.get(clip.clip_id, clip) for clip in clips)
+            with_audio.setdefault(clip.clip_id, CutError(clip.clip_id, f"the sound cannot be read: {error}"))
+    yield from (with_audio.get(clip.clip_id, clip) for clip in clips)
 
 
 def _sounds(
     uri: str, clips: Sequence[Cut], zero_s: float, storage_options: Mapping[str, Any] | None
 ) -> Iterator[tuple[Cut, _Sound]]:
-    """Clips with their sound, as they end; none where there is no sound at all."""
+    """Yields clips with their sound as they end; clips without any sound are left out."""
     waiting = deque(sorted(clips, key=lambda clip: clip.start_s))
     with open_input(uri, storage_options) as container:
         if not container.streams.audio or not clips:
@@ -68,7 +68,7 @@ def _sounds(
         rate_hz = min(RATES_HZ, key=lambda rate: abs(rate - stream.rate))
         layout = "mono" if stream.layout.nb_channels == 1 else "stereo"
         resampler = AudioResampler(format="fltp", layout=layout, rate=rate_hz)
-        hearing: list[tuple[Cut, _Sound]] = []
+        active: list[tuple[Cut, _Sound]] = []
         for packet in packets(container, [stream]):
             try:
                 frames = [out for frame in packet.decode() for out in resampler.resample(cast(AudioFrame, frame))]
@@ -81,41 +81,41 @@ def _sounds(
                 end_s = at_s + frame.samples / rate_hz
                 while waiting and waiting[0].start_s < end_s:
                     clip = waiting.popleft()
-                    hearing.append((clip, _Sound(clip, rate_hz, layout)))
-                yield from (pair for pair in hearing if pair[1].end_s <= at_s and pair[1].heard)
-                hearing = [pair for pair in hearing if at_s < pair[1].end_s]
+                    active.append((clip, _Sound(clip, rate_hz, layout)))
+                yield from (pair for pair in active if pair[1].end_s <= at_s and pair[1].has_samples)
+                active = [pair for pair in active if at_s < pair[1].end_s]
                 samples_CN = cast(NDArray[np.float32], frame.to_ndarray())
-                for _, sound in hearing:
+                for _, sound in active:
                     sound.add(samples_CN, at_s)
-            if not waiting and not hearing:
+            if not waiting and not active:
                 return
-        yield from (pair for pair in hearing if pair[1].heard)
+        yield from (pair for pair in active if pair[1].has_samples)
 
 
 class _Sound:
-    """The samples of one clip, (channels, N) in -1..1, silent where nothing was heard."""
+    """The samples of one clip, (channels, N) in -1..1; silence where the source has none."""
 
     def __init__(self, clip: Cut, rate_hz: int, layout: str) -> None:
         self.start_s, self.end_s = clip.start_s, clip.start_s + clip.duration_s
         self.rate_hz, self.layout = rate_hz, layout
-        self.heard = False
+        self.has_samples = False
         n_channels = 1 if layout == "mono" else 2
         self.samples_CN = np.zeros((n_channels, max(1, round(clip.duration_s * rate_hz))), np.float32)
         self._next = 0
 
     def add(self, samples_CN: NDArray[np.float32], at_s: float) -> None:
-        """Writes what was heard from `at_s` on to where it belongs."""
+        """Copies decoded samples that begin at `at_s` into the clip."""
         at = round((at_s - self.start_s) * self.rate_hz)
-        if self.heard and abs(at - self._next) <= SLACK_S * self.rate_hz:
+        if self.has_samples and abs(at - self._next) <= SLACK_S * self.rate_hz:
             at = self._next
         first, last = max(0, -at), min(samples_CN.shape[1], self.samples_CN.shape[1] - at)
         self._next = at + samples_CN.shape[1]
         if last > first:
             self.samples_CN[:, at + first : at + last] = samples_CN[:, first:last]
-            self.heard = True
+            self.has_samples = True
 
-    def beside(self, clip: Cut) -> bytes:
-        """The clip's mp4 with the sound. Raises FFmpegError."""
+    def muxed_with(self, clip: Cut) -> bytes:
+        """The clip's mp4 with the sound added. Raises FFmpegError."""
         mp4 = Mp4()
         try:
             with av.open(io.BytesIO(clip.mp4), "r") as pictures:
@@ -130,8 +130,8 @@ class _Sound:
                         packet.stream = video
                         mp4.container.mux(packet)
                 for at in range(0, self.samples_CN.shape[1], 1024):
-                    piece = np.ascontiguousarray(self.samples_CN[:, at : at + 1024])
-                    frame = AudioFrame.from_ndarray(piece, format="fltp", layout=self.layout)
+                    block = np.ascontiguousarray(self.samples_CN[:, at : at + 1024])
+                    frame = AudioFrame.from_ndarray(block, format="fltp", layout=self.layout)
                     frame.sample_rate, frame.pts = self.rate_hz, at
                     mp4.container.mux(audio.encode(frame))
                 mp4.container.mux(audio.encode(None))

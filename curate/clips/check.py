@@ -1,8 +1,8 @@
-"""Whether a written clip begins and ends with its own frames: a frame of the next shot makes a video model learn cuts.
+"""Checks that a written clip begins and ends with the right frames: frames of the next shot would teach a video model to cut.
 
-The mp4's first and last frame are decoded. Each must have the fingerprint that the scan took of the span's, where it shows that frame; else,
-and where the fingerprints differ (a flat picture's bits are noise; a small clip's are blurred), it must look like what the source shows at
-that time. Black bars that were cut off are put back first.
+The mp4's first and last frame are decoded. When the clip begins (or ends) where its span does, the frame's hash must match the hash that the
+scan stored. Otherwise, or when the hashes differ (hash bits of flat or small pictures are unreliable), the frame must look like the source's
+frame at that time. Cropped black bars are restored before the comparison.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from curate.video.open import Frame, Reader, VideoError
 from curate.video.seek import PyAVVideo, small_rgb
 
 MOST_BITS = 6
-"""Fingerprints that differ in more bits are no match. Ours: over the project's footage the same frame, encoded at full size, differs in at
-most 3 bits of 64, the frame behind a cut in 32 on average."""
+"""Maximum number of differing bits of matching hashes. Ours: over the project's footage the same frame, encoded at full size, differs in up to
+3 bits of 64, the frame after a cut in 32 on average."""
 MOST_LEVELS = 8.0
-"""Pictures of 9 x 8 cells that differ by more, on average over the cells, out of 255, are no match. Ours: over the project's footage the same
-frame differs by up to 3.6, scaled to 64 lines at CRF 30 too; the frame behind a hard cut by 20 and more."""
+"""Maximum mean difference of matching pictures of 9 x 8 cells, out of 255. Ours: over the project's footage the same frame differs by up to
+3.6 (also when scaled to 64 lines at CRF 30), the frame after a hard cut by 20 or more."""
 LINES = 72
 """Short side at which pictures are compared."""
 WHOLE_PX = (144, 128)
-"""Size of a picture whose bars are put back: a multiple of the fingerprint's cells."""
+"""Size of a picture with restored bars: a multiple of the hash's cells."""
 
 
 class Check:
-    """Checks the clips of one source. Use as a context manager; the source is opened only when fingerprints do not tell."""
+    """Checks the clips of one source. Use as a context manager; the source is opened only when the hashes do not match."""
 
     def __init__(self, uri: str, storage_options: Mapping[str, Any] | None = None) -> None:
         self._uri, self._storage_options = uri, storage_options
@@ -56,23 +56,23 @@ class Check:
         self._stack.close()
 
     def __call__(self, span: Span, clip: Cut) -> str:
-        """What is wrong with the clip that was written for a span, in one sentence; empty when nothing is."""
+        """Returns the fault of the clip written for a span, in one sentence; empty when it is right."""
         edge_s = min(EDGE_S, 0.25 / clip.fps)
         if clip.start_s < span.start_s - edge_s or clip.last_s >= span.end_s - edge_s:
-            return f"the clip reaches from {clip.start_s:.3f} to {clip.end_s:.3f} s, beyond its span"
+            return f"the clip covers {clip.start_s:.3f} to {clip.end_s:.3f} s, beyond its span"
         try:
             first, last = end_frames(clip.mp4, clip.n_frames)
         except VideoError as error:
-            return f"the clip as written cannot be decoded: {error}"
+            return f"the written clip cannot be decoded: {error}"
         ends = (
             ("first", first, span.first_hash if abs(clip.start_s - span.start_s) <= edge_s else None, clip.start_s),
             ("last", last, span.last_hash if abs(clip.end_s - span.end_s) <= edge_s else None, clip.last_s),
         )
-        for name, seen, wanted, t_s in ends:
-            if wanted is not None and bits_apart(frame_hash(framed(seen.luma_HW, clip.shows)), wanted) <= MOST_BITS:
+        for name, picture, wanted, t_s in ends:
+            if wanted is not None and bits_apart(frame_hash(framed(picture.luma_HW, clip.shows)), wanted) <= MOST_BITS:
                 continue
             try:
-                levels = levels_apart(framed(seen.grey_HW, clip.shows), self._shown(t_s + edge_s).grey_HW)
+                levels = levels_apart(framed(picture.grey_HW, clip.shows), self._shown(t_s + edge_s).grey_HW)
             except VideoError as error:
                 return f"the {name} frame cannot be compared with the source's at {t_s:.3f} s: {error}"
             if levels > MOST_LEVELS:
@@ -80,14 +80,14 @@ class Check:
         return ""
 
     def _shown(self, t_s: float) -> Look:
-        """What the source shows at a time."""
+        """The source's frame at a time."""
         if self._source is None:
             self._source = self._stack.enter_context(PyAVVideo(self._uri, self._storage_options))
         return look(self._source.frame_at(t_s), self._source.reader)
 
 
 class Look(NamedTuple):
-    """A frame in small: luma as the scan's fingerprints are made of, and grey made of RGB, which no range or matrix shifts; both (H, W)."""
+    """A frame, scaled down: luma as in the scan's hashes, and grey from RGB, which does not depend on colour range or matrix; both (H, W)."""
 
     luma_HW: NDArray[np.uint8]  # noqa: N815
     grey_HW: NDArray[np.uint8]  # noqa: N815
@@ -121,13 +121,13 @@ def end_frames(mp4: bytes, n_frames: int) -> tuple[Look, Look]:
 
 
 def look(frame: Frame, reader: Reader) -> Look:
-    """A frame, upright, in the two ways in which it is compared."""
+    """Returns a frame upright, in the two forms that are compared."""
     luma = np.asarray(reader.turn.apply(small_of(frame).y[:, :, None])[:, :, 0], np.uint8)
     return Look(luma, np.asarray(cv2.cvtColor(small_rgb(reader, frame.raw, LINES), cv2.COLOR_RGB2GRAY), np.uint8))
 
 
 def framed(grey_HW: NDArray[np.uint8], shows: Shares | None) -> NDArray[np.uint8]:
-    """The picture with its black bars put back: it fills that part of what is returned."""
+    """Returns the picture with its black bars restored."""
     if shows is None:
         return grey_HW
     x, y, width, height = (round(share * side) for share, side in zip(shows, 2 * WHOLE_PX, strict=True))
@@ -137,6 +137,6 @@ def framed(grey_HW: NDArray[np.uint8], shows: Shares | None) -> NDArray[np.uint8
 
 
 def levels_apart(a_HW: NDArray[np.uint8], b_HW: NDArray[np.uint8]) -> float:
-    """Mean absolute difference, 0 to 255, of two pictures brought down to 9 x 8 cells."""
+    """Mean absolute difference, 0 to 255, of two pictures scaled down to 9 x 8 cells."""
     small = [cv2.resize(p, (COLUMNS, ROWS), interpolation=cv2.INTER_AREA).astype(np.int16) for p in (a_HW, b_HW)]
     return float(np.abs(small[0] - small[1]).mean())

@@ -1,8 +1,8 @@
-"""Clips as the source's own packets, shrunk inward: nothing is decoded, nothing loses quality, and some frames stay behind.
+"""Clips as copies of the source's packets: nothing is decoded and no quality is lost, but a clip may be shorter than its span.
 
-A clip begins at the first keyframe at or after the start of its span (as SVD cuts, appendix C). It ends where the packets so far show all
-pictures up to some time and none after it: without B-frames at the end of the span, with them a few frames before. (SVD ends at a keyframe; up
-to a whole GOP stays behind then.)
+A clip begins at the first keyframe at or after the start of its span (as in SVD, appendix C). It ends after the last packet for which the
+packets up to it show a sequence without gaps: at the end of the span without B-frames, a few frames earlier with them. (SVD ends at a keyframe,
+which loses up to a whole GOP.)
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from curate.clips.records import ClipOptions, Cut, CutError, Numbered, Span, edg
 from curate.video.container import open_input, video_stream
 from curate.video.open import Reader, VideoError, packet_tick
 
-NO_KEYFRAME = "no keyframe in this span; mode 'exact' can cut it"
+NO_KEYFRAME = "no keyframe in this span; use mode 'exact'"
 
 
 def copy(uri: str, spans: list[Span], options: ClipOptions, storage_options: Mapping[str, Any] | None) -> Numbered:
@@ -33,9 +33,9 @@ def copy(uri: str, spans: list[Span], options: ClipOptions, storage_options: Map
         stream = video_stream(container)
         edge_s = edge_s_of(reader)
         end_s = 0.0
-        why = ""
+        reason = ""
         if reader.guessed_order:
-            raise VideoError("an AVI with B-frames does not say when its packets are shown; mode 'exact' can cut it")
+            raise VideoError("an AVI with B-frames has no presentation times for its packets; use mode 'exact'")
         try:
             for packet in container.demux(stream):
                 tick = packet_tick(packet)
@@ -45,7 +45,7 @@ def copy(uri: str, spans: list[Span], options: ClipOptions, storage_options: Map
                 end_s = max(end_s, reader.time_s(tick + (packet.duration or 0)))
                 decoded_s = -math.inf if packet.dts is None else reader.time_s(packet.dts)
                 for clip in list(writing):
-                    if decoded_s >= clip.span.end_s - edge_s:  # nothing is shown before it is decoded
+                    if decoded_s >= clip.span.end_s - edge_s:  # no packet from here on is shown inside the clip
                         writing.remove(clip)
                         yield clip.index, clip.finish(edge_s)
                 if packet.is_keyframe and t_s >= 0:
@@ -60,11 +60,11 @@ def copy(uri: str, spans: list[Span], options: ClipOptions, storage_options: Map
                 for clip in writing:
                     clip.add(packet)
         except FFmpegError:
-            why = f"the file cannot be read on after {end_s:.2f} s"
+            reason = f"the file cannot be read after {end_s:.2f} s"
         for clip in writing:
-            yield clip.index, clip.finish(edge_s, why)
+            yield clip.index, clip.finish(edge_s, reason)
         for index, span in waiting:
-            yield index, CutError(span.clip_id, why or NO_KEYFRAME)
+            yield index, CutError(span.clip_id, reason or NO_KEYFRAME)
 
 
 class _Remux:
@@ -81,12 +81,12 @@ class _Remux:
 
     def add(self, packet: Packet[VideoStream]) -> None:
         tick = packet_tick(packet)
-        if tick is not None and tick >= self._tick:  # leading pictures lean on frames before the clip
+        if tick is not None and tick >= self._tick:  # leading pictures refer to frames before the clip
             self._packets.append(packet)
             self._ticks.append(tick)
 
     def _whole(self, edge_s: float) -> tuple[int, int | None]:
-        """How many packets, from the first, make pictures of the span without a gap; and the tick of the picture after them."""
+        """The number of packets, from the first, that show the span without gaps, and the tick of the picture after them."""
         last_shown = list(accumulate(self._ticks, max))
         next_shown = list(accumulate(reversed(self._ticks), min))[::-1][1:]
         for n in range(len(self._ticks), 0, -1):
@@ -96,9 +96,9 @@ class _Remux:
                 return n, after
         return 0, None
 
-    def finish(self, edge_s: float, why: str = "") -> Cut | CutError:
-        if why:
-            return CutError(self.span.clip_id, why)
+    def finish(self, edge_s: float, reason: str = "") -> Cut | CutError:
+        if reason:
+            return CutError(self.span.clip_id, reason)
         n, next_tick = self._whole(edge_s)
         if not n:
             return CutError(self.span.clip_id, NO_KEYFRAME)
@@ -144,6 +144,6 @@ class _Remux:
             packet.pts = None if pts is None else pts - self._tick
             packet.dts = None if dts is None else dts - self._tick
             mp4.container.mux_one(packet)
-            # Muxing counts the packet in the mp4's ticks; an overlapping clip needs it as it was.
+            # Muxing rewrites the packet's times; an overlapping clip needs the original ones.
             packet.time_base, packet.pts, packet.dts, packet.duration = clock, pts, dts, duration
         return mp4.finish()

@@ -1,6 +1,6 @@
-"""One mp4 in memory: a muxer with its header in front, and an H.264 encoder that gives the same bytes on every run.
+"""One mp4 in memory: a muxer that puts the header first, and an H.264 encoder that gives the same bytes on every run.
 
-Nothing that differs between runs is written (no date, no library version from FFmpeg), and x264 runs in one thread.
+The file holds nothing that differs between runs (no date, no library version from FFmpeg), and x264 runs in one thread.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from curate.video.open import Reader, pixels_of
 
 
 class Mp4:
-    """An mp4 being written; `container` is PyAV's."""
+    """An mp4 being written. `container`: PyAV's output container."""
 
     def __init__(self) -> None:
         data = self._data = bytearray()
@@ -30,7 +30,7 @@ class Mp4:
             "w",
             format="mp4",
             container_options={"movflags": "+faststart", "fflags": "+bitexact"},
-            # FFmpeg opens the file a second time, to read, when it moves the header to the front.
+            # FFmpeg opens the file a second time, for reading, when it moves the header to the front.
             io_open=lambda _url, _flags, _options: _Handle(data),
         )
 
@@ -42,23 +42,23 @@ class Mp4:
         return mp4
 
     def abandon(self) -> None:
-        """Closes a file that will not be used, in whatever state it is; nothing is left to do after `finish`."""
+        """Closes a file that will not be used, in any state. Does nothing after `finish`."""
         with suppress(FFmpegError):  # an mp4 without a single packet has no trailer to write
             self.container.close()
         self._data.clear()
 
 
 class _Handle:
-    """A file in memory, open for reading, with a position of its own."""
+    """A file in memory, open for reading, with its own position."""
 
     def __init__(self, data: bytearray):
         self._data = data
         self._at = 0
 
     def read(self, size: int) -> bytes:
-        piece = bytes(self._data[self._at : self._at + size])
-        self._at += len(piece)
-        return piece
+        data = bytes(self._data[self._at : self._at + size])
+        self._at += len(data)
+        return data
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         self._at = offset + (0, self._at, len(self._data))[whence]
@@ -69,12 +69,12 @@ class _Handle:
 
 
 class _Writer(_Handle):
-    """The same, open for writing."""
+    """A file in memory, open for writing."""
 
-    def write(self, piece: bytes) -> int:
-        self._data[self._at : self._at + len(piece)] = piece
-        self._at += len(piece)
-        return len(piece)
+    def write(self, data: bytes) -> int:
+        self._data[self._at : self._at + len(data)] = data
+        self._at += len(data)
+        return len(data)
 
 
 class Encoder:
@@ -98,11 +98,11 @@ class Encoder:
         self.size_px = (first.width, first.height)
         options = {"crf": str(crf), "preset": preset}
         if codec == "libx264":
-            options["a53cc"] = "0"  # the source's closed captions stay behind
-            # The AVX-512 code of mbtree gives other bytes in one run of a hundred (PyAV 18.1's x264; 24 of 1854 runs
-            # measured, 0 of 2421 without), so it is off, for 4 to 44 % more bytes at the same CRF.
+            options["a53cc"] = "0"  # leaves out the source's closed captions
+            # The AVX-512 code of mbtree is not deterministic: it gave other bytes in 24 of 1854 runs (PyAV 18.1's x264),
+            # against 0 of 2421 without it. So it is off, at the price of 4 to 44 % more bytes at the same CRF.
             options["x264-params"] = "mbtree=0"
-        # Chosen by name at run time, which PyAV's types do not foresee.
+        # The codec's name is known at run time only, which PyAV's types do not allow.
         add_stream: Any = self._mp4.container.add_stream
         self._stream = add_stream(codec, rate=fps, options=options)
         self._stream.width, self._stream.height, self._stream.pix_fmt = first.width, first.height, "yuv420p"
@@ -119,36 +119,36 @@ class Encoder:
         context.colorspace = first.colorspace
 
     def add(self, picture: VideoFrame, pts: int, duration: int) -> None:
-        """Encodes one picture. Raises FFmpegError when the encoder refuses."""
-        self._last_pts = max(pts, self._last_pts + 1)  # x264 wants every timestamp later than the one before
+        """Encodes one picture. Raises FFmpegError when the encoder fails."""
+        self._last_pts = max(pts, self._last_pts + 1)  # x264 requires strictly increasing timestamps
         picture.pts = self._last_pts
         picture.time_base = self._time_base
         picture.duration = max(1, duration)
-        picture.pict_type = PictureType.NONE  # or x264 would repeat the source's frame types
+        picture.pict_type = PictureType.NONE  # otherwise x264 repeats the source's frame types
         self._mp4.container.mux(self._stream.encode(picture))
         self.n_frames += 1
 
     def finish(self) -> bytes:
-        """Returns the mp4. Raises FFmpegError when the encoder refuses."""
+        """Returns the mp4. Raises FFmpegError when the encoder fails."""
         self._mp4.container.mux(self._stream.encode(None))
         return self._mp4.finish()
 
     def abandon(self) -> None:
-        """Gives up on this clip."""
+        """Discards the clip."""
         self._mp4.abandon()
 
 
 def picture_of(reader: Reader, raw: VideoFrame, size_px: tuple[int, int], box: Box) -> VideoFrame:
-    """Returns a decoder's frame upright, as yuv420p in limited range, scaled to (width, height), cropped to a box of that and to even sides.
+    """Returns a decoder's frame upright, as yuv420p in limited range, scaled to `size_px`, and cropped to `box` and to even sides.
 
-    Cropped, not stretched: an odd side loses its last row or column. The box's corner is even. A frame that needs nothing is returned itself.
+    An odd side loses its last row or column; it is not stretched. The box's corner must be even. A frame that needs no change is returned as is.
     """
     turn = reader.turn
     scaled_px = size_px[::-1] if turn.transpose else size_px
     options: dict[str, Any] = {}
     if raw.color_range == ColorRange.JPEG or raw.format.name.startswith("yuvj") or raw.format.is_rgb:
         options["dst_color_range"] = ColorRange.MPEG
-    scaled = reader.reformat(raw, *scaled_px, "yuv420p", **options)
+    scaled = reader.scaler.reformat(raw, *scaled_px, "yuv420p", **options)
     even_px = (min(box.width, size_px[0] - box.x) // 2 * 2, min(box.height, size_px[1] - box.y) // 2 * 2)
     if not any(turn) and even_px == size_px:
         return scaled

@@ -1,4 +1,4 @@
-"""What the clip writers are told and what they give back. Times are seconds from the first frame of the source."""
+"""Options, spans and results of the clip writers. Times are seconds from the first frame of the source."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,55 +11,55 @@ Mode = Literal["exact", "copy", "auto"]
 Written = Literal["exact", "copy"]
 Shares = tuple[float, float, float, float]
 Numbered = Iterator[tuple[int, "Cut | CutError"]]
-"""Results as clips end, each with the number of its span."""
+"""Results in the order in which clips end, each with the index of its span."""
 
 EDGE_S = 1e-3
-"""How far a span's edge may lie off a frame's timestamp (a table rounded to milliseconds). Ours."""
+"""Tolerance between a span's edge and a frame's timestamp, in seconds (tables may be rounded to milliseconds). Ours."""
 
 
 @dataclass
 class ClipOptions:
-    """How clips are written. What decides about pixels belongs to `exact`."""
+    """How clips are written. Options that change pixels apply to `exact` only."""
 
     mode: Mode = "exact"
-    """`exact` encodes again, `copy` keeps the source's packets, `auto` copies where a copy is as good: see `tolerance_s`."""
+    """`exact` encodes again, `copy` keeps the source's packets, `auto` copies where the copy loses little: see `tolerance_s`."""
     tolerance_s: float = 0.1
-    """In `auto`, a clip is copied when at most so many seconds stay behind at either end. Ours."""
+    """In `auto`, a clip is copied when the copy lacks at most this many seconds at either end. Ours."""
     least_s: float = 0.0
-    """A copy of which less is left is an error."""
+    """A copied clip shorter than this is an error."""
     audio: bool = False
-    """Puts the sound beside the pictures, where the source has any."""
+    """Adds the sound track, when the source has one."""
     crop: bool = False
-    """Cuts off black bars, where a span has a box."""
+    """Crops black bars, for spans that have a box."""
     short_side_px: int | None = None
-    """Scales the picture down to this short side, aspect kept; never enlarges."""
+    """Scales the picture down to this short side and keeps the aspect ratio; never enlarges."""
     fps: float | None = None
-    """Constant frame rate; each frame is the source's nearest in time (repeated where the source is slower).
-    None keeps the source's own timestamps."""
+    """Constant frame rate: each frame is the nearest one of the source (repeated when the source is slower).
+    None keeps the source's timestamps."""
     crf: int = 18
     gop: int = 32
-    """Largest distance between keyframes, in frames."""
+    """Maximum distance between keyframes, in frames."""
     preset: str = "veryfast"
     codec: str = "libx264"
 
 
 @dataclass(frozen=True)
 class Span:
-    """A piece of a source, [start_s, end_s)."""
+    """A part of a source, [start_s, end_s)."""
 
     clip_id: str
     start_s: float
     end_s: float
     first_hash: str | None = None
-    """Fingerprints of its first and last frame (curate/video/frame_hash.py); None: they are not known."""
+    """Hashes of its first and last frame (curate/video/frame_hash.py); None: not known."""
     last_hash: str | None = None
     box: Box | None = None
-    """What is inside the black bars, in pixels of the upright source; None: not known, or no bars."""
+    """The picture without its black bars, in pixels of the upright source; None: not known, or no bars."""
 
 
 @dataclass(frozen=True)
 class Cut:
-    """A clip as written: mp4 bytes, and what they hold when played."""
+    """A written clip: the mp4 bytes and their properties."""
 
     clip_id: str
     mp4: bytes
@@ -73,29 +73,29 @@ class Cut:
     end_s: float
     """End of the last frame in the source."""
     duration_s: float
-    """How long the mp4 plays."""
+    """Playing time of the mp4."""
     last_s: float
     """Time of the last frame in the source."""
     shows: Shares | None = None
-    """The part of the source's picture that it shows: (x, y, width, height) as shares of its sides; None: the whole."""
+    """The part of the source's picture that the clip shows: (x, y, width, height) as shares of its sides; None: the whole picture."""
     has_audio: bool = False
 
 
 @dataclass(frozen=True)
 class CutError:
-    """A span that could not be cut, and why, in one sentence."""
+    """A span that could not be cut, and the reason in one sentence."""
 
     clip_id: str
     error: str
 
 
 def edge_s_of(reader: Reader) -> float:
-    """How far a span's edge may lie off a frame of this source, in seconds: at most a quarter of a frame."""
+    """Tolerance between a span's edge and a frame of this source, in seconds: `EDGE_S`, at most a quarter of a frame."""
     return min(EDGE_S, 0.25 / (reader.info.fps or 25.0))
 
 
 def fps_of(reader: Reader, n_frames: int, duration_s: float) -> float:
-    """The source's average rate where the clip agrees with it to a frame, its own otherwise."""
+    """Frame rate of a clip: the source's average rate when it predicts the clip's length to one frame, the clip's own average otherwise."""
     stated = reader.info.fps
     if stated and abs(stated * duration_s - n_frames) < 1:
         return stated

@@ -1,8 +1,10 @@
-"""Kept clips of one source as mp4 bytes, all of them in one pass over the file.
+"""The kept clips of one source as mp4 bytes, in one pass over the file.
 
-`exact` decodes and encodes again, so a clip holds the frames of its span and no other; `copy` keeps the source's own packets, from the first
-keyframe inside the span on; `auto` copies what loses next to nothing by it (one pass over the packets) and encodes the rest (one pass over the
-frames). Every clip is checked once it is written (curate/clips/check.py). What is told and given back stands in `curate/clips/records.py`.
+- `exact` decodes and encodes again, so a clip holds exactly the frames of its span (curate/clips/exact.py).
+- `copy` keeps the source's packets, from the first keyframe inside the span (curate/clips/copy.py).
+- `auto` copies the clips that lose almost nothing (one pass over the packets) and encodes the rest (one pass over the frames).
+
+Each written clip is checked (curate/clips/check.py). Options, spans and results are in curate/clips/records.py.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,10 +31,10 @@ def cut(
 ) -> Iterator[Cut | CutError]:
     """Cuts all spans out of one source and yields one result for each, by start time. Spans may touch or overlap.
 
-    In memory are the clips being written, not the source; with sound, or in mode `auto`, all clips until the last is done. A span
-    that fails costs itself alone; a source that cannot be opened fails them all, each with its own CutError.
+    Memory holds the clips being written, not the source; with sound, or in mode `auto`, it holds all clips of the source. A span that fails
+    affects only itself. When the source cannot be opened, each span yields a CutError.
 
-    Raises ConfigError when this build of FFmpeg has no such encoder.
+    Raises ConfigError when this build of FFmpeg lacks the encoder.
     """
     options = options or ClipOptions()
     clips = _pictures(uri, spans, options, storage_options)
@@ -54,38 +56,38 @@ def _with_sound(
 def _pictures(
     uri: str, spans: Sequence[Span], options: ClipOptions, storage_options: Mapping[str, Any] | None
 ) -> Iterator[Cut | CutError]:
-    """The clips without sound."""
+    """Yields the clips without sound."""
     if options.mode != "copy" and options.codec not in av.codecs_available:
-        raise ConfigError(f"no encoder called '{options.codec}' in this build of FFmpeg; the default is 'libx264'")
+        raise ConfigError(f"this build of FFmpeg has no encoder '{options.codec}'; the default is 'libx264'")
     ordered = sorted(spans, key=lambda span: (span.start_s, span.end_s))
     copied = _copied(uri, ordered, options, storage_options) if options.mode == "auto" else {}
     rest = [i for i in range(len(ordered)) if i not in copied]
     finished: dict[int, Cut | CutError] = dict(copied)
-    n_given = 0
+    n_yielded = 0
     write = copy if options.mode == "copy" else exact
     with Check(uri, storage_options) as check:
         try:
             for number, result in write(uri, [ordered[i] for i in rest], options, storage_options):
                 index = rest[number]
                 finished[index] = _checked(check, ordered[index], result, options)
-                while n_given in finished:
-                    yield finished.pop(n_given)
-                    n_given += 1
+                while n_yielded in finished:
+                    yield finished.pop(n_yielded)
+                    n_yielded += 1
         except VideoError as error:
             for index in range(len(ordered)):
                 finished.setdefault(index, CutError(ordered[index].clip_id, str(error)))
-        yield from (finished[index] for index in range(n_given, len(ordered)))
+        yield from (finished[index] for index in range(n_yielded, len(ordered)))
 
 
 def _copied(
     uri: str, spans: Sequence[Span], options: ClipOptions, storage_options: Mapping[str, Any] | None
 ) -> dict[int, Cut | CutError]:
-    """The clips, by the number of their span, of which a copy is as good as a second encoding."""
+    """The clips that can be copied instead of encoded again, by the index of their span."""
     with Check(uri, storage_options) as check:
         try:
             made = list(copy(uri, list(spans), options, storage_options))
         except VideoError:
-            return {}  # `exact` tells why
+            return {}  # `exact` reports the reason
         return {
             index: clip
             for index, clip in made
@@ -94,7 +96,7 @@ def _copied(
 
 
 def _is_as_wanted(clip: Cut, span: Span, options: ClipOptions) -> bool:
-    """Whether a copied clip loses no more than allowed and needs none of what only encoding can do."""
+    """Whether a copied clip is complete within the tolerance and needs no option that requires encoding."""
     lost_s = max(clip.start_s - span.start_s, span.end_s - clip.end_s)
     short_px = min(clip.width_px, clip.height_px)
     whole = span.box is None or (span.box.width, span.box.height) == (clip.width_px, clip.height_px)
@@ -112,5 +114,5 @@ def _checked(check: Check, span: Span, clip: Cut | CutError, options: ClipOption
     if clip.mode == "copy" and clip.duration_s < options.least_s:
         left = f"{clip.duration_s:.2f} s of this span can be copied, less than {options.least_s:g} s"
         return CutError(span.clip_id, f"only {left}; mode 'exact' or 'auto' can cut it")
-    why = check(span, clip)
-    return CutError(span.clip_id, why) if why else clip
+    fault = check(span, clip)
+    return CutError(span.clip_id, fault) if fault else clip

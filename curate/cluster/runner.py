@@ -116,7 +116,7 @@ def _has_cluster() -> bool:
 
 
 def _is_here(resources: Resources, n_units: int) -> bool:
-    """Whether the work is done in this process: one unit or one worker, and no cluster. Starting Ray takes longer than curating a short video."""
+    """Whether the work is done in this process: one unit or one worker, and no cluster. Ray starts slower than a short video is curated."""
     return (n_units <= 1 or resources.workers == 1) and not resources.gpus and not _has_cluster()
 
 
@@ -236,8 +236,8 @@ def stop() -> None:
 def _forget_token() -> None:
     """Makes Ray's core read the authentication mode again.
 
-    The core caches it for the life of the process. Without this, a process that then owns actors on a cluster without tokens rejects the cluster's
-    health checks, and the cluster kills the actors. Ray has no public function for it: this is checked with Ray 2.60
+    The core caches it for the life of the process. Without this, a process that then owns actors on a cluster without tokens rejects the
+    cluster's health checks, and the cluster kills the actors. Ray has no public function for it: this is checked with Ray 2.60
     (tests/curate/cluster/test_private_names.py), and pyproject.toml bounds Ray from above.
     """
     core: Any = importlib.import_module("ray._raylet")

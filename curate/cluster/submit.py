@@ -171,7 +171,7 @@ def _submit(client: Any, **job: Any) -> str:
 
 
 def _active(client: Any, address: str, run: str) -> tuple[Job, str] | None:
-    """The active job in a run directory with its digest; None when there is none."""
+    """The active job in a run directory with its digest; None when no job is active."""
     for details in client.list_jobs():
         metadata = details.metadata or {}
         if (

@@ -1,7 +1,7 @@
-"""Buckets: clips that fit into one batch, because aspect ratio, size and number of frames are the same.
+"""Buckets: clips that fit into one batch, because they have the same aspect ratio, size and number of frames.
 
-A bucket is called like `16x9-480p-81f`: the nearest aspect ratio, the largest short side that the picture fills (nothing is enlarged) and the
-largest number of frames that the clip has.
+The name of a bucket, such as `16x9-480p-81f`, holds the nearest aspect ratio, the largest short side that does not enlarge the picture, and the
+largest number of frames up to the clip's.
 """
 
 import math
@@ -13,7 +13,7 @@ PATTERN = re.compile(r"(\d+)n\+(\d+)")
 
 
 class Bucket(NamedTuple):
-    """What the clips of a bucket are brought to: aspect ratio (width, height), short side in pixels, frames."""
+    """The shape of the clips of a bucket: aspect ratio (width, height), short side in pixels, number of frames."""
 
     aspect: tuple[int, int]
     short_side_px: int
@@ -21,12 +21,12 @@ class Bucket(NamedTuple):
 
     @property
     def name(self) -> str:
-        """As in the column `bucket`."""
+        """The value in the column `bucket`."""
         return f"{self.aspect[0]}x{self.aspect[1]}-{self.short_side_px}p-{self.frames}f"
 
     @classmethod
     def named(cls, name: str) -> "Bucket":
-        """The bucket of a name. Raises ValueError when it is none."""
+        """The bucket with this name. Raises ValueError for a malformed name."""
         found = re.fullmatch(r"(\d+)x(\d+)-(\d+)p-(\d+)f", name)
         if found is None:
             raise ValueError(f"'{name}' is not the name of a bucket, such as 16x9-480p-81f")
@@ -35,7 +35,7 @@ class Bucket(NamedTuple):
 
     @property
     def size_px(self) -> tuple[int, int]:
-        """(width, height), even."""
+        """(width, height) in pixels, both even."""
         short, (width, height) = min(self.aspect), self.aspect
         return tuple(round(side / short * self.short_side_px / 2) * 2 for side in (width, height))  # type: ignore[return-value]
 
@@ -59,16 +59,16 @@ def bucket_of(
     """The bucket of a clip.
 
     Args:
-        width_px, height_px, n_frames: Of the stored mp4.
-        aspects: Aspect ratios there are.
-        short_sides_px: Short sides there are.
-        frames: Numbers of frames there are, or `4n+1`: any such number.
+        width_px, height_px, n_frames: Size and length of the stored mp4.
+        aspects: The allowed aspect ratios.
+        short_sides_px: The allowed short sides.
+        frames: The allowed numbers of frames, or `4n+1`: any number of that form.
 
     Returns None for a clip that is smaller or shorter than all of them.
     """
     ratio = math.log(width_px / height_px)
     aspect = min(aspects, key=lambda a: (abs(math.log(a[0] / a[1]) - ratio), a))
-    # Cropped to the aspect ratio, one of the sides stays.
+    # Cropping to the aspect ratio keeps one side.
     left = min(width_px, height_px * aspect[0] / aspect[1]), min(height_px, width_px * aspect[1] / aspect[0])
     short_px = max((side for side in short_sides_px if side <= min(left) + 0.5), default=None)
     if isinstance(frames, str):
@@ -80,7 +80,7 @@ def bucket_of(
 
 
 def totals(counts: Iterable[Mapping[str, int]]) -> dict[str, Any]:
-    """Clips in each bucket over all shards, largest first, with what its name says."""
+    """The number of clips in each bucket over all shards, largest first, with the bucket's shape."""
     found: dict[str, int] = {}
     for of_shard in counts:
         for name, n in of_shard.items():

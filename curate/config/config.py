@@ -346,6 +346,9 @@ def _sentence(error: ValidationError, document: Document) -> str:
     dotted = ".".join(str(part) for part in path)
     where = document.where(path)
     if first["type"] == "extra_forbidden":
+        value = first["input"]
+        if len(path) == 1 and isinstance(value, dict) and value and value.keys() <= {"above", "below", "is"}:
+            return f"{where}: unknown key '{dotted}'; did you mean 'keep.{dotted}.{next(iter(value))}'?"
         return f"{where}: unknown key '{dotted}'{nearest(str(path[-1]), _known_keys(path[:-1]))}"
     if first["type"] == "missing":
         return f"{where}: the key '{dotted}' is missing"

@@ -1,4 +1,4 @@
-"""Writes rules into the `keep:` of a pipeline file's text and leaves every other character, comments too, as it is."""
+"""Edits of the `keep:` section of a pipeline file's text that preserve every other character, including comments."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,12 +14,12 @@ def with_rules(
     """The text with these rules.
 
     Args:
-        text: of a pipeline file that is valid.
-        rules: by column, `{"above": 0.81}`; other bounds that the column's rule has stay.
-        notes: by column, a comment that stands behind the rule in the place of the one that was there.
-        name: of the file, for errors.
+        text: The text of a valid pipeline file.
+        rules: Bounds by column, such as `{"above": 0.81}`; other bounds of the column's rule are kept.
+        notes: A comment by column, which replaces the rule's comment.
+        name: The file's name, for errors.
 
-    Raises ConfigError where the file is written in a way that cannot be changed so.
+    Raises ConfigError when the file's layout cannot be edited automatically.
     """
     for column, rule in rules.items():
         text = _with_rule(text, column, rule, notes.get(column, ""), name)
@@ -37,7 +37,7 @@ def _with_rule(text: str, column: str, rule: Mapping[str, Any], note: str, name:
         same = False
     if not same:
         raise ConfigError(
-            f"{name}: its keep: is written in a way that cannot be changed by itself; write  {column}: {_flow(rule)}  there"
+            f"{name}: the layout of its keep: cannot be edited automatically; write  {column}: {_flow(rule)}  there by hand"
         )
     return made
 
@@ -62,7 +62,7 @@ def _edited(text: str, column: str, keep: Mapping[str, Any], note: str) -> str:
 
 
 def _end(node: yaml.Node) -> int:
-    """Where the last leaf of a node ends: a block's own end lies behind the comments and empty lines that follow it."""
+    """The end of a node's last leaf; a block node itself ends after the comments and empty lines that follow it."""
     if not isinstance(node, yaml.CollectionNode) or node.flow_style or not node.value:
         return int(node.end_mark.index)
     last = node.value[-1]

@@ -1,4 +1,4 @@
-"""Reads YAML and remembers the line of every key, so that an error can say `pipeline.yaml:12`. Expands `${NAME}` and `${NAME:-default}`."""
+"""YAML with the line of every key, so that an error can name `pipeline.yaml:12`. Expands `${NAME}` and `${NAME:-default}`."""
 
 import os
 import re
@@ -13,14 +13,14 @@ from curate.errors import ConfigError
 Path_ = tuple[str | int, ...]
 VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
 MAX_NODES = 10_000
-"""Aliases can blow a small file up (a "YAML bomb"); no pipeline needs this many values."""
+"""Maximum number of values: aliases can expand a small file without limit (a "YAML bomb"). Ours."""
 MAX_CHARACTERS = 1_000_000
-"""The parser takes about 15 s for so many. Ours: the longest pipeline of the project has 5,000."""
+"""Maximum length of a file; the parser takes about 15 s for it. Ours: the longest pipeline of the project has 5,000 characters."""
 
 
 @dataclass(frozen=True)
 class Document:
-    """Plain values, and where each of them stands."""
+    """Plain values and the line of each."""
 
     name: str
     data: Any
@@ -34,8 +34,8 @@ class Document:
 
 
 def parse(text: str, name: str) -> Document:
-    """Parses `text`. Raises ConfigError with file and line for broken YAML, a key given twice, an unset variable, and for what is too long, too
-    deep or too much for a pipeline file."""
+    """Parses `text`. Raises ConfigError with file and line for broken YAML, a duplicate key, an unset variable, and a file that is too
+    long, too deep or has too many values."""
     if len(text) > MAX_CHARACTERS:
         raise ConfigError(f"{name}: more than {MAX_CHARACTERS} characters; this is not a pipeline file")
     lines: dict[Path_, int] = {}
@@ -72,7 +72,7 @@ def _value(node: yaml.Node, path: Path_, name: str, lines: dict[Path_, int], loa
             if not isinstance(key_node, yaml.ScalarNode):
                 raise ConfigError(f"{name}:{at}: a key must be a word")
             if key in result:
-                raise ConfigError(f"{name}:{at}: the key '{key}' is given twice")
+                raise ConfigError(f"{name}:{at}: duplicate key '{key}'")
             lines[(*path, key)] = at
             result[key] = _value(value_node, (*path, key), name, lines, loader)
         return result
@@ -82,9 +82,9 @@ def _value(node: yaml.Node, path: Path_, name: str, lines: dict[Path_, int], loa
         value = loader.construct_object(node)
     except ValueError as error:
         raise ConfigError(f"{name}:{line}: {error}") from error
-    except (LookupError, AttributeError, TypeError) as error:  # PyYAML's own slips, as in `!!int ""`
+    except (LookupError, AttributeError, TypeError) as error:  # defects of PyYAML, as in `!!int ""`
         kind = node.tag.rpartition(":")[2]
-        raise ConfigError(f"{name}:{line}: '{node.value}' is no {kind}") from error
+        raise ConfigError(f"{name}:{line}: '{node.value}' is not a valid {kind}") from error
     return expand(value, f"{name}:{line}") if isinstance(value, str) else value
 
 

@@ -1,4 +1,4 @@
-"""Where one shot ends and the next begins. `curate.cuts.Cascade` is the default; `curate.cuts.PySceneDetect` has that package's alone."""
+"""Detectors of shot boundaries. `curate.cuts.Cascade` is the default; `curate.cuts.PySceneDetect` uses that package's detectors only."""
 
 from curate.cuts.cascade import Cascade
 from curate.cuts.pyscenedetect import PySceneDetect

@@ -1,7 +1,7 @@
-"""A shot boundary, with its evidence, and how well boundaries agree with a known truth.
+"""Shot boundaries, and a score of detected boundaries against a known truth.
 
 Frames count from 0. A hard cut at f: frame f is the first of the new shot (start == end == f). A gradual transition covers the frames
-[start, end): none of them belongs to either shot.
+[start, end), none of which belongs to either shot.
 """
 
 from collections.abc import Sequence
@@ -10,33 +10,37 @@ from typing import Any, Literal
 
 Kind = Literal["hard", "dissolve", "fade", "wipe"]
 NEAR_FRAMES = 2
-"""A hard cut counts as found within so many frames."""
+"""Maximum distance, in frames, at which a hard cut counts as found."""
 TRUTH_KINDS = {"cut": "hard", "dissolve": "dissolve", "fadeblack": "fade", "fadewhite": "fade", "wipeleft": "wipe"}
-"""How the reels' truth (make_reel.py) names the kinds; any other `wipe...` is a wipe, any other name stands for itself."""
+"""Kinds by their names in the truth of the reels (make_reel.py). Other names that begin with `wipe` are wipes; all others stay as they are."""
 
 
 @dataclass(frozen=True)
 class Boundary:
-    """Where one shot ends and the next begins."""
+    """The boundary between two shots."""
 
     kind: Kind
     start: int
-    """First frame that is no longer purely the old shot."""
+    """First frame that is not purely the old shot."""
     end: int
     """First frame of the new shot."""
     confidence: float
-    """[0, 1]: how sure the detector is; what it reports is at least .5 sure."""
+    """[0, 1]. Reported boundaries have at least 0.5 by default."""
     detector: str
-    """Which detector spoke."""
+    """Name of the detector."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """Agreement of found boundaries with a truth. `found` and `made` are counted per kind of the truth; `false_alarms` fit no transition."""
+    """Agreement of detected boundaries with a truth.
+
+    `found` and `made`: detected and existing transitions of each kind of the truth. `n_reported`: number of detected boundaries. `false_alarms`:
+    boundaries that match no transition. `missed`: (kind, start, end) of transitions that were not detected.
+    """
 
     found: dict[str, int]
     made: dict[str, int]
-    said: int
+    n_reported: int
     false_alarms: tuple[Boundary, ...]
     missed: tuple[tuple[str, int, int], ...]
 
@@ -45,19 +49,19 @@ class Score:
         return Score(
             {kind: self.found.get(kind, 0) + other.found.get(kind, 0) for kind in kinds},
             {kind: self.made.get(kind, 0) + other.made.get(kind, 0) for kind in kinds},
-            self.said + other.said,
+            self.n_reported + other.n_reported,
             self.false_alarms + other.false_alarms,
             self.missed + other.missed,
         )
 
     @property
     def precision(self) -> float:
-        """Share of what was said that is true; 1 when nothing was said."""
-        return 1 - len(self.false_alarms) / self.said if self.said else 1.0
+        """Share of the reported boundaries that are true; 1 when none was reported."""
+        return 1 - len(self.false_alarms) / self.n_reported if self.n_reported else 1.0
 
     @property
     def recall(self) -> float:
-        """Share of the transitions that were found; 1 when there was none."""
+        """Share of the transitions that were found; 1 when there is no transition."""
         made = sum(self.made.values())
         return sum(self.found.values()) / made if made else 1.0
 
@@ -69,10 +73,10 @@ class Score:
 
 
 def score(found: Sequence[Boundary], truth: Sequence[dict[str, Any]]) -> Score:
-    """Compares boundaries with a truth of `{"type", "start", "end"}`, one to one.
+    """Matches boundaries one to one with a truth of `{"type", "start", "end"}`.
 
-    A hard cut is found by a boundary that begins or ends within 2 frames of it or covers it, a gradual transition by one that overlaps it (a
-    hard cut inside it, too). A second boundary on the same transition is a false alarm.
+    A hard cut matches a boundary that covers it, or that begins or ends within 2 frames of it. A gradual transition matches a boundary that
+    overlaps it, also a hard cut inside it. A second boundary on the same transition is a false alarm.
     """
     left = sorted(found, key=lambda b: (b.start, b.end))
     hits: dict[str, int] = {}
@@ -91,7 +95,7 @@ def score(found: Sequence[Boundary], truth: Sequence[dict[str, Any]]) -> Score:
 
 
 def _distance(boundary: Boundary, start: int, end: int) -> float | None:
-    """None when the boundary does not fit the transition [start, end), else how far apart their middles are."""
+    """Distance in frames between the middles of a boundary and the transition [start, end); None when they do not match."""
     slack = NEAR_FRAMES if start == end else 0
     if boundary.start == boundary.end:
         fits = start - slack <= boundary.start <= end + slack

@@ -1,13 +1,13 @@
-"""Where one shot ends and the next begins: detectors that are fed frame by frame from our one decode.
+"""The default detector of shot boundaries, and the interface of detectors: they receive the frames of the scan's single decode.
 
-A detector is a dataclass whose fields are its options, with
+A detector is a dataclass whose fields are its options, with these methods:
 
     setup()                 loads weights, once per worker
-    begin(fps)              begins a new source or window
-    push(frame, small)      takes the next frame: as the decoder gave it, and small (curate/cuts/signals.py)
-    finish() -> boundaries  what was found, in order; frames count from the first one pushed
+    begin(fps)              starts a new source or window
+    push(frame, small)      takes the next frame: the decoder's, and a small version (curate/cuts/signals.py)
+    finish() -> boundaries  returns the boundaries in order; frames count from the first one pushed
 
-`Cascade` is ours and the default; `PySceneDetect` is that package's detectors, alone.
+`Cascade` is the default; `PySceneDetect` uses that package's detectors only.
 """
 
 import math
@@ -27,27 +27,27 @@ from curate.video.open import Frame
 __all__ = ["Cascade", "Detector", "PySceneDetect"]
 
 SLAB = 8192
-"""Frames after which the cascade settles what it has seen and forgets it: what bounds its memory (40 MB). Ours."""
+"""Frames after which the cascade decides on boundaries and drops the frames, which limits its memory to 40 MB. Ours."""
 OVERLAP = 512
-"""Frames that two slabs share, so that whatever lies at their border is seen whole by one of them."""
+"""Frames that two slabs share, so that a transition at their border is complete in one of them."""
 BESIDE = 2
-"""Frames beside a fade in which a hard cut is taken for part of it."""
+"""Maximum distance, in frames, at which a hard cut beside a fade counts as part of it."""
 NO_SHOT = 4
-"""So few frames between two boundaries, one of them gradual, are no shot: the two are one. Ours."""
+"""Two boundaries, one of them gradual, with at most this many frames between them are merged. Ours."""
 DOUBT = (0.1, 0.9)
-"""Between these confidences a boundary is doubtful: other voices are asked, where there are any."""
+"""Between these confidences a boundary is doubtful, and the optional detectors are asked."""
 EVEN_ODDS = 0.25
-"""What TransNetV2 says of a frame of which it is undecided: it is shy of real cuts between similar pictures. Ours."""
+"""TransNetV2's output that counts as undecided: it gives low values to real cuts between similar pictures. Ours."""
 
 
 class Detector(Protocol):
-    """What the scan asks of a cut detector."""
+    """The interface of a cut detector."""
 
     def setup(self) -> None:
-        """Loads what is heavy, once per worker."""
+        """Loads weights, once per worker."""
 
     def begin(self, fps: float) -> None:
-        """Begins a new source or window."""
+        """Starts a new source or window."""
 
     def push(self, frame: Frame, small: Small) -> None:
         """Takes the next frame."""
@@ -60,20 +60,20 @@ class Detector(Protocol):
 class Cascade:
     """Hard cuts, dissolves, fades through black or white, and wipes, from one pass over small pictures.
 
-    Fades are looked for first, then hard cuts between them, then dissolves and wipes between those; a "cut" inside a gradual transition is
-    part of it. benchmarks/scan.py prints what it finds and costs beside PySceneDetect and TransNetV2.
+    It detects fades first, then hard cuts between them, then dissolves and wipes between those; a "cut" inside a gradual transition is part of
+    it. benchmarks/scan.py compares its quality and cost with PySceneDetect and TransNetV2.
     """
 
     least_confidence: float = 0.5
-    """Boundaries of which the cascade is less sure are left out. Lower it for more, doubtful ones."""
+    """Minimum confidence of a boundary. A lower value gives more boundaries, and more false ones."""
     gradual: bool = True
-    """Whether dissolves, fades and wipes are looked for at all."""
+    """Whether to detect dissolves, fades and wipes."""
     voice: Name | None = None
-    """A PySceneDetect detector that is asked about doubtful hard cuts. Costs more than all the rest."""
+    """A PySceneDetect detector that is asked about doubtful hard cuts. Costs more than the rest of the cascade."""
     weights: str | None = None
-    """TransNetV2's weights (`curate.cuts.transnet.WEIGHTS`): the net is asked about doubtful stretches. Needs torch."""
+    """Weights of TransNetV2 (`curate.cuts.transnet.WEIGHTS`), which is asked about doubtful boundaries. Needs torch."""
     weights_share: float = 0.02
-    """Share of the frames that TransNetV2 is shown at most; the most doubtful stretches come first."""
+    """Maximum share of the frames that TransNetV2 processes; the most doubtful boundaries come first."""
     columns: ClassVar[dict[str, Any]] = {}
     version: ClassVar[int] = 1
 
@@ -83,12 +83,12 @@ class Cascade:
         self._net: TransNetV2 | None = None
 
     def setup(self) -> None:
-        """Loads TransNetV2, if it is asked for."""
+        """Loads TransNetV2, if `weights` is set."""
         if self.weights is not None:
             self._net = TransNetV2(self.weights)
 
     def begin(self, fps: float) -> None:
-        """Begins a new source or window."""
+        """Starts a new source or window."""
         self._fps = fps
         self._recorder = Recorder()
         self._settled = 0
@@ -108,17 +108,17 @@ class Cascade:
         return self._found
 
     def _settle(self, upto: int) -> None:
-        """Accepts the boundaries that end in the kept frames up to `upto`; those before are settled, those behind are seen again."""
+        """Accepts the boundaries that end in the kept frames up to `upto`. Later ones are detected again with the next slab."""
         first, n = self._recorder.first, self._recorder.n
         blank_since, self._blank_since = self._blank_since, None
         stretch = self._recorder.stretch()
         found = self.detect(stretch, self._fps)
         if blank_since is not None and not (found and found[0].start == 0) and all_blank(stretch):
-            found = [Boundary("fade", 0, n, 1.0, "blank")]  # nothing but black, and it was black before
+            found = [Boundary("fade", 0, n, 1.0, "blank")]  # all blank, and it was blank before
         for b in found:
             start, end = b.start + first, b.end + first
             if b.start == 0 and blank_since is not None:
-                start = blank_since  # it was blank at the end of the slab before
+                start = blank_since  # the blank began in an earlier slab
             if b.end > upto:
                 if b.end == n:
                     self._blank_since = start
@@ -127,7 +127,7 @@ class Cascade:
         self._settled = first + upto
 
     def detect(self, stretch: Stretch, fps: float) -> list[Boundary]:
-        """All boundaries of a stretch of small pictures."""
+        """Returns all boundaries of a stretch of small pictures."""
         if len(stretch) < 2:
             return []
         cells = stretch.cells()
@@ -136,7 +136,7 @@ class Cascade:
         faded = fades(stretch, cells, fps) if self.gradual else []
         hard = [b for b in hard_cuts(stretch, cells, least) if not _beside(b, faded)]
         if asked:
-            hard = self._heard(hard, stretch, fps)
+            hard = self._with_votes(hard, stretch, fps)
         if not self.gradual:
             return hard
         walls = sorted((b.start, b.end) for b in [*faded, *hard])
@@ -144,8 +144,8 @@ class Cascade:
         mixed = gradual_cuts(stretch, cells, walls, stride, self.least_confidence)
         if asked:
             walls = sorted((b.start, b.end) for b in [*faded, *hard, *mixed])
-            mixed += self._heard(gradual_cuts(stretch, cells, walls, stride, least), stretch, fps)
-        # A picture that dissolves into black which lasts, with a title on it perhaps, fades.
+            mixed += self._with_votes(gradual_cuts(stretch, cells, walls, stride, least), stretch, fps)
+        # A dissolve into a lasting black picture, which may have a title on it, is a fade.
         edges = [(max(0, b.start - 1), min(b.end, len(cells) - 1)) for b in mixed]
         mixed = [
             replace(b, kind="fade") if is_blank(cells[before]) or is_blank(cells[after]) else b
@@ -153,8 +153,8 @@ class Cascade:
         ]
         return _merged([*faded, *mixed], hard)
 
-    def _heard(self, candidates: Sequence[Boundary], stretch: Stretch, fps: float) -> list[Boundary]:
-        """The candidates after the other voices have been heard about the doubtful ones."""
+    def _with_votes(self, candidates: Sequence[Boundary], stretch: Stretch, fps: float) -> list[Boundary]:
+        """The candidates above the minimum confidence, after the votes of the optional detectors on the doubtful ones."""
         doubtful = [b for b in candidates if DOUBT[0] <= b.confidence <= DOUBT[1]]
         votes: dict[Boundary, tuple[float, str]] = {}
         doubtful_cuts = [b for b in doubtful if b.kind == "hard"]
@@ -172,19 +172,19 @@ class Cascade:
                     break
                 part = Stretch(stretch.y[low:high], stretch.u[low:high], stretch.v[low:high])
                 near = slice(max(0, b.start - BESIDE - 1 - low), b.end + BESIDE - low)
-                said = float(self._net(rgb_of(part))[near].max())
+                probability = float(self._net(rgb_of(part))[near].max())
                 before = votes.get(b, (0.0, ""))
-                vote = min(3.0, max(-3.0, _logit(said) - _logit(EVEN_ODDS)))
+                vote = min(3.0, max(-3.0, _logit(probability) - _logit(EVEN_ODDS)))
                 votes[b] = (before[0] + vote, f"{before[1]}+transnetv2".lstrip("+"))
-        heard = []
+        accepted = []
         for b in candidates:
             if b in votes:
-                vote, who = votes[b]
-                sure = 1 / (1 + math.exp(-_logit(b.confidence) - vote))
-                b = replace(b, confidence=round(sure, 3), detector=f"{b.detector}+{who}")
+                vote, detector = votes[b]
+                confidence = 1 / (1 + math.exp(-_logit(b.confidence) - vote))
+                b = replace(b, confidence=round(confidence, 3), detector=f"{b.detector}+{detector}")
             if b.confidence >= self.least_confidence:
-                heard.append(b)
-        return heard
+                accepted.append(b)
+        return accepted
 
     def _voice_cuts(self, stretch: Stretch, fps: float) -> list[int]:
         voice = PySceneDetect(self.voice or "content")
@@ -204,7 +204,7 @@ def _beside(cut: Boundary, gradual: Iterable[Boundary]) -> bool:
 
 
 def _merged(gradual: Iterable[Boundary], hard: Iterable[Boundary]) -> list[Boundary]:
-    """Joins a gradual transition with what is next to it; the surest part gives the kind."""
+    """Merges a gradual transition with boundaries next to it; the part with the highest confidence gives the kind."""
     found: list[Boundary] = []
     for b in sorted([*gradual, *hard], key=lambda b: (b.start, b.end)):
         before = found[-1] if found else None

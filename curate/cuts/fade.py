@@ -1,8 +1,8 @@
-"""Fades through black or white: the picture goes, a frame is blank for a moment, and another picture comes.
+"""Fades through black or white: a picture fades out, at least one frame is blank, and another picture fades in.
 
-A frame is blank when the middle of the picture has next to no contrast and is black or white. From the blankest frame the walk goes out on
-both sides for as long as the frames keep moving away from it; from the one side's last full picture to the other's first, all frames belong
-to the fade, a hold in black with them. A flash of white that gives the same picture back is none, nor is a shot that is merely dark.
+A frame is blank when the middle of the picture has almost no contrast and is black or white. From the blankest frame the search moves outward
+on both sides while the frames differ more and more from it. The fade is all frames between the last full picture before and the first full
+picture after, including a hold in black. A white flash between two equal pictures is not a fade, nor is a dark shot.
 """
 
 import numpy as np
@@ -13,21 +13,21 @@ from curate.cuts.hard import BLACK, correlation
 from curate.cuts.signals import F32, N_LUMA, Stretch
 
 BLANK = 0.16
-"""Contrast of a blank frame, as a share of the contrast around it. FFmpeg's `xfade=fadeblack` leaves at most 6 % of a picture at its darkest
-frame; what a codec adds takes the rest. Ours."""
+"""Maximum contrast of a blank frame, as a share of the contrast around it. FFmpeg's `xfade=fadeblack` leaves up to 6 % of a picture at its
+darkest frame; the rest is a margin for codec noise. Ours."""
 BLANK_STD = 8.0
-"""Contrast, grey levels (standard deviation), above which no frame is blank."""
+"""Maximum contrast of a blank frame, in grey levels (standard deviation)."""
 LEAST_RMS = 16.0
-"""Grey levels, root mean square, by which the pictures on both sides must differ from the blank frame."""
+"""Minimum difference between the blank frame and the pictures on both sides, in grey levels (root mean square)."""
 DARK, BRIGHT = 40.0, 208.0
-"""Mean luma (video range, black 16, white 235) of a blank frame. A fade to another colour is not looked for."""
+"""Mean luma (video range, black 16, white 235) of a blank frame. Fades to other colours are not detected."""
 REACH_S = 1.5
-"""How far from the blank frame the full picture lies at most."""
+"""Maximum distance between the blank frame and the full picture."""
 FLASH_S = 0.25
 
 
 def fades(stretch: Stretch, cells_NC: F32, fps: float = 25.0) -> list[Boundary]:
-    """Returns the fades of a stretch; frames count from its first. A stretch may begin or end blank: then the fade does, too."""
+    """Returns the fades of a stretch; frames count from its first. When a stretch begins or ends blank, so does the fade."""
     n = len(stretch)
     mean, contrast, blank = _blankness(stretch, cells_NC)
     found: list[Boundary] = []
@@ -55,8 +55,8 @@ def fades(stretch: Stretch, cells_NC: F32, fps: float = 25.0) -> list[Boundary]:
         start, end = max(0, start + 1), min(n, end)
         if found and start < found[-1].end:
             start = found.pop().start
-        sure = 1 - 0.5 * float(contrast[low]) / (BLANK * around)
-        found.append(Boundary("fade", start, end, round(sure, 3), "blank"))
+        confidence = 1 - 0.5 * float(contrast[low]) / (BLANK * around)
+        found.append(Boundary("fade", start, end, round(confidence, 3), "blank"))
     return found
 
 
@@ -67,12 +67,12 @@ def _blankness(stretch: Stretch, cells_NC: F32) -> tuple[F32, F32, NDArray[np.bo
     luma = cells_NC[:, :N_LUMA].reshape(n, 8, 18)[:, 2:6, 4:14].reshape(n, -1)
     mean, contrast = luma.mean(axis=1), luma.std(axis=1)
     blank = ((mean < DARK) | (mean > BRIGHT)) & (contrast < BLANK_STD)
-    contrast[blank] = middle[blank].std(axis=1)  # the cells hide small things: titles, stars
+    contrast[blank] = middle[blank].std(axis=1)  # cells average out small objects such as titles and stars
     return mean, contrast, blank & (contrast < BLANK_STD)
 
 
 def all_blank(stretch: Stretch) -> bool:
-    """Whether every frame is blank: a stretch in the middle of a long hold."""
+    """Whether all frames are blank, as in the middle of a long hold."""
     return bool(_blankness(stretch, stretch.cells())[2].all())
 
 
@@ -89,9 +89,9 @@ def _runs(mask: np.ndarray) -> list[tuple[int, int]]:
 
 
 def _full(from_blank: np.ndarray) -> int:
-    """Frames from the blank one (the first given) to the first full picture: where the distance stops growing at its pace.
+    """Number of frames from the blank one (the first given) to the first full picture, where the distance stops growing at the same rate.
 
-    One past the last frame given when it never does.
+    The number of frames given, when the distance never stops growing.
     """
     n = len(from_blank)
     at = 1

@@ -1,20 +1,19 @@
 """Dissolves and wipes: between two unlike pictures A and B, every frame is a mixture of them.
 
-Let M lie between A and B in time, and look at the triangle A M B in the space of cells (curate/cuts/signals.py). Its three sides, which are
-mean squared differences of pairs of frames, say all: `share` is how far along AB the foot of M lies, `off` the square of M's distance from
-the line AB, over AB squared.
+Let M be a frame between A and B, and consider the triangle A M B in the space of cells (curate/cuts/signals.py). Its sides are mean squared
+differences of pairs of frames. `share` is the position of M's projection on AB, in [0, 1]; `off` is the squared distance of M from the line AB,
+divided by AB squared.
 
-    dissolve   M = (1 - s) A + s B for every cell alike           M lies on AB:          share = s, off = 0
-    wipe       M is B in a share s of the picture, A in the rest   the angle at M is right: share = s, off = s (1 - s)
-    movement   M is neither                                        M lies far off, off > s (1 - s); three unrelated pictures have off = 3/4
+    dissolve   M = (1 - s) A + s B in every cell                   M is on AB:             share = s, off = 0
+    wipe       M is B in a share s of the picture, A in the rest   right angle at M:       share = s, off = s (1 - s)
+    motion     M is neither                                        M is far from AB:       off > s (1 - s); 3/4 for three unrelated pictures
 
-In a dissolve the share also grows evenly, from 0 to 1 over the transition; in a wipe it grows, and the place where the picture changes
-travels across it in a straight line, which is checked on the fine pictures. Either way the pictures must differ far more than the shots on
-both sides change by themselves in the same time.
+In a dissolve the share also grows evenly from 0 to 1. In a wipe it grows, and the area that changes moves across the picture as a straight
+front, which is checked on the larger pictures. In both cases A and B must differ far more than the shots on both sides change in the same time.
 
-All sides of all triangles come from one banded Gram matrix, so a search over every place and length costs microseconds per frame. Long
-transitions are looked for at a half and a quarter of the rate: the three rates of SVD's cascade (Stable Video Diffusion, appendix C, which
-names neither its detectors nor its thresholds; all figures here are ours).
+All sides of all triangles come from one banded Gram matrix, so the search over all positions and lengths costs microseconds per frame. Long
+transitions are detected at a half and a quarter of the rate: the three rates of SVD's cascade (Stable Video Diffusion, appendix C, which states
+neither detectors nor thresholds; all figures here are ours).
 """
 
 from collections.abc import Sequence
@@ -29,18 +28,18 @@ from curate.cuts.hard import BLACK, Difference, difference, logistic, other_pict
 from curate.cuts.signals import F32, Stretch, band, pool
 
 LENGTHS = (6, 8, 10, 12, 14, 16, 20, 24, 28, 32)
-"""Frames of a transition that are looked for at the full rate; at half and a quarter of it, those from 20 up."""
+"""Lengths of transitions, in frames, at the full rate; at the half and quarter rate only those from 20 up."""
 RATES = (1, 2, 4)
 QUARTERS = (0.25, 0.5, 0.75)
 LEAST_RMS = 9.0
-"""Grey levels, root mean square, by which the pictures on both sides must differ."""
+"""Minimum difference between the pictures on both sides, in grey levels (root mean square)."""
 STILL = 4.0
-"""Squared grey levels that a still shot changes by itself (codec noise)."""
+"""Change of a still shot, in squared grey levels (codec noise)."""
 
 
 @dataclass(frozen=True)
 class _Window:
-    """A place where a transition may be: frames [start, end) at some rate, and how well it fits."""
+    """A candidate transition: frames [start, end), and the quality of the fit."""
 
     kind: Kind
     start: int
@@ -60,9 +59,9 @@ def gradual_cuts(
     Args:
         stretch: the small pictures.
         cells_NC: their cells, (N, 216).
-        walls: boundaries known already, [start, end): no transition lies across one, and nothing beyond one is compared.
-        stride: every so many frames are looked at (2 for 60 fps), so that `LENGTHS` mean the same seconds.
-        least: the least confidence.
+        walls: known boundaries, [start, end). No transition crosses one, and frames beyond one are not compared.
+        stride: distance of the compared frames (2 at 60 fps), so that `LENGTHS` cover the same seconds at each rate.
+        least: minimum confidence.
     """
     sides = [
         (rate * stride, band(cells_NC[:: rate * stride], LENGTHS[-1] + 2))
@@ -74,7 +73,7 @@ def gradual_cuts(
     for again in (
         False,
         True,
-    ):  # what is found is a wall for its neighbours: the second time they are not taken for movement
+    ):  # in the second pass the boundaries found are walls, so that they do not count as motion of their neighbours
         if again and not found:
             break
         known = sorted([*walls, *((b.start, b.end) for b in found)])
@@ -99,17 +98,17 @@ def gradual_cuts(
 
 
 def confidence(kind: Kind, fit: float, differs: Difference) -> float:
-    """[0, 1] from the fit of a window, unless the pictures on both sides are of one shot.
+    """[0, 1] from the fit of a window, limited by how unlike the pictures on both sides are.
 
-    One half at a fit of 1.2; a wipe, whose front was seen to travel, needs less.
+    0.5 at a fit of 1.2; at 0.8 for a wipe, whose moving front is further evidence.
     """
     return logistic(min(4 * (fit - (0.8 if kind == "wipe" else 1.2)), other_picture(differs)))
 
 
 def _search(side: F32, walls: Sequence[tuple[int, int]], step: int, lengths: Sequence[int]) -> list[_Window]:
-    """Windows of one rate, every `step` frames, that fit well enough to be looked at. `side`: squared differences by lag (`band`)."""
+    """Windows of one rate, every `step` frames, that fit well enough to be checked. `side`: squared differences by lag (`band`)."""
     n = len(side)
-    # How far one may look back from frame a and forward from frame b without meeting a wall.
+    # Frames before a and after b up to the nearest wall.
     room_back, room_ahead, shot = _rooms(n, walls, step)
     windows: list[_Window] = []
     for length in lengths:
@@ -163,9 +162,9 @@ def _alone(
     room_back: NDArray[np.intp],
     room_ahead: NDArray[np.intp],
 ) -> F32:
-    """What the shots before a and after b change by themselves in `length` frames, squared grey levels, both added.
+    """Change of the shots before a and after b in `length` frames, in squared grey levels, both added.
 
-    Where a wall leaves less room, the change is taken to go on at its pace; where it leaves next to none, the other side speaks for both.
+    When a wall leaves fewer frames, the change is extrapolated; when it leaves fewer than three, the other side's change counts twice.
     """
     before, after = np.minimum(room_back[a], length), np.minimum(room_ahead[b], length)
     back = side[a - before, before] * (length / np.maximum(before, 1)) ** 2
@@ -189,14 +188,14 @@ def _rooms(
     begins = np.maximum.accumulate(np.where(new, frames, 0))
     last = np.r_[shot[1:] != shot[:-1], True]
     ends = np.minimum.accumulate(np.where(last, frames, n - 1)[::-1])[::-1]
-    shot[shot < 0] = -1 - frames[shot < 0]  # no two frames inside walls share a shot
+    shot[shot < 0] = -1 - frames[shot < 0]  # frames inside walls belong to no common shot
     return frames - begins, ends - frames, shot
 
 
 def centroids(stretch: Stretch) -> NDArray[np.float64]:
-    """(N + 1, 3): sums over the frames so far of the change from frame to frame, and of the same times where it lies (x and y, [0, 1]).
+    """(N + 1, 3): cumulative sums over the frames of the change between frames, and of the change times its position (x and y, [0, 1]).
 
-    Squared changes, so that a front counts and the movement beside it hardly does.
+    Changes are squared, so that a front dominates the motion beside it.
     """
     blocks = pool(stretch.y, 18, 10).reshape(len(stretch), -1)
     change = np.zeros(blocks.shape, np.float32)
@@ -209,7 +208,7 @@ def centroids(stretch: Stretch) -> NDArray[np.float64]:
 
 
 def crosses(sums: NDArray[np.float64], window: _Window) -> bool:
-    """Whether what changes lies elsewhere at the end of a window than at its start, by at least a third of the picture. Cheap; see `front`."""
+    """Whether the changing area moves by at least a third of the picture from the start to the end of a window. A cheap test before `front`."""
     third = max(2, (window.end - window.start) // 3)
     first = sums[window.start + third] - sums[window.start]
     last = sums[window.end] - sums[window.end - third]
@@ -217,10 +216,10 @@ def crosses(sums: NDArray[np.float64], window: _Window) -> bool:
 
 
 def front(stretch: Stretch, start: int, end: int) -> tuple[int, int] | None:
-    """The frames [start, end) in which a straight front moves across the picture, None when none does between the frames given.
+    """The frames [start, end) in which a straight front moves across the picture, None when there is no such front between the given frames.
 
-    Every block of 4 x 4 pixels has the moment of its largest change; a plane is fitted to those moments. Blocks that change little (bars,
-    or two pictures that are alike there) do not count.
+    A plane is fitted to the time of the largest change of each block of 4 x 4 pixels. Blocks that change little (bars, or areas alike in both
+    pictures) do not count.
     """
     base = max(0, start - 2)
     y = stretch.y[base : end + 2]
@@ -237,20 +236,20 @@ def front(stretch: Stretch, start: int, end: int) -> tuple[int, int] | None:
     plane = np.c_[np.ones(len(when)), rows / 10, columns / 18]
     fit, *_ = np.linalg.lstsq(plane, when, rcond=None)
     spread = ((when - when.mean()) ** 2).sum()
-    if spread < len(when):  # all at once
+    if spread < len(when):  # all blocks change at once
         return None
     off = np.abs(when - plane @ fit)
     near = off <= max(1.5, 0.12 * len(y))
     if near.mean() <= 0.8 or abs(fit[1:]).max() <= 0.4 * (end - start):
         return None
-    # When it passes the corners; the change from frame k to k + 1 shows in k + 1.
+    # The times at which it passes the corners. A change from frame k to k + 1 is visible in k + 1.
     corners = fit[0] + np.array([0, fit[1], fit[2], fit[1] + fit[2]])
     first, last = base + 1 + int(np.floor(corners.min())), base + 1 + int(np.ceil(corners.max()))
     return max(base + 1, first), min(base + len(y), last + 1)
 
 
 def _widened(cells_NC: F32, window: _Window, walls: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    """Grows a window while the share goes on at its pace: the best fit often lies inside the transition."""
+    """Extends a window while the share continues at the same rate, because the best fit is often inside the transition."""
     low = max((end for _, end in walls if end <= window.start), default=0)
     high = min((start for start, _ in walls if start >= window.end), default=len(cells_NC))
     a, b = max(low, window.start - 1), min(high - 1, window.end)

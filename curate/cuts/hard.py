@@ -1,12 +1,15 @@
 """Hard cuts: one frame differs from the frame before it far more than its neighbours do from theirs.
 
-Three numbers decide. `ratio` compares the step between two frames with the largest step of the six frames on either side: fast motion, a low
-frame rate that was padded with repeats, and noise make large steps too, but not a single one. `likeness` is the correlation of the two
-pictures where either shows something: a jerk of the camera or a dimmed light leaves it high. `coverage` is the share of the picture that
-changes: a title or a banner changes little of it. All are taken from pictures so small that movement hardly counts. A flash is told from a
-cut by what follows: the old picture comes back.
+Three numbers decide:
 
-The idea of the ratio is PySceneDetect's AdaptiveDetector; the largest neighbour in place of their mean, the rest is ours.
+- `ratio`: the step between two frames over the largest step among the six frames on either side. Fast motion, repeated frames of a low frame
+  rate, and noise cause large steps too, but never a single one.
+- `likeness`: the correlation of the two pictures where either is lit. It stays high when the camera shakes or the light dims.
+- `coverage`: the share of the picture that changes. A title or a banner changes little.
+
+All are computed from pictures so small that motion has little effect. After a flash the old picture returns, after a cut it does not.
+
+The ratio follows PySceneDetect's AdaptiveDetector, with the largest neighbour instead of their mean; the rest is ours.
 """
 
 import math
@@ -19,19 +22,19 @@ from curate.cuts.boundary import Boundary
 from curate.cuts.signals import F32, N_LUMA, Stretch, pool, steps
 
 REACH = 6
-"""Frames on either side with which a step is compared. At 30 fps that holds two pictures of a source of 10 fps."""
+"""Frames on either side with which a step is compared. At 30 fps they include two pictures of a 10 fps source."""
 FLASH = 5
-"""Frames after which a flash must be over. Ours."""
+"""Maximum length of a flash, in frames. Ours."""
 BLACK = 24
-"""Luma (video range) up to which a cell shows nothing."""
+"""Maximum luma (video range) of an unlit cell."""
 CHANGED = 8.0
-"""Grey levels by which a cell must change to count as changed."""
+"""Minimum change, in grey levels, of a cell that counts as changed."""
 FAR = 100.0
-"""Levels of luma, root mean square, at which two pictures are unlike even when one is a flat copy of the other."""
+"""Difference of luma (root mean square) at which two pictures are unlike, even when one is a brighter copy of the other."""
 FAR_CHROMA = 60.0
 """The same for chroma."""
 NOISE = 1.0
-"""Added to the neighbours' step, grey levels: what a codec changes in a still picture."""
+"""Added to the neighbours' step, in grey levels: the change that a codec causes in a still picture."""
 
 
 def hard_cuts(stretch: Stretch, cells_NC: F32, least: float = 0.5) -> list[Boundary]:
@@ -54,7 +57,7 @@ def hard_cuts(stretch: Stretch, cells_NC: F32, least: float = 0.5) -> list[Bound
 
 
 def ratio(step_N: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(N,): each step over the largest of the `REACH` steps on either side."""
+    """(N,): each step divided by the largest of the `REACH` steps on either side."""
     padded = np.pad(step_N, REACH)
     around = np.lib.stride_tricks.sliding_window_view(padded, 2 * REACH + 1)
     largest = np.maximum(around[:, :REACH].max(axis=1), around[:, REACH + 1 :].max(axis=1))
@@ -65,15 +68,15 @@ class Difference(NamedTuple):
     """How two pictures differ."""
 
     likeness: float
-    """[-1, 1]: the correlation of their luma, or less where light or colour are far apart."""
+    """[-1, 1]: the correlation of their luma, or less when brightness or colour differ much."""
     coverage: float
-    """[0, 1]: share of the picture that changes at all: little where a title or a banner comes up."""
+    """[0, 1]: share of the picture that changes; small when a title or a banner appears."""
 
 
 def difference(before_NC: F32, after_NC: F32) -> Difference:
-    """Compares the last picture before and the first after.
+    """Compares the last picture before with the first picture after.
 
-    Cells that are black in all the pictures given (bars, night) say nothing and do not count.
+    Cells that are black in all given pictures (bars, night) are ignored.
     """
     lit = np.maximum(before_NC[:, :N_LUMA].max(axis=0), after_NC[:, :N_LUMA].max(axis=0)) > BLACK
     if lit.sum() < N_LUMA // 10:
@@ -90,13 +93,13 @@ def difference(before_NC: F32, after_NC: F32) -> Difference:
 
 
 def correlation(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
-    """Pearson's, with a grain of noise so that two flat pictures are alike."""
+    """Pearson's correlation, with a little noise added so that two flat pictures are alike."""
     a, b = a - a.mean(), b - b.mean()
     return float((a @ b + len(a)) / math.sqrt((a @ a + len(a)) * (b @ b + len(a))))
 
 
 def is_flash(cells_NC: F32, f: int) -> bool:
-    """Whether the picture before f comes back within a few frames, or the picture at f was there a few frames before."""
+    """Whether the picture before f returns within a few frames, or the picture at f was shown a few frames before."""
     before, after = cells_NC[max(0, f - FLASH) : f], cells_NC[f : f + FLASH]
     step = np.abs(cells_NC[f] - cells_NC[f - 1]).mean()
     back = np.abs(after[1:] - before[-1]).mean(axis=1)
@@ -105,20 +108,20 @@ def is_flash(cells_NC: F32, f: int) -> bool:
 
 
 def confidence(ratio: float, differs: Difference) -> float:
-    """[0, 1]: the less alike two pictures are, the smaller a ratio makes a cut of them.
+    """[0, 1]: the less alike two pictures are, the smaller the ratio that makes them a cut.
 
-    None does above a likeness of .88, or where less than .38 of the picture changes. Ours, set between the cuts and the near misses of the
-    reels that the cascade was tuned on (docs/cuts.md).
+    Above a likeness of .88, or when less than .38 of the picture changes, there is no cut. The figures are ours, set between the cuts and the
+    near misses of the reels used for tuning (docs/cuts.md).
     """
     stands_out = 16 * (math.log(max(ratio, 1e-6)) - 0.85 * differs.likeness - 0.17)
     return logistic(min(stands_out, other_picture(differs)))
 
 
 def other_picture(differs: Difference) -> float:
-    """Log-odds that two pictures are not of one shot, whatever lies between them."""
+    """Log-odds that two pictures belong to different shots, independently of the frames between them."""
     return min(40 * (0.88 - differs.likeness), 40 * (differs.coverage - 0.38))
 
 
 def logistic(x: float) -> float:
-    """Log-odds as a confidence."""
+    """Converts log-odds to a confidence."""
     return 1 / (1 + math.exp(-min(50.0, max(-50.0, x))))

@@ -1,4 +1,4 @@
-"""PySceneDetect's detectors (0.7; Brandon Castellano), fed from our one decode."""
+"""PySceneDetect's detectors (0.7; Brandon Castellano), on the frames of the scan's single decode."""
 
 import inspect
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ Name = Literal["adaptive", "content", "hash", "histogram", "threshold"]
 
 
 def _detector(name: Name) -> Any:
-    """Its class. Imported when asked for: the package brings tqdm along, which warns in a notebook without widgets."""
+    """The class of a detector. A lazy import: the package imports tqdm, which warns in a notebook without widgets."""
     from scenedetect import detectors
 
     return getattr(detectors, f"{name.capitalize()}Detector")
@@ -24,17 +24,17 @@ def _detector(name: Name) -> Any:
 
 @dataclass
 class PySceneDetect:
-    """One of PySceneDetect's detectors, alone: hard cuts only; a dissolve that it notices becomes a cut in its middle.
+    """One of PySceneDetect's detectors. It finds hard cuts only; a dissolve that it notices becomes a cut in its middle.
 
-    `options` go to the detector's constructor as they are. Its minimum scene length is switched off: clip lengths are the scan's business, and
-    a short shot must not be glued to its neighbour.
+    `options` are passed to the detector's constructor. Its minimum scene length is disabled, because the scan decides on clip lengths, and short
+    shots must not be merged with their neighbours.
     """
 
     detector: Name = "content"
     options: dict[str, Any] = field(default_factory=dict)
     short_side_px: int = 64
-    """Size of the pictures compared. Ours: at 256 px, where PySceneDetect's own downscale ends, the scan finds no more and costs over twice
-    as much."""
+    """Size of the compared pictures. Ours: at 256 px, the size of PySceneDetect's own downscaling, the scan finds no more and costs more than
+    twice as much."""
     columns: ClassVar[dict[str, Any]] = {}
     version: ClassVar[int] = 2
 
@@ -48,10 +48,10 @@ class PySceneDetect:
             raise ValueError("short_side_px must be at least 16")
 
     def setup(self) -> None:
-        """Nothing to load."""
+        """Does nothing: there are no weights."""
 
     def begin(self, fps: float) -> None:
-        """Begins a new source or window."""
+        """Starts a new source or window."""
         self._detector: Any = _detector(self.detector)(min_scene_len=0, **self.options)
         self._fps = Fraction(fps).limit_denominator(1001) or Fraction(25)
         self._n = 0
@@ -68,7 +68,7 @@ class PySceneDetect:
         self._n += 1
 
     def finish(self) -> list[Boundary]:
-        """Returns all cuts, in order. PySceneDetect gives no confidence: 1."""
+        """Returns all cuts, in order. PySceneDetect has no confidence, so it is 1."""
         last = self._detector.post_process(self._timecode(max(0, self._n - 1)))
         self._cuts.update(frame.frame_num for frame in last)
         return [

@@ -1,8 +1,8 @@
-"""What the cut detectors see of a window: every frame as a small picture, straight from the decoder's planes.
+"""The input of the cut detectors: each frame of a window as a small picture, directly from the decoder's planes.
 
-Shapes: N frames, H = 40 rows, W = 72 columns. A frame becomes luma (40, 72) and two chroma planes (20, 36), stretched to that size whatever
-its aspect; no RGB is made. The finest detectors compare these; most compare `cells`, the same picture averaged over 4 x 5 pixels: 18 x 8 luma
-and twice 9 x 4 chroma values, 216 in all, in which small movements vanish and mixtures of two pictures stay mixtures.
+Shapes: N frames, H = 40 rows, W = 72 columns. A frame becomes luma (40, 72) and two chroma planes (20, 36), stretched to that size
+for any aspect ratio, without a conversion to RGB. Most detectors compare `cells`, the same picture averaged over 4 x 5 pixels: 18 x 8 luma and
+twice 9 x 4 chroma values, 216 in all. Averaging removes small motion, and a mixture of two pictures stays a mixture.
 """
 
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ _BLOCK = 64
 
 
 class Small(NamedTuple):
-    """One frame, small: y (40, 72), u and v (20, 36), uint8, not turned upright."""
+    """One small frame: y (40, 72), u and v (20, 36), uint8, not turned upright."""
 
     y: U8
     u: U8
@@ -49,14 +49,14 @@ class Stretch:
 
 
 class Recorder:
-    """Collects small pictures; `drop` forgets the oldest, so that memory stays bounded."""
+    """Collects small pictures; `drop` removes the oldest, which limits the memory."""
 
     def __init__(self) -> None:
         self._y, self._u, self._v = (np.empty((0, h, w), np.uint8) for h, w in ((40, 72), (20, 36), (20, 36)))
         self.first = 0
-        """Index of the oldest frame that is kept."""
+        """Index of the oldest stored frame."""
         self.n = 0
-        """Frames kept."""
+        """Number of stored frames."""
 
     def push(self, small: Small) -> None:
         """Adds the next frame."""
@@ -67,14 +67,14 @@ class Recorder:
         self.n += 1
 
     def drop(self, n: int) -> None:
-        """Forgets the oldest `n` frames."""
+        """Removes the oldest `n` frames."""
         for plane in (self._y, self._u, self._v):
             plane[: self.n - n] = plane[n : self.n].copy()
         self.first += n
         self.n -= n
 
     def stretch(self) -> Stretch:
-        """What is kept, as views."""
+        """The stored frames, as views."""
         return Stretch(self._y[: self.n], self._u[: self.n], self._v[: self.n])
 
 
@@ -85,7 +85,7 @@ def _grown(plane: U8, size: int) -> U8:
 
 
 def pool(frames_NHW: U8, width: int, height: int) -> U8:
-    """Averages (N, H, W) pictures down to (N, height, width); both must divide the sides. One call for all of them."""
+    """Averages (N, H, W) pictures down to (N, height, width); both must divide the sides. One OpenCV call for all pictures."""
     n, h, w = frames_NHW.shape
     tall = cv2.resize(
         np.ascontiguousarray(frames_NHW).reshape(n * h, w), (width, n * height), interpolation=cv2.INTER_AREA
@@ -106,10 +106,10 @@ def steps(frames_NHW: U8) -> F32:
 def band(cells_NC: F32, lags: int) -> F32:
     """(N, lags + 1): mean squared difference of frame n and frame n + lag; NaN past the end.
 
-    From one banded Gram matrix, |a - b|^2 = |a|^2 + |b|^2 - 2 ab, in blocks: some microseconds per frame.
+    From one banded Gram matrix, |a - b|^2 = |a|^2 + |b|^2 - 2 ab, in blocks, at some microseconds per frame.
     """
     n, c = cells_NC.shape
-    centred = cells_NC - 128.0  # smaller numbers cancel better in float32
+    centred = cells_NC - 128.0  # smaller numbers lose less precision in float32
     padded = np.concatenate([centred, np.full((lags, c), np.nan, np.float32)])
     square = np.einsum("nc,nc->n", padded, padded)
     found = np.empty((n, lags + 1), np.float32)
@@ -132,7 +132,7 @@ def pictures_of(stretch: Stretch, order: Literal["bgr", "rgb"]) -> Iterator[U8]:
 
 
 def small_of(frame: Frame) -> Small:
-    """One frame, small. A larger picture is first scaled to twice the size, so that less of it falls between the samples."""
+    """Returns a frame as a small picture. A larger frame is first scaled to twice the size, because sampling directly would skip most pixels."""
     if min(frame.raw.width, frame.raw.height) <= 480:
         return Small(*frame.planes(WIDTH, HEIGHT))
     y, u, v = frame.planes(2 * WIDTH, 2 * HEIGHT)

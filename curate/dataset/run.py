@@ -48,8 +48,9 @@ class Run(RunData):
         return explore.duplicates(self)
 
     def search(self, words: str | None = None, **how: Any) -> pd.DataFrame:
-        """The kept clips nearest to some words, a clip or a picture, best first; arguments as `curate.search.index.search`."""
-        return pd.DataFrame(index.search(self, words, **how))
+        """The kept clips most similar to a text, a clip or a picture, best first; arguments as `curate.search.index.search`."""
+        hits = index.search(self, words, **how)
+        return pd.DataFrame(hits) if hits else pd.DataFrame(columns=index.columns(self, how.get("version")))
 
     def frames(self, clip_id: str) -> "NDArray[np.uint8]":
         """The thumbnails of a clip, (T, H, W, 3), RGB 0..255. Raises UsageError when there is no such clip."""

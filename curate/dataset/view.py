@@ -19,6 +19,7 @@ from curate.errors import ConfigError, UsageError, plain_name
 from curate.run.data import RunData
 from curate.run.select import select
 from curate.tables import store
+from curate.tables.table import groups_with
 
 JPEG_QUALITY = 78
 
@@ -86,16 +87,8 @@ def play(run: RunData, clip_id: str) -> Player:
     for shard in (index or {"shards": []})["shards"]:
         with store.open_arrow(store.join(run.shards_root(), plain_name(shard["file"]))) as handle:
             file = pq.ParquetFile(handle)
-            first = 0
-            ids = file.read(["clip_id"]).column("clip_id").to_pylist()
-            if clip_id not in ids:
-                continue
-            for group in range(file.num_row_groups):
-                n = file.metadata.row_group(group).num_rows
-                if first <= ids.index(clip_id) < first + n:
-                    column = file.read_row_group(group, columns=["mp4"]).column("mp4")
-                    return Player(column[ids.index(clip_id) - first].as_py())
-                first += n
+            for group, places in groups_with(file, [clip_id]).items():
+                return Player(file.read_row_group(group, columns=["mp4"]).column("mp4")[int(places[0])].as_py())
     raise UsageError(
         f"clip '{clip_id}' is not in the shards of {run.root}; `run.frames` shows the thumbnails of any clip"
     )

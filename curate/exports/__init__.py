@@ -1,1 +1,1 @@
-"""The shards in the formats of other trainers and tools."""
+"""Exports the shards in the formats of other trainers and tools."""

@@ -1,9 +1,9 @@
 """The estimated cost of a whole run: the pipeline is run on a sample, and its costs are scaled up.
 
 The sample is whole windows of the footage, drawn by a hash of their names. It passes through every step in a directory inside the run
-directory, so that workers of a cluster can reach it, and is then deleted. Measured: seconds and tokens per row of each step. The number of rows of
-the whole run follows from the seconds of all sources (from a sample of their headers), the clips per second of footage, and the share of clips that
-`keep:` keeps. The cost of steps that read video (scan, shards) is scaled by pixels in place of rows.
+directory, so that workers of a cluster can reach it, and is then deleted. Measured: seconds and tokens per row of each step. The number of
+rows of the whole run follows from the seconds of all sources (from a sample of their headers), the clips per second of footage, and the share
+of clips that `keep:` keeps. The cost of steps that read video (scan, shards) is scaled by pixels in place of rows.
 
 Not modelled: a cluster that provides fewer workers than asked for, and footage that differs from the sample.
 """

@@ -8,15 +8,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curate.clip import Clip
 from curate.cluster.work import Receipt, StageReceipt, errors_in
 from curate.stages import stage
 from curate.stages.stage import StageSpec
+from curate.tables import table
 from curate.tables.table import Table
 
 CLIP_FIELDS = ["clip_id", "source_id", "start_s", "end_s", "fps", "n_frames", "width_px", "height_px"]
@@ -78,10 +77,7 @@ def groups_with(file: pq.ParquetFile, wanted: Iterable[str]) -> list[int]:
     """The row groups of a part that hold any of these clips. Parts made by `rushes compact` have many."""
     if file.num_row_groups < 2:
         return list(range(file.num_row_groups))
-    rows = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
-    there = pc.is_in(file.read(columns=["clip_id"]).column("clip_id"), value_set=pa.array(list(wanted), pa.string()))
-    at = np.flatnonzero(there.to_numpy())
-    return [int(i) for i in np.unique(np.searchsorted(np.cumsum(rows), at, side="right"))]
+    return list(table.groups_with(file, wanted))
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from rich.console import Console
 from curate.progress.model import Line, duration
 
 EVERY_S = 10.0
-"""Minimum time between two lines of a running step, in seconds. Ours."""
+"""Time between two lines of a running step, in seconds; a step whose counts do not change has a line too. Ours."""
 
 
 def text(lines: Sequence[Line], more: str = "") -> str:
@@ -49,6 +49,16 @@ class LinePrinter:
         if self._last.get(key) != state:
             self._last[key], self._printed_s[key] = state, now
             self._print(text(lines, more))
+
+    def silent_s(self, lines: Sequence[Line]) -> float:
+        """Seconds since the last line of these tables."""
+        now = time.monotonic()
+        return now - self._printed_s.setdefault(", ".join(line.name for line in lines), now)
+
+    def beat(self, lines: Sequence[Line], elapsed_s: float) -> None:
+        """Prints the line of these tables although nothing has changed, with the time since the step started."""
+        self._printed_s[", ".join(line.name for line in lines)] = time.monotonic()
+        self._print(text(lines, f"{duration(elapsed_s)} so far"))
 
     def sentence(self, about: str, sentence: str, key: object = None) -> None:
         """Prints a sentence once; again only when it (or `key`, in its place) has changed. `about` tells sentences apart."""

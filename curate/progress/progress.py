@@ -4,6 +4,7 @@ A terminal shows the model as a table drawn in place, a log as plain lines.
 """
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from curate.cluster import runner
 from curate.cluster.pool import Resources
 from curate.cluster.work import Finished, Receipt
 from curate.errors import RunError
-from curate.progress import cost
+from curate.progress import cost, lines
 from curate.progress.cost import Prices, Spent
 from curate.progress.lines import LinePrinter
 from curate.progress.live import Drawn, is_terminal
@@ -40,6 +41,7 @@ class StepProgress:
         self.n_units = n_units
         self.exporter: Exporter | None = None
         self.began = self.saved = time.monotonic()
+        self._ended = threading.Event()
         for line in self.lines:
             line.total, line.done, line.state = total, done, "starting" if self.has_work else "done"
         if self.has_work:
@@ -98,8 +100,19 @@ class StepProgress:
         money = self.owner.prices.of(spent.busy_s * spent.gpus, spent.prompt_tokens, spent.output_tokens)
         return ", ".join(filter(None, (tokens, f"{money:.2f} spent" if money else "")))
 
+    def start_heartbeat(self) -> None:
+        """In a log, prints a line every EVERY_S seconds even while no unit finishes: models may load, or a unit may take minutes."""
+        if self.has_work and self.owner.live is None:
+            threading.Thread(target=self._beat, name="progress", daemon=True).start()
+
+    def _beat(self) -> None:
+        while not self._ended.wait(1.0):
+            if self.owner.printer.silent_s(self.lines) > lines.EVERY_S:
+                self.owner.printer.beat(self.lines, time.monotonic() - self.began)
+
     def close(self, ended_well: bool) -> None:
         """Reports the end of the step, when there was anything to do."""
+        self._ended.set()
         if self.has_work:
             self.spent.wall_s = time.monotonic() - self.began
         if self.exporter is not None:
@@ -221,6 +234,7 @@ class Progress:
             errors: Failed rows of each table that existed before.
         """
         with self.step(name, total, done, resources.gpus, len(units)) as step:
+            step.start_heartbeat()
             if units:
                 step.staffed(runner.workers_for(resources, len(units), step.waits))
             for line in step.lines:

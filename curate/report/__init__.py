@@ -1,1 +1,1 @@
-"""The report: a folder with one page that opens without a server."""
+"""The report: a folder with a page that opens without a server."""

@@ -1,14 +1,14 @@
-"""The columns of the clips as the report's page reads them.
+"""The columns of the clips in the form that the report's page reads.
 
-| kind | what | in a piece of bytes |
+| kind | values | in a piece of bytes |
 |---|---|---|
-| number | any number | float32 where that loses nothing, else float64; NaN is null |
+| number | any number | float32 if that is exact, else float64; NaN is null |
 | flag | true or false | uint8; 255 is null |
-| word | text of few different values, `words` | uint16, which of them; 65535 is null |
-| clip | ids of other clips | int32, which row; -1 is null |
-| text | everything else but vectors | as JSON, in chunks of rows |
+| word | text with few different values, `words` | uint16, an index into `words`; 65535 is null |
+| clip | ids of other clips | int32, a row number; -1 is null |
+| text | everything else except vectors | JSON, in chunks of rows |
 
-So a comparison in the page gives what the same comparison gives in `curate/run/select.py`, to the last bit.
+Values are exact, so a comparison in the page gives the same result as in `curate/run/select.py`.
 """
 
 import base64
@@ -23,16 +23,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 WORDS = 1000
-"""A column with more different texts than this is text, not words. Ours."""
+"""A column with more different texts than this has kind text, not word. Our choice."""
 TEXT_ROWS = 256
-"""Rows of a chunk of text. Ours: opening a clip fetches one."""
+"""Rows in a chunk of text. Our choice: opening a clip fetches one chunk."""
 LIST_ITEMS = 64
-"""Of a longer list, only these are shown. Ours."""
+"""The maximum number of items shown of a list. Our choice."""
 
 
 @dataclass
 class Packed:
-    """What a page is told of columns, and the pieces with their contents."""
+    """The descriptions of the columns, and the pieces with their values."""
 
     columns: list[dict[str, Any]] = field(default_factory=list)
     pieces: dict[str, bytes] = field(default_factory=dict)
@@ -46,36 +46,36 @@ def pack(clips: pa.Table) -> Packed:
         kind, data, more = ("text", None, {}) if name == "clip_id" else _packed(column, clips.column("clip_id"))
         if kind is None:
             continue
-        told = {"name": name, "kind": kind, "nulls": column.null_count, **more}
+        described = {"name": name, "kind": kind, "nulls": column.null_count, **more}
         if data is None:
             texts[name] = column
         else:
-            told["piece"] = f"column-{len(packed.columns):03d}"
-            packed.pieces[told["piece"]] = data
-        packed.columns.append(told)
+            described["piece"] = f"column-{len(packed.columns):03d}"
+            packed.pieces[described["piece"]] = data
+        packed.columns.append(described)
     for n, first in enumerate(range(0, len(clips), TEXT_ROWS)):
-        some = {name: _plain_all(column.slice(first, TEXT_ROWS)) for name, column in texts.items()}
-        told_rows = [
-            {name: values[i] for name, values in some.items() if values[i] is not None}
+        chunk = {name: _plain_all(column.slice(first, TEXT_ROWS)) for name, column in texts.items()}
+        rows = [
+            {name: values[i] for name, values in chunk.items() if values[i] is not None}
             for i in range(min(TEXT_ROWS, len(clips) - first))
         ]
-        packed.pieces[f"text-{n:05d}"] = as_json(told_rows)
+        packed.pieces[f"text-{n:05d}"] = as_json(rows)
     return packed
 
 
 def as_json(value: Any) -> bytes:
-    """Compact JSON; what JSON does not know is written as text. Half a surrogate pair, which UTF-8 cannot hold, is replaced."""
+    """Compact JSON. A value without a JSON type becomes text. A lone surrogate, which UTF-8 cannot encode, is replaced."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=str)
     return text.encode("utf-8", "replace")
 
 
 def piece(name: str, data: bytes) -> bytes:
-    """A piece as a script. A page that is opened from a disk may load scripts and pictures, and may not fetch anything else."""
+    """A piece as a script: a page opened from a disk may load only scripts and pictures."""
     return f'deliver("{name}","{base64.b64encode(zlib.compress(data, 6)).decode()}");\n'.encode()
 
 
 def _packed(column: pa.Array, clip_ids: pa.ChunkedArray) -> tuple[str | None, bytes | None, dict[str, Any]]:
-    """(kind, bytes or None for text, what else is told); no kind for what is not shown."""
+    """(kind, bytes or None for text, further keys of the description). The kind is None for a column that is not shown."""
     kind = column.type
     if pa.types.is_boolean(kind):
         return "flag", pc.fill_null(column.cast(pa.uint8()), 255).to_numpy(zero_copy_only=False).tobytes(), {}
@@ -110,7 +110,7 @@ def _plain_all(column: pa.Array) -> list[Any]:
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON has it: a long list cut short, NaN as null, bytes left out."""
+    """A value for JSON: long lists are cut, NaN and infinity become null, bytes are omitted."""
     if isinstance(value, list):
         return [_plain(item) for item in value[:LIST_ITEMS]]
     if isinstance(value, dict):
@@ -121,11 +121,11 @@ def _plain(value: Any) -> Any:
 
 
 def sorted_rows(clips: pa.Table) -> pa.Table:
-    """In the order in which they lie in their sources, so that neighbours in time are neighbours in the table."""
+    """The clips sorted by source and start, so that neighbours in time are neighbours in the table."""
     return clips.sort_by([("uri", "ascending"), ("start_s", "ascending"), ("clip_id", "ascending")])
 
 
 def describe(columns: list[dict[str, Any]], of_stages: dict[str, dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Adds to each column what its stage says: `stage`, `about`, `measure`."""
+    """Adds `stage`, `about` and `measure` to each column."""
     for column in columns:
         yield {**column, **of_stages.get(column["name"], {"stage": "", "about": "", "measure": False})}

@@ -1,4 +1,4 @@
-"""What the report's page is told besides the clips' columns: the run, its account of seconds, rules, errors, costs of stages, trainings."""
+"""The data of the report's page except the columns of the clips: run, ledger, rules, errors, costs of stages, trainings."""
 
 import inspect
 import math
@@ -17,17 +17,17 @@ from curate.run.windows import pending_windows
 from curate.tables import store
 
 EXAMPLES = 5
-"""Of each error message, so many files are named. Ours."""
+"""The maximum number of files named for each error message. Our choice."""
 CURVE_STEPS = 2_000
-"""Steps of a training curve that are drawn at most, evenly chosen. Ours."""
+"""The maximum number of steps drawn of a training curve, evenly chosen. Our choice."""
 SHEETS = 6
-"""Sample sheets shown of a training, evenly chosen, the last one among them. Ours."""
+"""The maximum number of sample sheets shown of a training, evenly chosen, the last one included. Our choice."""
 FACTS_SHOWN = ("duration_s", "fps", "width_px", "height_px", "start_confidence", "end_confidence")
-"""Facts of a clip that are shown as measures."""
+"""Columns of the clips table that are shown as measures."""
 
 
 def facts(run: RunData, selection: Selection) -> dict[str, Any]:
-    """Everything but the columns themselves. `selection` is what the pipeline's rules keep."""
+    """The data for `run.js`. `selection` is the selection by the pipeline's rules."""
     listed = run.sources()
     index = run.index() or {}
     return {
@@ -56,21 +56,21 @@ def facts(run: RunData, selection: Selection) -> dict[str, Any]:
 
 
 def of_stages(run: RunData) -> dict[str, dict[str, Any]]:
-    """Each column with the stage that makes it, what that says of itself, and whether it is a measure (what `keep:` is about)."""
+    """For each column its stage, the stage's own description, and whether it is a measure (a column for rules of `keep:`)."""
     found = {name: {"stage": "clips", "about": "", "measure": name in FACTS_SHOWN} for name in CLIP_FACTS}
     for step in run.steps:
         paragraph = (inspect.getdoc(type(step.stage)) or "").split("\n\n")[0]
-        said = " ".join(paragraph.replace("`", "").split())
+        about = " ".join(paragraph.replace("`", "").split())
         for name in step.columns:
-            found[name] = {"stage": step.spec.name, "about": said, "measure": step.kind in ("measure", "review")}
+            found[name] = {"stage": step.spec.name, "about": about, "measure": step.kind in ("measure", "review")}
     return found
 
 
 def _fixed_seconds(run: RunData, selection: Selection) -> dict[str, float] | None:
-    """The entries of the ledger that no rule changes; None while there are sources to scan.
+    """The entries of the ledger that no rule changes, or None while there are sources to scan.
 
-    `failed_s` are the seconds of files and spans that failed; those of clips on which a stage failed, or that could not be written, the page
-    adds up itself.
+    `failed_s` counts the files and spans that failed. The page itself adds the clips on which a stage failed and the clips that could not be
+    written.
     """
     if pending_windows(run):
         return None
@@ -88,7 +88,7 @@ def _fixed_seconds(run: RunData, selection: Selection) -> dict[str, float] | Non
 
 
 def error_groups(failures: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Failures by table and message, the most frequent first; numbers and ids in a message do not tell groups apart."""
+    """Failures by table and message, the most frequent first. Messages that differ only in numbers and ids are one group."""
     groups: dict[tuple[str, str], dict[str, Any]] = {}
     for failure in failures:
         message = str(failure["error"])
@@ -101,7 +101,7 @@ def error_groups(failures: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _costs(run: RunData) -> list[dict[str, Any]]:
-    """What each step has cost so far; in a pass that several stages share, each of them has a row of its own below it."""
+    """The cost of each step so far. Below a pass that several stages share there is a row for each of them."""
     found: list[dict[str, Any]] = []
     for name, spent in cost.read(run.root).items():
         found.append(
@@ -112,7 +112,7 @@ def _costs(run: RunData) -> list[dict[str, Any]]:
 
 
 def trainings(run: RunData, folder: str) -> list[dict[str, Any]]:
-    """The trainings under `train/` of the run: their curves, and their samples, which are copied into `folder`."""
+    """The trainings under `train/` of the run: their curves and samples. The samples are copied into `folder`."""
     store.remove(folder)
     found: list[dict[str, Any]] = []
     for name in store.names(run.path("train"), ""):
@@ -121,34 +121,38 @@ def trainings(run: RunData, folder: str) -> list[dict[str, Any]]:
             continue
         try:
             table = pq.ParquetFile(pa.BufferReader(store.get(metrics))).read()
-        except pa.ArrowInvalid:  # a training that can be looked at no more costs itself
+        except pa.ArrowInvalid:
             damaged = f"{metrics} is damaged and cannot be read"
             found.append({"name": name, "curves": {"step": []}, "sheets": [], "video": None, "problem": damaged})
             continue
-        step = max(1, math.ceil(len(table) / CURVE_STEPS))
-        chosen = sorted({*range(0, len(table), step), *_told(table, "heldout_loss")})
-        table = table.take(chosen)
-        curves = {
-            column: [None if v is not None and not math.isfinite(v) else v for v in table.column(column).to_pylist()]
-            for column in table.column_names
-            if column != "stage" and table.column(column).null_count < len(table)
-        }
         video = run.path("train", name, "sample.mp4")
-        told = {
+        training = {
             "name": name,
-            "curves": curves,
+            "curves": _curves(table),
             "sheets": _sheets(run, name, folder, len(found)),
             "video": None,
             "problem": None,
         }
         if store.exists(video):
-            told["video"] = f"{len(found)}.mp4"
+            training["video"] = f"{len(found)}.mp4"
             store.put(store.join(folder, f"{len(found)}.mp4"), store.get(video))
-        found.append(told)
+        found.append(training)
     return found
 
 
-def _told(table: pa.Table, column: str) -> list[int]:
+def _curves(table: pa.Table) -> dict[str, list[Any]]:
+    """The metrics at up to CURVE_STEPS steps and at every step with a held-out loss. NaN and infinity become null."""
+    step = max(1, math.ceil(len(table) / CURVE_STEPS))
+    table = table.take(sorted({*range(0, len(table), step), *_known(table, "heldout_loss")}))
+    return {
+        column: [None if v is not None and not math.isfinite(v) else v for v in table.column(column).to_pylist()]
+        for column in table.column_names
+        if column != "stage" and table.column(column).null_count < len(table)
+    }
+
+
+def _known(table: pa.Table, column: str) -> list[int]:
+    """The rows that have a value in this column."""
     values = table.column(column).to_pylist() if column in table.column_names else []
     return [i for i, value in enumerate(values) if value is not None]
 

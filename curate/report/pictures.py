@@ -1,7 +1,7 @@
-"""Sheets of thumbnails for the report: sixteen clips a sheet, a row of frames for each, so that a page loads few files and only those it shows.
+"""Sheets of thumbnails for the report: sixteen clips on a sheet, a row of frames for each, so that a page loads few files.
 
-A sheet is named by the part of the clips table that it was made from, and by how it is drawn: a report that is written again makes the sheets
-of new parts alone.
+The name of a sheet is a digest of its part of the clips table and of how it is drawn. A report that is written again draws only the sheets
+of new parts.
 """
 
 import hashlib
@@ -19,18 +19,18 @@ from curate.tables import store
 from curate.tables.table import Table, digest
 
 VERSION = 1
-"""Goes up when sheets are drawn differently."""
+"""Increases when sheets are drawn differently."""
 SHEET_CLIPS = 16
 QUALITY = 72
 SMALL_RUN = 2_000
-"""Clips up to which frames are large."""
+"""A run with up to this many clips has large frames."""
 MOST_FRAMES, FRAMES_IN_ALL = 6, 240_000
-"""Frames of a clip, and of a whole report at most: what two cores draw in some two minutes. All figures of this file are ours."""
+"""The maximum number of frames of a clip and of a whole report (about two minutes of drawing on two cores). All figures here are our choice."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """How a clip is drawn: so many frames, each fitted into a cell of this size (pixels)."""
+    """How a clip is drawn: the number of frames, and the cell (pixels) that each frame is fitted into."""
 
     frames: int
     width_px: int
@@ -38,7 +38,7 @@ class Look:
 
     @classmethod
     def of(cls, n_clips: int) -> "Look":
-        """Large cells for few clips, and fewer frames for many."""
+        """Large cells for few clips, fewer frames for many."""
         height_px = 144 if n_clips <= SMALL_RUN else 90
         frames = min(MOST_FRAMES, max(1, FRAMES_IN_ALL // max(1, n_clips)))
         return cls(frames, height_px * 16 // 9, height_px)
@@ -46,7 +46,7 @@ class Look:
 
 @dataclass
 class Sheets:
-    """Names of the sheets, and where each clip lies: (number of its sheet, row on it)."""
+    """The names of the sheets, and the place of each clip: (number of its sheet, row on the sheet)."""
 
     look: Look
     names: list[str] = field(default_factory=list)
@@ -54,16 +54,16 @@ class Sheets:
 
 
 def write(clips: Table, clip_ids: Set[str], folder: str, look: Look, short_side_px: int) -> Sheets:
-    """Writes the sheets of these clips that are not there yet, and removes those of no clip.
+    """Writes the missing sheets of these clips and removes sheets that no clip needs.
 
     Args:
         clips: The clips table.
-        clip_ids: Which clips.
-        folder: Where the sheets go.
-        look: How they are drawn.
-        short_side_px: Short side of the thumbnails in the table; they are decoded at a half, quarter or eighth where that is enough.
+        clip_ids: The clips to draw.
+        folder: The folder of the sheets.
+        look: How a clip is drawn.
+        short_side_px: Short side of the thumbnails in the table. They are decoded at a half, quarter or eighth of it if that is large enough.
     """
-    there = set(store.names(folder, ".jpg"))
+    existing = set(store.names(folder, ".jpg"))
     made_as = digest([VERSION, clips.claim(), look.frames, look.width_px, look.height_px, SHEET_CLIPS, QUALITY])
     found = Sheets(look)
     todo: list[tuple[str, list[tuple[str, list[str]]]]] = []
@@ -75,7 +75,7 @@ def write(clips: Table, clip_ids: Set[str], folder: str, look: Look, short_side_
             name, some = f"{stem}-{n}.jpg", wanted[first : first + SHEET_CLIPS]
             found.places |= {clip_id: (len(found.names), row) for row, clip_id in enumerate(some)}
             found.names.append(name)
-            if name not in there:
+            if name not in existing:
                 missing.append((name, some))
         if missing:
             todo.append((part, missing))
@@ -83,7 +83,7 @@ def write(clips: Table, clip_ids: Set[str], folder: str, look: Look, short_side_
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for _ in pool.map(lambda each: _draw(clips, each[0], each[1], folder, look, reduced), todo):
             pass
-    for name in there.difference(found.names):
+    for name in existing.difference(found.names):
         store.remove(store.join(folder, name))
     return found
 
@@ -91,7 +91,7 @@ def write(clips: Table, clip_ids: Set[str], folder: str, look: Look, short_side_
 def _draw(
     clips: Table, part: str, sheets: Sequence[tuple[str, list[str]]], folder: str, look: Look, reduced: int
 ) -> None:
-    """Draws sheets whose clips lie in one part, in the part's order: only one sheet is held at a time."""
+    """Draws the sheets of one part in the part's order, so that only one sheet is in memory at a time."""
     rows = _thumbnails(clips, part, {clip_id for _, some in sheets for clip_id in some}, look.frames)
     for name, some in sheets:
         canvas = np.zeros((len(some) * look.height_px, look.frames * look.width_px, 3), np.uint8)
@@ -109,7 +109,7 @@ def _draw(
 
 
 def _thumbnails(clips: Table, part: str, wanted: Set[str], frames: int) -> Iterator[tuple[str, list[bytes]]]:
-    """(clip id, that many JPEGs spread over the clip) of each clip; one without thumbnails has none."""
+    """(clip id, `frames` JPEGs evenly spread over the clip) of each clip; an empty list for a clip without thumbnails."""
     with clips.open_part(part) as file:
         for batch in file.iter_batches(batch_size=SHEET_CLIPS, columns=["clip_id", "thumbs"]):
             for clip_id, thumbs in zip(batch.column("clip_id").to_pylist(), batch.column("thumbs"), strict=True):
@@ -125,7 +125,7 @@ def _spread(thumbs: pa.ListScalar, frames: int) -> list[bytes]:
 
 
 def _fit(jpeg: bytes, cell: NDArray[np.uint8], reduced: int) -> None:
-    """Draws a picture into the middle of a cell, whole; a picture that cannot be read leaves it black."""
+    """Scales a picture to fit and draws it in the middle of a cell. The cell stays black when the picture cannot be decoded."""
     flag = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4}.get(
         reduced, cv2.IMREAD_REDUCED_COLOR_8
     )

@@ -1,11 +1,11 @@
-"""The report: a folder with a page that opens from a disk or from object storage, without a server, and asks nobody outside of it.
+"""The report: a folder with a page that opens from a disk or from object storage, without a server and without requests to other hosts.
 
 report/
-    index.html               names the newest data
-    page/                    the page's own scripts and styles (curate/report/page/), with uPlot for the charts
+    index.html               the page; it names the newest data folder
+    page/                    scripts and styles (curate/report/page/), with uPlot for the charts
     pictures/<name>.jpg      thumbnails of sixteen clips each (curate/report/pictures.py)
-    trainings/ ablations/    their samples
-    data/<digest>/           run.js, a piece for each column, pieces of text, sample sheets of trainings
+    trainings/ ablations/    samples
+    data/<digest>/           run.js, a piece for each column, pieces of text
 """
 
 import hashlib
@@ -21,7 +21,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate.ablation import report as ablation_report
 from curate.report import columns as report_columns
 from curate.report import facts as report_facts
 from curate.report import pictures as report_pictures
@@ -32,26 +31,26 @@ from curate.run.select import passing, select
 from curate.tables import store
 
 MOST_CLIPS = 200_000
-"""A larger run is shown by so many of its clips, evenly chosen. Ours: what a browser filters and draws without a pause."""
+"""The maximum number of clips shown; of a larger run an even sample. Our choice: a browser filters and draws them without a pause."""
 DATA = "data/none"
-"""What stands in index.html for the folder of the newest data."""
+"""The placeholder in index.html for the newest data folder."""
 
 
 def write(run: RunData) -> str:
-    """Writes the report and returns the path of its page. What an open page has loaded stays until the next but one."""
+    """Writes the report and returns the path of its page. The previous data folder is kept, because an open page may still load from it."""
     root, keep = run.path("report"), run.pipeline.config.keep
     everything = run.arrow()
     clips = _shown(everything)
     ids = clips.column("clip_id").to_pylist()
     look, short_side_px = Look.of(len(clips)), run.pipeline.config.scan.thumb_short_side_px
-    with ThreadPoolExecutor(1) as aside:  # pictures take longest, and the rest needs one core
+    with ThreadPoolExecutor(1) as background:  # drawing pictures takes longest, and the rest needs one core
         folder = store.join(root, "pictures")
-        drawing = aside.submit(report_pictures.write, run.clips_table, set(ids), folder, look, short_side_px)
+        drawing = background.submit(report_pictures.write, run.clips_table, set(ids), folder, look, short_side_px)
         packed = report_columns.pack(clips)
         needed = list(dict.fromkeys(["clip_id", "start_s", "end_s", "error", *keep]))
         facts = report_facts.facts(run, select(everything.select(needed).to_pandas(), keep))
         facts["trainings"] = report_facts.trainings(run, store.join(root, "trainings"))
-        facts["ablations"] = ablation_report.ablations(run, store.join(root, "ablations"))
+        facts["ablations"] = _ablations(run, store.join(root, "ablations"))
         sheets = drawing.result()
     facts |= {
         "rows": len(clips),
@@ -72,11 +71,21 @@ def write(run: RunData) -> str:
     return run.report_path
 
 
+def _ablations(run: RunData, folder: str) -> list[dict[str, Any]]:
+    """The ablations of a run. Only a run that has some loads curate.ablation and curate.voting."""
+    store.remove(folder)
+    if not store.is_local(run.root) or not store.names(run.path("ablate"), ""):
+        return []
+    from curate.ablation import report as ablation_report
+
+    return ablation_report.ablations(run, folder)
+
+
 def _put_data(root: str, pieces: dict[str, bytes]) -> str:
     """Writes the pieces and returns the name of their folder, which is a digest of them."""
-    told = b"".join(hashlib.sha256(name.encode() + pieces[name]).digest() for name in sorted(pieces))
-    version = hashlib.sha256(told).hexdigest()[:12]
-    with ThreadPoolExecutor() as pool:  # object storage answers late, and many at once
+    digests = b"".join(hashlib.sha256(name.encode() + pieces[name]).digest() for name in sorted(pieces))
+    version = hashlib.sha256(digests).hexdigest()[:12]
+    with ThreadPoolExecutor() as pool:  # object storage has a long latency and takes many requests at once
         put = lambda item: store.put(store.join(root, "data", version, f"{item[0]}.js"), piece(*item))  # noqa: E731
         for _ in pool.map(put, pieces.items()):
             pass
@@ -84,7 +93,7 @@ def _put_data(root: str, pieces: dict[str, bytes]) -> str:
 
 
 def _put_page(root: str, version: str) -> None:
-    """Writes the page itself, last the one that names the data, and removes data older than that of the page before."""
+    """Writes the files of the page, index.html last, and removes all data folders but the newest and the one before."""
     page = files("curate.report").joinpath("page")
     for name, data in _files(page):
         if name != "index.html":
@@ -99,14 +108,14 @@ def _put_page(root: str, version: str) -> None:
 
 
 def _shown(clips: pa.Table) -> pa.Table:
-    """All clips, or MOST_CLIPS evenly chosen ones: ids are digests, so their order is as good as drawing lots."""
+    """All clips, or an even sample of MOST_CLIPS: ids are digests, so the order by id is random."""
     if len(clips) > MOST_CLIPS:
         clips = clips.take(pa.array([i * len(clips) // MOST_CLIPS for i in range(MOST_CLIPS)]))
     return report_columns.sorted_rows(clips)
 
 
 def _masks(run: RunData, clips: pa.Table, facts: dict[str, Any]) -> dict[str, bytes]:
-    """What the rules let pass whose columns the page does not have as numbers or words: such a rule stays as it is."""
+    """The clips that pass each rule on a column that the page has neither as numbers nor as words. The page cannot change such a rule."""
     by_value = {column["name"] for column in facts["columns"] if column["kind"] in ("number", "flag", "word")}
     found: dict[str, bytes] = {}
     for rule in facts["keep"]:

@@ -39,6 +39,8 @@ class Selection:
     drops: list[Drop] = field(default_factory=list)
     thresholds: Mapping[str, Any] = field(default_factory=dict)
     """What each percentile came to in this run."""
+    remarks: list[str] = field(default_factory=list)
+    """A sentence for each percentile that drops no clip because many share the value at it."""
 
 
 def describe(name: str, rule: Rule) -> str:
@@ -63,11 +65,13 @@ def select(wide: pd.DataFrame, keep: Mapping[str, Rule]) -> Selection:
     left = good.copy()
     drops: list[Drop] = []
     thresholds: dict[str, Any] = {}
+    remarks: list[str] = []
     for name, rule in keep.items():
         if name not in wide.columns:
             raise ConfigError(f"keep: there is no column '{name}'{nearest(name, wide.columns)}")
         passes, found = _passes(wide[name], rule, good)
         thresholds.update(found)
+        remarks += _tied(wide[name], name, rule, found, good)
         alone, in_order = good & ~passes, left & ~passes
         drops.append(
             Drop(
@@ -88,7 +92,27 @@ def select(wide: pd.DataFrame, keep: Mapping[str, Rule]) -> Selection:
         failed_s=float(seconds[~good].sum()),
         drops=drops,
         thresholds=thresholds,
+        remarks=remarks,
     )
+
+
+def _tied(
+    column: pd.Series, name: str, rule: Rule, thresholds: Mapping[str, float], good: np.ndarray[Any, Any]
+) -> list[str]:
+    """A sentence for each percentile of a rule that every clip passes because many share the value at it."""
+    found = []
+    for bound, sign in ((rule.above, -1), (rule.below, 1)):
+        if not isinstance(bound, str) or bound in ("p0", "p100"):
+            continue
+        limit = thresholds[f"{name} {bound}"]
+        values = column.to_numpy(dtype=float, na_value=np.nan)[good]
+        known = values[~np.isnan(values)]
+        tied = int((known == limit).sum())
+        if tied > 1 and not (sign * (known - limit) > 0).any():
+            found.append(
+                f"{name} {bound} drops no clip: {tied} of {len(known)} clips share the value {limit:.6g} at that percentile"
+            )
+    return found
 
 
 def passing(wide: pd.DataFrame, column: str, rule: Rule) -> np.ndarray[Any, Any]:

@@ -1,5 +1,6 @@
 """The stages of a pipeline with their tables, in the order in which they run, and the claims that their tables must carry."""
 
+import importlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -95,12 +96,22 @@ def steps(pipeline: Pipeline, root: str) -> list[Step]:
     asked |= {f"shards: suffix '{text}'": set(rules) for text, rules in pipeline.config.shards.suffix.items()}
     for key, columns in asked.items():
         for column in sorted(columns - owner.keys()):
-            raise ConfigError(f"{key}: there is no column '{column}'{nearest(column, owner)}")
+            raise ConfigError(f"{key}: there is no column '{column}'{_writer_of(column) or nearest(column, owner)}")
     captioners = [step.spec.name for step in made if step.kind == "caption" and "caption" in step.names]
     for name in pipeline.config.shards.caption:
         if name not in captioners:
             raise ConfigError(f"shards: caption: there is no captioner '{name}'{nearest(name, captioners)}")
     return made
+
+
+def _writer_of(column: str) -> str:
+    """`; filters.Aesthetic writes it: ...` for a column of one of our filters that the pipeline does not use, else nothing."""
+    package = importlib.import_module("filters")
+    for name in getattr(package, "__all__", ()):
+        columns = getattr(getattr(package, name), "columns", None)
+        if isinstance(columns, Mapping) and column in columns:
+            return f"; filters.{name} writes it: add `- use: filters.{name}` under measure:"
+    return ""
 
 
 def _vectors(step: Step) -> list[str]:

@@ -1,1 +1,1 @@
-"""A function in a child process that can be killed and that can reach neither files nor the network."""
+"""Runs a function in a child process that can be killed and that can neither write files nor use the network."""

@@ -1,7 +1,7 @@
-"""What a child of the sandbox may answer: plain values, arrays of numbers and a few records, in an encoding that cannot run code.
+"""The encoding of the sandbox's answers: plain values, arrays of numbers and a few records. Decoding cannot run code.
 
-A decoder that was taken over by the file it reads can send whatever it likes. Pickle would then run it in the parent; this is JSON beside the
-bytes, and whatever is not in it is refused. A value that JSON does not know is an object with one key:
+A decoder that was exploited by the file it reads can send any bytes. With pickle they could run code in the parent, so an answer is JSON
+followed by binary data, and all other values are refused. A value that JSON lacks is an object with one key:
 
     {"b": [at, size]}  bytes      {"t": [...]}  tuple       {"d": [[key, value], ...]}  dictionary
     {"a": [dtype, shape, at, size]}  array of numbers       {"r": [name, [field, ...]]}  one of RECORDS
@@ -24,26 +24,26 @@ RECORDS = {
     "Sample": "curate.video.seek",
     "VideoInfo": "curate.video.header",
 }
-"""Classes of ours that an answer may hold, and where they are; built anew from their fields."""
+"""Our classes that an answer may hold, and their modules; decoding builds them from their fields."""
 NUMBERS = "biufcMm"
-"""Kinds of arrays: truth values, integers, floats, complex numbers, times. Never objects."""
+"""NumPy's kinds that an array may have: booleans, integers, floats, complex numbers, times. Never objects."""
 DTYPE = re.compile(rf"[<>|=][{NUMBERS}]\d{{1,2}}(\[\d*[A-Za-z]+\])?")
-"""How such an array is named; numpy evaluates other names as if they were Python."""
+"""Names of array types that are decoded; NumPy evaluates other names as Python expressions."""
 HEAD = struct.Struct(">Q")
 
 
 class AnswerError(ValueError):
-    """A value that cannot be sent, or bytes that are no answer."""
+    """A value that cannot be sent, or bytes that are not a valid answer."""
 
 
 def encode(value: Any) -> bytes:
-    """Returns the answer as bytes. Raises AnswerError for a value that it may not hold."""
-    pieces: list[bytes] = []
+    """Returns the answer as bytes. Raises AnswerError for a value of another type."""
+    blocks: list[bytes] = []
     at = 0
 
     def keep(data: bytes) -> list[int]:
         nonlocal at
-        pieces.append(data)
+        blocks.append(data)
         at += len(data)
         return [at - len(data), len(data)]
 
@@ -63,17 +63,17 @@ def encode(value: Any) -> bytes:
             return {"a": [value.dtype.str, list(value.shape), *keep(value.tobytes())]}
         if RECORDS.get(kind.__name__) == kind.__module__:
             return {"r": [kind.__name__, [plain(getattr(value, name)) for name in _fields(kind)]]}
-        raise AnswerError(f"the sandbox cannot hand over a {kind.__module__}.{kind.__qualname__}")
+        raise AnswerError(f"the sandbox cannot return a {kind.__module__}.{kind.__qualname__}")
 
     try:
         head = json.dumps(plain(value), separators=(",", ":")).encode()
     except RecursionError as error:
-        raise AnswerError("the sandbox cannot hand over values nested so deeply") from error
-    return b"".join((HEAD.pack(len(head)), head, *pieces))
+        raise AnswerError("the sandbox cannot return values nested so deeply") from error
+    return b"".join((HEAD.pack(len(head)), head, *blocks))
 
 
 def decode(data: bytes) -> Any:
-    """Returns the value of an answer. Raises AnswerError for bytes that are none; no bytes do anything else."""
+    """Returns the value of an answer. Raises AnswerError for all bytes that are not a valid answer."""
     try:
         (size,) = HEAD.unpack_from(data)
         rest = memoryview(data)[HEAD.size + size :]
@@ -88,7 +88,7 @@ def decode(data: bytes) -> Any:
         RecursionError,
         struct.error,
     ) as error:
-        raise AnswerError("the decoder gave an answer that is none") from error
+        raise AnswerError("the decoder returned a malformed answer") from error
 
 
 def _value(node: Any, rest: memoryview) -> Any:
@@ -102,24 +102,24 @@ def _value(node: Any, rest: memoryview) -> Any:
     if kind == "t":
         return tuple(_value(item, rest) for item in inner)
     if kind == "b":
-        return bytes(_piece(inner, rest))
+        return bytes(_block(inner, rest))
     if kind == "a":
         name, shape, *where = inner
         if not DTYPE.fullmatch(name):
-            raise AnswerError(f"an array of {name}")
-        array = np.frombuffer(bytes(_piece(where, rest)), np.dtype(name)).reshape(shape)
+            raise AnswerError(f"an array of type {name} is not allowed")
+        array = np.frombuffer(bytes(_block(where, rest)), np.dtype(name)).reshape(shape)
         return array.copy() if shape else array[()]
     if kind == "r":
         name, values = inner
         made = getattr(importlib.import_module(RECORDS[name]), name)
         return made(*(_value(item, rest) for item in values))
-    raise AnswerError(f"a value of kind {kind!r}")
+    raise AnswerError(f"unknown kind of value {kind!r}")
 
 
-def _piece(where: Sequence[int], rest: memoryview) -> memoryview:
+def _block(where: Sequence[int], rest: memoryview) -> memoryview:
     at, size = where
     if not 0 <= at <= at + size <= len(rest):
-        raise AnswerError("bytes that are not there")
+        raise AnswerError("bytes beyond the end of the answer")
     return rest[at : at + size]
 
 

@@ -1,15 +1,16 @@
-"""What a decoder's process gives up before it opens a file: writing outside a scratch directory, and the network.
+"""Restrictions that a decoder's process puts on itself before it opens a file: no writes outside a scratch directory, no network.
 
-Fences of Linux, each where the kernel has it; a process that put them up cannot take them down, nor can what it starts:
+Linux only, each mechanism where the kernel supports it. Neither the process nor its children can undo them:
 
-- Landlock (5.13): files are written, made and removed in the scratch directory alone (devices that hold nothing, such as /dev/null, excepted).
-  With it other processes cannot be looked into (/proc/PID/environ, ptrace); from 6.7 on it knows TCP, from 6.12 on signals.
-- seccomp (x86-64, ARM64): no sockets at all, no io_uring, and none of the calls that Landlock does not see, which change owners, modes,
-  times and attributes of files.
-- root keeps the privileges to read any file and to change the user; the others would see through the first fence. No core dumps.
+- Landlock (kernel 5.13): files can be written, created and removed in the scratch directory only (and devices that store nothing, such as
+  /dev/null). Other processes cannot be inspected (/proc/PID/environ, ptrace). TCP is covered from kernel 6.7 on, signals from 6.12 on.
+- seccomp (x86-64, ARM64): no sockets, no io_uring, and none of the calls that Landlock does not cover: those that change owners, modes, times
+  and attributes of files.
+- root keeps only the privileges to read any file and to change the user; the others could bypass Landlock. No core dumps.
 
-Reading is free: a decoder may need any library, font or model. What may be read may end in a clip, so what must not be read belongs to another
-user. Elsewhere than on Linux, and in containers that forbid these calls, `confine` returns what is missing and goes on.
+Reading is not restricted, because a decoder may need any library, font or model. A file that can be read may end in a clip, so files that must
+not be read have to belong to another user. On other systems, and in containers that forbid these calls, `confine` applies what it can and
+returns that.
 """
 
 import ctypes
@@ -24,19 +25,19 @@ from contextlib import suppress
 from pathlib import Path
 
 CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446
-"""System calls of Landlock: the same number on every machine."""
+"""System calls of Landlock: the same numbers on every architecture."""
 WRITE_FILE = 1 << 1
 WRITES = WRITE_FILE | sum(1 << bit for bit in range(4, 13))
-"""Writing a file; removing and making entries of every kind. By version of Landlock (ABI) more is known: moving (2), truncating (3)."""
+"""Rights to write a file, and to remove and create entries of every kind. Later versions (ABI) of Landlock add moving (2) and truncating (3)."""
 MORE_WRITES = {2: 1 << 13, 3: 1 << 14}
 TCP = 1 << 0 | 1 << 1  # bind, connect
 SCOPES = 1 << 0 | 1 << 1  # abstract Unix sockets, signals
 NO_NEW_PRIVILEGES, SET_SECCOMP = 38, 22
 HARMLESS = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty")
 ALSO = ("/dev/nvidia*", "/dev/dri/*", "/dev/kfd")
-"""GPUs: a cut detector may run on one."""
+"""GPU devices: a cut detector may run on one."""
 
-# Audit's name of the machine; the call `socket`; calls that change a file without writing to it.
+# The audit number of the architecture; the number of `socket`; calls that change a file without writing to it.
 MACHINES: Mapping[str, tuple[int, int, tuple[int, ...]]] = {
     "x86_64": (
         0xC000003E,
@@ -63,21 +64,21 @@ SECRET_NAMES = (
 SECRET_STARTS = ("AWS_", "AZURE_", "GOOGLE_", "GCS_", "GCP_", "S3_", "FSSPEC_", "KUBE", "SSH_", "CI_JOB_")
 
 CAPABILITIES = 0x20080522
-"""The version of the kernel's structure."""
+"""Version of the kernel's capability structure."""
 KEPT = 1 << 1 | 1 << 2 | 1 << 6 | 1 << 7  # dac_override, dac_read_search, setgid, setuid
 
 active: list[str] = []
-"""In a confined process: what holds."""
+"""The restrictions that are active in this process."""
 
 
 def confine(scratch: Path, online: bool) -> list[str]:
-    """Gives up what a decoder does not need, for this process and all it starts. Call it while there is one thread.
+    """Restricts this process and all processes that it starts. Call it while the process has one thread.
 
     Args:
-        scratch: the one directory in which files may be written.
-        online: whether the network stays: sources on object storage are read from it.
+        scratch: the only directory in which files may be written.
+        online: whether the network stays available, for sources on object storage.
 
-    Returns what holds now: of `privileges`, `files`, `tcp`, `signals`, `attributes`, `sockets`. What the kernel does not have is not in it.
+    Returns the active restrictions, of `privileges`, `files`, `tcp`, `signals`, `attributes`, `sockets`: those that the kernel supports.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     active.clear()
@@ -92,7 +93,7 @@ def confine(scratch: Path, online: bool) -> list[str]:
 
 
 def abi() -> int:
-    """The version of Landlock that the kernel speaks; 0 where it has none, or it is switched off."""
+    """The kernel's version of Landlock; 0 when it has none, or when Landlock is disabled."""
     if sys.platform != "linux":
         return 0
     found = ctypes.CDLL(None, use_errno=True).syscall(CREATE_RULESET, None, ctypes.c_size_t(0), 1)
@@ -100,14 +101,14 @@ def abi() -> int:
 
 
 def protections() -> list[str]:
-    """What holds in this process; to be asked in a sandbox."""
+    """The active restrictions of this process; call it in a sandbox."""
     return list(active)
 
 
 def scrubbed(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment without what looks like a secret, by its name, or is an address with a password.
+    """The environment without variables whose name looks like a secret or whose value is an address with a password.
 
-    For decoders of local files. A list of what to leave out, not of what to let in: the libraries of cut detectors have variables of their own.
+    For decoders of local files. It is a deny list, because the libraries of cut detectors need variables that we do not know.
     """
     return {name: value for name, value in environment.items() if not _is_secret(name.upper(), value)}
 

@@ -1,4 +1,4 @@
-"""The part that all jobs with untrusted files share: a sandbox for the life of a worker."""
+"""Base class of the jobs that read untrusted files: one sandbox for the life of a worker."""
 
 from dataclasses import dataclass
 
@@ -7,14 +7,14 @@ from curate.sandbox.sandbox import Sandbox
 
 @dataclass
 class Sandboxed:
-    """A job that opens untrusted files: its functions run in a child process, which may use `memory_mb`."""
+    """A job whose functions run in a child process that may use up to `memory_mb` of memory."""
 
     memory_mb: int
 
     def setup(self) -> None:
-        """Begins the sandbox."""
+        """Creates the sandbox."""
         self._sandbox = Sandbox(self.memory_mb)
 
     def close(self) -> None:
-        """Ends the sandbox."""
+        """Kills the sandbox's child."""
         self._sandbox.close()

@@ -1,29 +1,25 @@
-"""Runs functions in a child process that can be killed: decoding untrusted files must never cost more than the file.
+"""Runs functions in a child process that can be killed: an untrusted file that crashes or hangs its decoder affects only itself.
 
-The child is a fresh interpreter (spawned, never forked: a fork after decoder threads exist can deadlock), reused from call to call. A call
-has a wall-clock limit and a limit on memory; a child that dies, hangs or grows too large is killed with all it started, and the call is
-tried once more in a new one. The last words of the decoder on its standard error come along in the message.
+The child (curate/sandbox/child.py) is a new interpreter, reused from call to call. It is spawned, never forked, because a fork can deadlock
+once decoder threads exist. A call has a limit on wall-clock time and on memory. A child that dies, hangs or grows too large is killed with all
+the processes it started, and the call is retried once in a new child. The error message includes the last line of the decoder's log.
 
-Memory is watched from outside (resident, every 20 ms) and, on Linux, bounded from inside (RLIMIT_DATA, a GiB and more higher, since reserved
-memory counts there too): something that takes 10 GB/s is stopped within 200 MB. A child whose parent died ends within a second, or, hanging in
-machine code, by its own alarm.
+The parent checks the child's resident memory every 20 ms. On Linux the child also has RLIMIT_DATA, a GiB and more higher because it counts
+reserved memory too; a child that allocates 10 GB/s is stopped within 200 MB.
 
-The child gives up the network (unless the source lies there) and writing outside a scratch directory, where the kernel allows it
+The child has no network (unless the source is remote), cannot write outside a scratch directory where the kernel supports that
 (curate/sandbox/confine.py), and does not get the secrets of the environment. Its answers hold values, never code (curate/sandbox/answers.py).
 """
 
 import fcntl
-import importlib
 import os
 import pickle
 import re
-import resource
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -35,27 +31,22 @@ import psutil
 
 from curate.errors import printable
 from curate.sandbox import answers
-from curate.sandbox.confine import confine, scrubbed
+from curate.sandbox.child import OUT_OF_MEMORY, START_S
+from curate.sandbox.confine import scrubbed
 
 T = TypeVar("T")
 ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-"""A worker has one core; more threads would wait for each other in loops. What the user has set counts more."""
+"""A worker has one core, where more threads would only wait for each other. Values that the user has set take precedence."""
 POLL_S = 0.02
-START_S = 120.0
-"""A child that has not imported its function after this long is taken for dead (a cold disk can be slow)."""
-
-
 HEADROOM_MB = 1024 + 32 * (os.cpu_count() or 1)
-"""What a child may reserve beyond the memory it may use: arenas of malloc, and the stacks of thread pools, one thread a core each. Ours;
-measured on two cores: 190 MB with all that a scan imports, 390 MB with torch."""
+"""Memory that a child may reserve beyond `memory_mb`: malloc arenas, and stacks of thread pools with one thread a core. Ours;
+measured on two cores: 190 MB with all imports of a scan, 390 MB with torch."""
 LOG_BYTES = 4 * 2**20
-"""A decoder that writes more than this has its log cut off at the front. Ours."""
-OUT_OF_MEMORY = 137
-"""Exit code of a child that was refused memory."""
+"""When the decoder's log grows larger than this, it is emptied. Ours."""
 
 
 class SandboxError(Exception):
-    """The call did not return a value. The message is one sentence; `raised` says that the function itself raised (trying again is no use)."""
+    """The call returned no value. The message is one sentence. `raised`: the function itself raised, so a retry is useless."""
 
     def __init__(self, message: str, raised: bool = False) -> None:
         super().__init__(message)
@@ -63,11 +54,11 @@ class SandboxError(Exception):
 
 
 class Sandbox:
-    """One reusable child. Not thread-safe: one call at a time.
+    """One reusable child process. Not thread-safe: one call at a time.
 
     Args:
-        memory_mb: resident memory at which the child is killed. What it started itself is killed with it, but not counted.
-        attempts: how often a call is tried whose child died, hung or grew too large.
+        memory_mb: resident memory at which the child is killed. Processes that it started are killed with it, but their memory is not counted.
+        attempts: maximum number of attempts when the child dies, hangs or grows too large.
     """
 
     def __init__(self, memory_mb: int = 4096, attempts: int = 2) -> None:
@@ -80,13 +71,14 @@ class Sandbox:
         self._online = False
 
     def call(self, function: Callable[..., T], *args: Any, wall_s: float, online: bool = False) -> T:
-        """`function(*args)` in the child; both must be picklable, the function importable, its answer plain (curate/sandbox/answers.py).
+        """Returns `function(*args)`, computed in the child. The function must be importable, the arguments picklable, and the result one of the
+        values of curate/sandbox/answers.py.
 
-        `online` leaves the child the network and the whole environment, for a source that is not a local file. A call of the other kind than
-        the last one begins a new child.
+        `online` gives the child the network and the whole environment, for a source that is not a local file. A change of `online` starts a
+        new child.
 
-        Raises SandboxError when the function raises (its own sentence, and the decoder's last words if the exception has a true attribute
-        `log`), or when the child died, hung or grew too large in every attempt.
+        Raises SandboxError when the function raises (with its message, and the last line of the decoder's log if the exception has a true
+        attribute `log`), or when the child died, hung or grew too large in every attempt.
         """
         reason = ""
         for attempt in range(1, self.attempts + 1):
@@ -99,12 +91,12 @@ class Sandbox:
         raise SandboxError(reason)
 
     def close(self) -> None:
-        """Kills the child, if there is one, and what it started."""
+        """Kills the child, if there is one, and all processes that it started."""
         if self._pipe is not None:
             self._pipe.close()
             self._pipe = None
         if self._child is not None:
-            if self._child.returncode is None:  # not reaped yet: its number is still its own
+            if self._child.returncode is None:  # not reaped yet, so its process ID cannot belong to another process
                 with suppress(ProcessLookupError, PermissionError):
                     os.killpg(self._child.pid, signal.SIGKILL)
             self._child.wait()
@@ -113,7 +105,7 @@ class Sandbox:
             self._stderr.close()
             self._stderr = None
         if self._scratch is not None:
-            with suppress(OSError):  # full of what cannot be removed: the system's own tidying up is for that
+            with suppress(OSError):  # undeletable files are left to the system's clean-up
                 self._scratch.cleanup()
             self._scratch = None
 
@@ -132,10 +124,10 @@ class Sandbox:
             if kind == "started":
                 kind, value = self._receive(pipe, child, wall_s)
         except (EOFError, OSError) as error:
-            reason = self._how_it_ended(child, wall_s)
+            reason = self._exit_reason(child, wall_s)
             self.close()
             raise SandboxError(reason) from error
-        except BaseException:  # an answer that comes late must not be taken for that of the next call
+        except BaseException:  # a late answer must not be read as the answer of the next call
             self.close()
             raise
         if kind == "raised":
@@ -146,7 +138,7 @@ class Sandbox:
         return result
 
     def _receive(self, pipe: Connection, child: subprocess.Popen[bytes], limit_s: float) -> tuple[str, Any]:
-        """The child's next message. Raises SandboxError when it takes too long or grows too large, EOFError when it is gone."""
+        """The child's next message. Raises SandboxError when the child takes too long or grows too large, EOFError when it has ended."""
         deadline = time.monotonic() + limit_s
         process = psutil.Process(child.pid)
         log = self._stderr.fileno()
@@ -157,12 +149,12 @@ class Sandbox:
                 raise SandboxError(f"{self._too_large()}{self._tail()}")
             if os.fstat(log).st_size > LOG_BYTES:
                 os.ftruncate(log, 0)
-            if _is_dead(child) and not pipe.poll():  # something that it started still holds the other end
+            if _is_dead(child) and not pipe.poll():  # a process that it started may hold the other end open
                 raise EOFError
         try:
             kind, value = answers.decode(pipe.recv_bytes(self.memory_mb * 2**20))
         except (answers.AnswerError, TypeError, ValueError) as error:
-            raise SandboxError("the decoder gave an answer that is none") from error
+            raise SandboxError("the decoder returned a malformed answer") from error
         return (kind, printable(value)) if kind in ("raised", "failed") else (kind, value)
 
     def _started(self, online: bool) -> tuple[Connection, subprocess.Popen[bytes]]:
@@ -173,13 +165,13 @@ class Sandbox:
         self._scratch = tempfile.TemporaryDirectory(prefix="rushes-sandbox-", ignore_cleanup_errors=True)
         ours, theirs = socket.socketpair()
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child, closed with it
-        # The child writes at the end, wherever that is: the file is cut off while it writes.
+        # The child appends, because the parent truncates the file while the child writes.
         fcntl.fcntl(self._stderr, fcntl.F_SETFL, fcntl.fcntl(self._stderr, fcntl.F_GETFL) | os.O_APPEND)
         self._child = subprocess.Popen(
             [
                 sys.executable,
                 "-c",
-                "from curate.sandbox.sandbox import serve; serve()",
+                "from curate.sandbox.child import serve; serve()",
                 str(theirs.fileno()),
                 str(self.memory_mb + HEADROOM_MB),
                 self._scratch.name,
@@ -201,7 +193,8 @@ class Sandbox:
         self._pipe = Connection(ours.detach())
         return self._pipe, self._child
 
-    def _how_it_ended(self, child: subprocess.Popen[bytes], wall_s: float) -> str:
+    def _exit_reason(self, child: subprocess.Popen[bytes], wall_s: float) -> str:
+        """Waits for the end of the child, kills it if necessary, and returns the reason in one sentence."""
         tail = self._tail()
         for _ in range(500):
             if _is_dead(child):
@@ -223,14 +216,14 @@ class Sandbox:
         return f"the decoder used more than {self.memory_mb} MB of memory and was stopped"
 
     def _tail(self) -> str:
-        """The last line the child wrote since this call began."""
+        """The last line that the child logged during this call, as a clause for the message."""
         log = self._stderr.fileno()
         written = os.pread(log, 4000, max(0, os.fstat(log).st_size - 4000)).decode(errors="replace")
         lines = [line.strip() for line in re.split(r"[\r\n]+", written) if line.strip()]
         while lines and lines[-1].startswith("Last message repeated"):
             lines.pop()
-        # FFmpeg's "[h264 @ 0x5581c0]": the address would differ from run to run.
-        return f"; it last said: {printable(re.sub(r' @ 0x[0-9a-f]+', '', lines[-1])[:200])}" if lines else ""
+        # FFmpeg's "[h264 @ 0x5581c0]": the address differs from run to run.
+        return f"; its last log line: {printable(re.sub(r' @ 0x[0-9a-f]+', '', lines[-1])[:200])}" if lines else ""
 
 
 def _resident_mb(process: psutil.Process) -> float:
@@ -241,56 +234,7 @@ def _resident_mb(process: psutil.Process) -> float:
 
 
 def _is_dead(child: subprocess.Popen[bytes]) -> bool:
-    """Whether it has ended, without reaping it: until then its process group cannot become another's."""
+    """Whether the child has ended. Does not reap it: until then its process group ID cannot be reused."""
     if child.returncode is not None:
         return True
     return os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-
-
-def serve() -> None:
-    """The child: answers calls until its parent closes the pipe or dies."""
-    pipe = Connection(int(sys.argv[1]))
-    parent = os.getppid()
-    confine(Path(sys.argv[3]), sys.argv[4] == "online")
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1.0)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-    _bound_memory(int(sys.argv[2]))
-    from curate.video.container import log_to_stderr
-
-    log_to_stderr()
-    while True:
-        try:
-            request = pipe.recv_bytes()
-        except EOFError:
-            return
-        # The parent stops a call that is late; this is for a child that hangs where its thread above cannot run.
-        signal.alarm(int(START_S) + 60)
-        try:
-            module, name, args, wall_s = pickle.loads(request)
-            function: Any = importlib.import_module(module)
-            for part in name.split("."):
-                function = getattr(function, part)
-            pipe.send_bytes(answers.encode(["started", None]))
-            signal.alarm(int(wall_s) + 60)
-            answer = answers.encode(["returned", function(*args)])
-        except MemoryError:
-            os._exit(OUT_OF_MEMORY)
-        except Exception as error:
-            from curate.stages.stage import one_sentence
-
-            kind = "failed" if getattr(error, "log", False) else "raised"
-            answer = answers.encode([kind, one_sentence(error)])
-        pipe.send_bytes(answer)
-        signal.alarm(0)
-
-
-def _bound_memory(limit_mb: int) -> None:
-    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    limit = limit_mb * 2**20
-    with suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_DATA, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))

@@ -1,1 +1,1 @@
-"""Rows of the tables `sources` and `clips`: listing, identity, header, the one decode."""
+"""Rows of the tables `sources` (listing, ids, headers) and `clips` (the scan, which decodes each source once)."""

@@ -1,8 +1,8 @@
-"""What raw footage there is: a glob, a directory, a file, or a Parquet/CSV manifest with a `uri` column, local or any fsspec URL.
+"""The source files: a glob, a directory, a file, or a Parquet/CSV manifest with a `uri` column, local or any fsspec URL.
 
-`discover` lists, `probe_files` reads headers (in the sandbox) and gives one row per file; a file that is not a video is a row with an `error`.
-The same bytes under two paths have one `source_id`; `duplicate_of` is not stored but worked out by `with_duplicates`, so that it depends
-neither on the order of discovery nor on which file was probed first.
+`discover` lists the files. `probe_file` reads the header of one in the sandbox; a file that is not a video becomes a row with an `error`.
+Files with the same bytes have the same `source_id`. `duplicate_of` is not stored; `with_duplicates` computes it, so it depends neither on the
+order of discovery nor on the order of probing.
 """
 
 import json
@@ -69,15 +69,15 @@ VIDEO_SUFFIXES = frozenset(
 )
 MANIFEST_SUFFIXES = (".parquet", ".csv")
 MANIFEST_ROWS = 20_000_000
-"""Ours: about what the driver holds in 16 GB."""
+"""Maximum rows of a manifest: about what the driver can hold in 16 GB. Ours."""
 
 
 def discover(sources: SourcesConfig, base: Path) -> dict[str, str | None]:
-    """Lists the files behind `sources`: uri to the manifest's other columns as JSON (None without a manifest), sorted by uri.
+    """Maps the uri of each source file to the manifest's other columns as JSON (None without a manifest), sorted by uri.
 
-    Relative paths start at `base`, those in a manifest at the manifest.
+    Relative paths are relative to `base`, those in a manifest to the manifest's directory.
 
-    Raises UsageError with the path as given when nothing is there, and for a file that may not be named (curate/scan/uri_policy.py).
+    Raises UsageError with the path as given when there is no file, and for a uri that the policy forbids (curate/scan/uri_policy.py).
     """
     root = sources.root
     rules = Rules(str(base / store.local_path_of(root)) if root and store.is_local(root) else root, sources.allow)
@@ -134,7 +134,7 @@ def _manifest(given: str, where: str, rules: Rules) -> dict[str, str | None]:
     try:
         with store.open_arrow(where) as file:
             table = _parquet(given, file) if where.lower().endswith(".parquet") else pyarrow.csv.read_csv(file)
-        columns, listed = table.column_names, table.to_pylist()  # names and texts that are no UTF-8 are found here
+        columns, listed = table.column_names, table.to_pylist()  # raises on text that is not valid UTF-8
     except (OSError, ValueError, OverflowError, pa.ArrowException) as error:
         raise UsageError(f"sources: the manifest '{given}' cannot be read: {error}") from error
     if "uri" not in columns:
@@ -159,7 +159,7 @@ def _manifest(given: str, where: str, rules: Rules) -> dict[str, str | None]:
 
 def _parquet(given: str, file: pa.NativeFile) -> pa.Table:
     manifest = pq.ParquetFile(file)
-    if manifest.metadata.num_rows > MANIFEST_ROWS:  # a few bytes can stand for more rows than there is memory
+    if manifest.metadata.num_rows > MANIFEST_ROWS:  # a small file can declare more rows than fit into memory
         raise UsageError(
             f"sources: the manifest '{given}' has {manifest.metadata.num_rows} rows, more than {MANIFEST_ROWS}"
         )
@@ -167,7 +167,7 @@ def _parquet(given: str, file: pa.NativeFile) -> pa.Table:
 
 
 def probe_file(uri: str, limits: Limits | None = None) -> dict[str, Any]:
-    """The row of one file, its header read. Runs in the sandbox. Raises VideoError or OSError when it is not a readable video."""
+    """The row of one file, from its header. Runs in the sandbox. Raises VideoError or OSError when it is not a readable video."""
     info = video.probe(uri, limits=limits)
     return {
         "duration_s": info.duration_s,
@@ -192,7 +192,7 @@ def identify(uri: str, digest: str) -> dict[str, Any]:
 
 
 def with_duplicates(table: pa.Table) -> pd.DataFrame:
-    """The sources with `duplicate_of`: null for the first path (in alphabetical order) of each readable content, its uri for the others."""
+    """The sources with `duplicate_of`: null for the first path (alphabetically) of each readable content, that path for the others."""
     frame: pd.DataFrame = table.to_pandas().sort_values("uri", ignore_index=True)
     good = frame["error"].isna()
     first = frame[good].groupby("source_id")["uri"].transform("first")
@@ -201,5 +201,5 @@ def with_duplicates(table: pa.Table) -> pd.DataFrame:
 
 
 def primary(frame: pd.DataFrame) -> Iterable[Mapping[str, Any]]:
-    """The readable sources, each content once."""
+    """The readable sources without duplicates."""
     return frame[frame["error"].isna() & frame["duplicate_of"].isna()].to_dict("records")  # type: ignore[return-value]

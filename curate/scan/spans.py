@@ -1,7 +1,7 @@
-"""The clipping rules: what lies between the boundaries of a window becomes clips, and spans that are none.
+"""The clipping rules: the boundaries of a window divide it into spans, which are clips or skipped.
 
-Every frame of the window belongs to exactly one span, so the spans tile its length and the ledger can account for every second. Transitions
-are spans of their own: none of their frames is in a clip.
+Each frame of the window belongs to exactly one span, so the ledger can account for every second. A transition is a span of its own; none of its
+frames is in a clip.
 """
 
 import math
@@ -14,12 +14,12 @@ from curate.config.config import ScanConfig
 from curate.cuts.boundary import Boundary
 
 GUARD_FRAMES = 1
-"""Frames cut away beside a gradual transition: its first and last frames differ from the shot's by less than a detector can see. Ours."""
+"""Frames skipped on each side of a gradual transition, whose first and last frames differ too little from the shot to be detected. Ours."""
 
 
 @dataclass(frozen=True)
 class End:
-    """What lies at one end of a span. `kind`: edge (of the source), window, length (a long shot was divided), or a boundary's kind."""
+    """One end of a span. `kind`: edge (of the source), window, length (a long shot was divided), keyframe, or a boundary's kind."""
 
     kind: str
     confidence: float | None = None
@@ -28,7 +28,7 @@ class End:
 
 @dataclass(frozen=True)
 class Span:
-    """Frames [first, stop) of a window. `skip`: None for a clip, else why the span is none: transition, too_short, or unaligned."""
+    """Frames [first, stop) of a window. `skip`: None for a clip, else why the span is not a clip: transition, too_short, or unaligned."""
 
     first: int
     stop: int
@@ -44,14 +44,14 @@ def spans(
     ends: tuple[str, str],
     config: ScanConfig,
 ) -> Iterator[Span]:
-    """Divides a window of n frames.
+    """Divides a window of n frames into spans.
 
     Args:
-        times_s: n + 1 times: when each frame begins, and when the last one ends.
+        times_s: n + 1 times: the start of each frame, and the end of the last one.
         keys: indices of the keyframes, ascending.
-        boundaries: in order, frames counted from the window's first; they may reach beyond the window.
-        ends: the kinds of the window's own ends.
-        config: minimum and maximum length, how a long shot is divided, alignment.
+        boundaries: in order, with frames counted from the window's first; they may extend beyond the window.
+        ends: the kinds of the window's two ends.
+        config: minimum and maximum length, division of long shots, alignment.
     """
     n = len(times_s) - 1
     first, start = 0, End(ends[0])
@@ -73,11 +73,11 @@ def spans(
 def _shot(
     times_s: Sequence[float], keys: Sequence[int], first: int, stop: int, start: End, end: End, config: ScanConfig
 ) -> Iterator[Span]:
-    """One shot as clips: divided where it is too long, shrunk to keyframes where that is asked for."""
+    """Divides one shot into clips: shrinks it to keyframes if `align` says so, and splits it when it is too long."""
     low, high = first, stop
     inside = keys[bisect_left(keys, first) : bisect_right(keys, stop)]
     if config.align == "keyframe":
-        # The end of the source is as good an end as a keyframe.
+        # A clip may end at the end of the source as well as at a keyframe.
         outs = [*inside, stop] if end.kind == "edge" and stop not in inside else inside
         if len(outs) < 2 or not inside or inside[0] >= outs[-1]:
             yield Span(first, stop, start, end, "unaligned")
@@ -91,7 +91,7 @@ def _shot(
         length_s = times_s[b] - times_s[a]
         skip = "too_short" if length_s < config.min_clip_s - 1e-6 else None
         if config.align == "keyframe" and length_s > config.max_clip_s + 1e-6:
-            skip = "unaligned"  # no keyframe where it could be divided
+            skip = "unaligned"  # no keyframe at which it could be divided
         yield Span(
             a,
             b,
@@ -104,20 +104,20 @@ def _shot(
 
 
 def _divided(
-    times_s: Sequence[float], allowed: Sequence[int] | None, low: int, high: int, config: ScanConfig
+    times_s: Sequence[float], keys: Sequence[int] | None, low: int, high: int, config: ScanConfig
 ) -> list[int]:
-    """Frames at which a shot longer than the maximum is divided: into even parts, or every `max_clip_s`; only at `allowed` ones if given."""
+    """Frames at which to divide a shot longer than the maximum: into equal parts, or every `max_clip_s`; only at the frames `keys`, if given."""
     length_s = times_s[high] - times_s[low]
     parts = math.ceil(length_s / config.max_clip_s - 1e-6)
     step_s = length_s / parts if config.long_shots == "even" else config.max_clip_s
     if parts < 2:
         return []
-    if allowed is None:
+    if keys is None:
         aims = [times_s[low] + step_s * k - 1e-6 for k in range(1, parts)]
         return [bisect_left(times_s, aim) for aim in aims]
     found, at = [], low
     while times_s[high] - times_s[at] > config.max_clip_s + 1e-6:
-        later = [k for k in allowed if k > at and k < high]
+        later = [k for k in keys if k > at and k < high]
         near = [k for k in later if times_s[k] - times_s[at] <= config.max_clip_s + 1e-6]
         if not later:
             break

@@ -1,14 +1,14 @@
-"""The search index: one LanceDB table over the clips in the shards: captions, scores, vectors, a small picture, and where they lie.
+"""The search index: a LanceDB table over the clips in the shards, with captions, scores, vectors, a small picture, shard and row.
 
-    index.lance/_claim.json     what it was built from: shards by sha256, stages of the vectors, this code's format
-    index.lance/clips.lance     the table; for every version of the shards a tag `shards-v1`, by which it can be opened as it was then
+    index.lance/_claim.json     its inputs: shards by sha256, stages of the vectors, FORMAT
+    index.lance/clips.lance     the table; a tag such as `shards-v1` for every version of the shards opens it as it was then
 
-Shards that are new are added, shards that are gone are taken out; anything else that changed (stages, columns, the format) builds it anew.
+New shards are added and removed shards deleted; any other change (stages, columns, format) rebuilds the table.
 """
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import cv2
@@ -29,26 +29,29 @@ from curate.tables.where import parse as parse_where
 TABLE = "clips"
 CLAIM = "_claim.json"
 FORMAT = 2
-"""Raised when the table's make-up changes: an index of another format is built anew."""
+"""Format of the table; an index of another format is rebuilt."""
 PICTURE_PX = 160
 """Short side of the first thumbnail, kept as JPEG in the column `picture`. Ours."""
 VECTOR_INDEX_ROWS = 100_000
-"""From so many clips on vectors get an index (IVF_HNSW_SQ); below, all are compared, exactly. Ours, see benchmarks/shards.py."""
+"""Minimum number of clips for a vector index (IVF_HNSW_SQ); fewer are compared exactly. Ours, see benchmarks/shards.py."""
+GOOD_COSINE = {"filters.Conse": 0.35, "annotate.MiniLM": 0.27}
+"""Stage to the minimum similarity of a clear hit for words. Ours, from 12 texts that fit a clip of the demo's run and 12 that fit none (the same
+texts set the limit, so it is a hint): the best hit reached it for 8 and 2 of 12 (Conse), for 6 and 2 of 12 (MiniLM)."""
 By = Literal["auto", "caption", "picture", "words"]
 
 
 def is_current(run: RunData) -> bool:
-    """Whether the index was built from the shards as they are."""
+    """Whether the index was built from the current shards."""
     return bool(store.get_json(run.path("index.lance", CLAIM)) == _claim(run))
 
 
 def build(run: RunData) -> None:
-    """Brings the index up to the shards (the mp4 bytes are not read). Raises RunError when there are none."""
+    """Updates the index to the shards, without reading mp4 bytes. Raises RunError when the run has no finished shards."""
     index = run.index()
     if index is None:
         raise RunError(f"{run.root} has no finished shards to index")
     claim, old = _claim(run), store.get_json(run.path("index.lance", CLAIM))
-    store.remove(run.path("index.lance", CLAIM))  # until it is whole again
+    store.remove(run.path("index.lance", CLAIM))  # until it is complete again
     table = _opened(run) if old is not None and {**old, "shards": claim["shards"]} == claim else None
     there: Mapping[str, str] = old["shards"] if old is not None and table is not None else {}
     if table is None:
@@ -81,45 +84,35 @@ def search(
     limit: int = 10,
     version: int | None = None,
 ) -> list[dict[str, Any]]:
-    """The clips nearest to some words, to a clip or to a picture, best first.
+    """The clips most similar to a text, a clip or a picture, best first.
 
     Args:
         run: The run.
-        words: What to look for, or
-        clip: the id of a clip, or
-        image: a picture's file. Without any of the three, clips in the order of the shards.
+        words: A text; or
+        clip: the id of a clip; or
+        image: a picture file. Without any of the three, clips in the order of the shards.
         by: What is compared. `caption`: embeddings of the captions (MiniLM). `picture`: embeddings of the frames (OpenClip, else Conse).
             `words`: full text of the captions (BM25). `auto`: `picture` where the run has vectors of its frames, else `caption`, else `words`.
-        where: Which clips are looked at (curate/tables/where.py).
-        limit: How many clips.
-        version: Of the shards; left out, the newest.
+        where: A condition on the clips (curate/tables/where.py).
+        limit: Maximum number of clips.
+        version: Version of the shards; None: the newest.
 
     Returns one dict per clip: its columns without vectors and picture, `score` (cosine similarity, or BM25) and `ranked_by`.
 
-    Raises UsageError when there is no index, nothing of the kind to compare, no such clip, picture or version, or a condition that is none.
+    Raises UsageError without an index, without vectors to compare, for an unknown clip, picture or version, and for a malformed condition.
     """
     if sum(given is not None for given in (words, clip, image)) > 1:
         raise UsageError("search by words, by a clip or by a picture, one at a time")
     if words is not None and not words.strip():
-        raise UsageError("there is nothing to search for")
+        raise UsageError("the text to search for is empty")
     table = _table(run, version)
     types = {field.name: field.type for field in table.schema}
-    vectors = {
-        name
-        for name, kind in types.items()
-        if pa.types.is_fixed_size_list(kind) and pa.types.is_floating(kind.value_type)
-    }
     sql = parse_where(where, types).sql if where else None
-    columns = [name for name in types if name not in vectors and name != "picture"]
     if words is None and clip is None and image is None:
-        query = table.search()
-        rows = (query.where(sql) if sql else query).select(columns).limit(limit).to_list()
-        return [{**row, "score": None, "ranked_by": "order"} for row in rows]
-    step = _compared(run, by, vectors, types, for_words=words is not None)
+        return _in_order(table, types, sql, limit)
+    step = _compared(run, by, _vector_columns(types), types, for_words=words is not None)
     if step is None:
-        query = table.search(_full_text(run, str(words), types), query_type="fts")
-        found = (query.where(sql) if sql else query).select([*columns, "_score"]).limit(limit).to_list()
-        return [{**row, "score": row.pop("_score"), "ranked_by": "full text"} for row in found]
+        return _by_full_text(run, table, str(words), types, sql, limit)
     column = getattr(step.stage, "searched", step.columns[0])
     if clip is not None:
         vector = _of_clip(table, clip, column)
@@ -127,12 +120,63 @@ def search(
     else:
         vector = _of_query(step, words, image)
     query = table.search(vector, vector_column_name=column).distance_type("cosine").limit(limit)
-    hits = (query.where(sql) if sql else query).select([*columns, "_distance"]).to_list()
-    return [{**row, "score": 1.0 - row.pop("_distance"), "ranked_by": step.spec.name} for row in hits]
+    hits = (query.where(sql) if sql else query).select([*_shown(types), "_distance"]).to_list()
+    return [_hit(row, 1.0 - row.pop("_distance"), step.spec.name) for row in hits]
+
+
+def columns(run: RunData, version: int | None = None) -> list[str]:
+    """The keys of a row that `search` returns, whether or not anything matches."""
+    return [*_shown({field.name: field.type for field in _table(run, version).schema}), "score", "ranked_by"]
+
+
+def _hit(row: dict[str, Any], score: float | None, ranked_by: str) -> dict[str, Any]:
+    return {**row, "score": score, "ranked_by": ranked_by}
+
+
+def _vector_columns(types: Mapping[str, pa.DataType]) -> set[str]:
+    return {
+        name
+        for name, kind in types.items()
+        if pa.types.is_fixed_size_list(kind) and pa.types.is_floating(kind.value_type)
+    }
+
+
+def _shown(types: Mapping[str, pa.DataType]) -> list[str]:
+    """The columns of the table without vectors and picture."""
+    vectors = _vector_columns(types)
+    return [name for name in types if name not in vectors and name != "picture"]
+
+
+def _in_order(table: Any, types: Mapping[str, pa.DataType], sql: str | None, limit: int) -> list[dict[str, Any]]:
+    """Clips that match a condition, in the order of the shards."""
+    query = table.search()
+    rows = (query.where(sql) if sql else query).select(_shown(types)).limit(limit).to_list()
+    return [_hit(row, None, "order") for row in rows]
+
+
+def _by_full_text(
+    run: RunData, table: Any, words: str, types: Mapping[str, pa.DataType], sql: str | None, limit: int
+) -> list[dict[str, Any]]:
+    """Clips whose captions contain the words, best BM25 score first."""
+    query = table.search(_full_text(run, words, types), query_type="fts")
+    found = (query.where(sql) if sql else query).select([*_shown(types), "_score"]).limit(limit).to_list()
+    return [_hit(row, row.pop("_score"), "full text") for row in found]
+
+
+def poor_fit(run: RunData, hits: Sequence[Mapping[str, Any]]) -> str | None:
+    """A sentence when no hit of a search by words is clear (GOOD_COSINE of the stage that ranked them); None otherwise."""
+    if not hits:
+        return None
+    uses = {step.spec.name: step.spec.use for step in run.steps}
+    limit = GOOD_COSINE.get(uses.get(str(hits[0]["ranked_by"]), ""))
+    best = hits[0]["score"]
+    if limit is None or best is None or best >= limit:
+        return None
+    return f"no clip fits well: the best similarity is {best:.2f}, and hits below {limit:g} are often unrelated"
 
 
 def _compared(run: RunData, by: By, vectors: set[str], types: Mapping[str, Any], for_words: bool) -> Step | None:
-    """The stage whose vectors are compared; None for full text. Raises UsageError when the run has nothing of the kind."""
+    """The stage whose vectors are compared; None for full text. Raises UsageError when the run has no such vectors."""
     captions = next((s for s in run.steps if s.kind == "embed" and s.columns[0] in vectors), None)
     pictures = [s for s in run.steps if getattr(s.stage, "searched", None) in vectors]
     picture = min(pictures, key=lambda s: s.spec.use != "filters.OpenClip", default=None)
@@ -179,8 +223,11 @@ def _of_clip(table: Any, clip_id: str, column: str) -> Any:
 
 
 def _of_query(step: Step, words: str | None, image: str | None) -> Any:
-    """The vector of some words or of a picture."""
+    """The vector of a text or of a picture."""
     if words is not None:
+        built, _ = stage.located(step.spec)
+        if hasattr(built, "embed_queries"):  # without setup: a search need not import torch
+            return built.embed_queries([words])[0]
         return stage.ready(step.spec).embed_texts([words])[0]
     picture = cv2.imdecode(np.frombuffer(_bytes_of(str(image)), np.uint8), cv2.IMREAD_COLOR)
     if picture is None:
@@ -206,13 +253,15 @@ def _connect(run: RunData) -> Any:
 
     options = {}
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    if run.root.startswith("s3://") and endpoint:  # as botocore, and so fsspec, is told of a server of one's own
+    if (
+        run.root.startswith("s3://") and endpoint
+    ):  # the variables with which botocore, and so fsspec, is pointed at another server
         options = {"endpoint": endpoint, "allow_http": str(endpoint.startswith("http://")).lower()}
     return lancedb.connect(run.path("index.lance"), storage_options=options or None)
 
 
 def _opened(run: RunData) -> Any:
-    """The table, or None where there is none that this version of LanceDB can read."""
+    """The table, or None when this version of LanceDB cannot read it."""
     try:
         table = _connect(run).open_table(TABLE)
         table.count_rows()
@@ -232,14 +281,14 @@ def _table(run: RunData, version: int | None) -> Any:
         if f"shards-v{version}" not in tags:
             known = [name.removeprefix("shards-v") for name in tags]
             raise UsageError(
-                f"the index of {run.root} knows no version {version} of the shards{nearest(str(version), known)}"
+                f"the index of {run.root} has no version {version} of the shards{nearest(str(version), known)}"
             )
         table.checkout(f"shards-v{version}")
     return table
 
 
 def _index_columns(run: RunData, table: Any) -> None:
-    """Full text over the captions, and vectors where there are many."""
+    """Creates full-text indexes of the captions, and vector indexes from VECTOR_INDEX_ROWS clips on."""
     from lancedb.index import FTS, HnswSq
 
     there = {column for index in table.list_indices() for column in index.columns}
@@ -254,14 +303,14 @@ def _index_columns(run: RunData, table: Any) -> None:
 
 
 def _caption_columns(run: RunData, there: Iterable[str]) -> list[str]:
-    """Every captioner's words; `caption` alone where there is one captioner."""
+    """The caption column of every captioner; `caption` where there is one captioner."""
     named = [step.names["caption"] for step in run.steps if step.kind == "caption" and "caption" in step.names]
     words = named if len(named) > 1 else ["caption"]
     return [name for name in words if name in there]
 
 
 def _rows_of(run: RunData, file: str, vectors: Mapping[str, tuple[pa.Array, pa.Array]]) -> pa.Table:
-    """The rows of one shard: its columns, where they lie, a small picture, and vectors."""
+    """The rows of one shard: its columns without mp4, shard and row, a small picture, and vectors."""
     with store.open_arrow(store.join(run.shards_root(), file)) as handle:
         parquet = pq.ParquetFile(handle)
         rows = parquet.read([name for name in parquet.schema_arrow.names if name != "mp4" and name not in vectors])
@@ -298,7 +347,7 @@ def _searched(run: RunData) -> dict[str, Step]:
 
 
 def _vectors(run: RunData) -> dict[str, tuple[pa.Array, pa.Array]]:
-    """Column to clip ids and their vectors. A clip without one (its stage failed) is not found by it."""
+    """Column to clip ids and vectors. A clip without a vector (its stage failed) is never a hit."""
     found = {}
     for name, step in _searched(run).items():
         rows = step.table.read([name]).combine_chunks()

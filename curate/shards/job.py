@@ -1,4 +1,4 @@
-"""Writing one shard: clips are cut from their sources (each is read once, in order) or taken over from a version before."""
+"""Writes one shard: clips are cut from their sources (each is read once, in order) or copied from the parent version."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -33,9 +33,9 @@ ADDED = [
     pa.field("mp4_bytes", pa.int64()),
     pa.field("mp4", pa.large_binary()),
 ]
-"""`mode`: exact or copy. `lost_frames`: frames of the span that a copy could not hold. `bucket`: null: it fits none."""
+"""`mode`: exact or copy. `lost_frames`: frames of the span that a copy lost. `bucket`: null if the clip fits no bucket."""
 WALL_FLOOR_S, WALL_FACTOR = 120.0, 30.0
-"""Encoding one source may take this long, plus this many times the seconds it covers. Ours."""
+"""Time limit for one source: this many seconds plus a factor times the seconds covered. Our choice."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class ShardJob(Sandboxed):
         return None if found is None else found.name
 
     def _cut(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any] | str]:
-        """The columns of each clip of one source, or why there are none."""
+        """For each clip of one source its columns, or the error."""
         uri, source_id = rows[0]["uri"], rows[0]["source_id"]
         spans = [span_of(row) for row in rows]
         try:
@@ -115,13 +115,13 @@ class ShardJob(Sandboxed):
 
 
 def span_of(row: Mapping[str, Any]) -> Span:
-    """What the clip writer must know of a row of the clips table."""
+    """The span to cut, from a row of the clips table."""
     box = Box(*(row[name] for name in CROP))
     return Span(row["clip_id"], row["start_s"], row["end_s"], row["first_hash"], row["last_hash"], box)
 
 
 def stored(row: Mapping[str, Any], clip: Cut | CutError) -> dict[str, Any] | str:
-    """The columns that describe a written clip, or why it was not written."""
+    """The columns that describe a written clip, or the error."""
     if isinstance(clip, CutError):
         return clip.error
     facts = {name: value for name, value in asdict(clip).items() if name in (*STORED, "mode", "has_audio", "mp4")}
@@ -139,7 +139,7 @@ def _crop(row: Mapping[str, Any], clip: Cut) -> dict[str, int]:
 
 
 def taken_over(written: Mapping[str, Sequence[Any]]) -> dict[str, dict[str, Any] | str]:
-    """The columns of clips that lie in other shards: clip_id to (file, row)."""
+    """The columns of clips in other shards. `written` maps a clip_id to (file, row)."""
     found: dict[str, dict[str, Any] | str] = {}
     by_file: dict[str, dict[int, str]] = {}
     for clip_id, (path, row) in written.items():

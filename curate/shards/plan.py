@@ -1,11 +1,10 @@
-"""Which clips go into which shard, and the versions of a run's shards.
+"""The plan: the clips of each shard, and the versions of a run's shards.
 
     shards/plan.json        version 1; when the selection grows, shards are added to it
-    shards/v2/plan.json     version 2, made when a finished version would have had to change: it names its parent
+    shards/v2/plan.json     version 2, made when a finished version would have to change; it names its parent
 
-What somebody may have trained on is never rewritten: a version that was finished once is only added to. When clips leave the selection, or
-what the shards are made from changes, a new version is made beside it. Shards that stay as they are come along as links (on object storage as
-copies), and clips whose pixels stay as they are come along without being encoded again.
+A finished version may have been trained on, so it only grows. When clips leave the selection, or when rows or options change, a new version is
+made. Unchanged shards become links (copies on object storage) in the new version, and clips with unchanged pixels are not encoded again.
 """
 
 from __future__ import annotations
@@ -24,15 +23,15 @@ from curate.tables import store
 from curate.tables.table import digest
 
 PIXELS = {"mode", "tolerance_s", "audio", "crop", "short_side_px", "fps", "crf", "gop"}
-"""Options of `shards:` on which the mp4 bytes depend."""
+"""Options of `shards:` that change the mp4 bytes."""
 ELSEWHERE = {"workers", "caption", "suffix"}
-"""Options that are not in the shards."""
+"""Options of `shards:` that do not change the shards."""
 BITS_PER_PIXEL = 0.2
-"""Of a clip of 640 x 360 pixels at CRF 18. Ours: half of the project's footage lies between 0.15 and 0.25."""
+"""For a clip of 640 x 360 pixels at CRF 18. Our choice: half of the project's footage has 0.15 to 0.25."""
 
 
 def made_from(run: RunData) -> tuple[str, str]:
-    """Digests of what rows, and what mp4 bytes, are made from."""
+    """Digests of the inputs of rows and of mp4 bytes."""
     options = run.pipeline.config.shards
     embeddings = {step.spec.name for step in run.steps if step.kind == "embed"}  # in the index, not in the shards
     claims = {name: claim for name, claim in run.claims.items() if name not in embeddings}
@@ -41,7 +40,7 @@ def made_from(run: RunData) -> tuple[str, str]:
 
 
 def bring_up(run: RunData, wide: pd.DataFrame) -> Plan:
-    """Brings the plan up to the selection: the one on disk, more shards in it, or a new version with a plan of its own.
+    """Updates the plan to the selection: the existing plan, the existing plan with more shards, or the plan of a new version.
 
     Args:
         run: The run.
@@ -57,8 +56,8 @@ def bring_up(run: RunData, wide: pd.DataFrame) -> Plan:
         finished = store.sha256(store.join(root, "index.json"))
         if finished is not None:
             plan.version, plan.parent = old.version + 1, {"version": old.version, "sha256": finished}
-    there = {clip_id for ids in stays.values() for clip_id in ids}
-    new = wide[~wide["clip_id"].isin(there)]
+    planned = {clip_id for ids in stays.values() for clip_id in ids}
+    new = wide[~wide["clip_id"].isin(planned)]
     if plan == old and new.empty:
         plan.save(root)
         return plan
@@ -70,7 +69,7 @@ def bring_up(run: RunData, wide: pd.DataFrame) -> Plan:
 
 
 def _move_in(run: RunData, plan: Plan, old: Plan, stays: Sequence[str]) -> None:
-    """Saves the plan where it belongs, after what it does not hold has gone, or what stays has come along."""
+    """Removes dropped shards (same version) or links kept ones (new version), then saves the plan."""
     root, before = run.shards_root(plan.version), run.shards_root(old.version)
     if root == before:
         _remove(root, sorted(set(old.shards) - set(stays)))
@@ -87,12 +86,12 @@ def _move_in(run: RunData, plan: Plan, old: Plan, stays: Sequence[str]) -> None:
 
 def _remove(root: str, names: Sequence[str]) -> None:
     for name in names:
-        store.remove(store.join(root, f"{name}.json"))  # first: without it the shard is none
+        store.remove(store.join(root, f"{name}.json"))  # first, because without it the shard does not count as finished
         store.remove(store.join(root, f"{name}.parquet"))
 
 
 def _fill(wide: pd.DataFrame, options: ShardsConfig) -> Iterator[list[str]]:
-    """Clips in order, in shards of about equal size, none larger than aimed at by the estimate (but for a single clip that is)."""
+    """The clips in order, in shards of about equal size. By the estimate only a shard of a single clip exceeds the target size."""
     if wide.empty:
         return
     sizes = [bytes_of(row, options) for row in wide.to_dict("records")]
@@ -112,7 +111,7 @@ def _fill(wide: pd.DataFrame, options: ShardsConfig) -> Iterator[list[str]]:
 
 
 def bytes_of(row: Any, options: ShardsConfig) -> float:
-    """About how many bytes a clip will take. Small pictures need more bits per pixel; six steps of CRF halve them."""
+    """Estimated size of a clip in bytes. Small pictures need more bits per pixel; six steps of CRF halve the size."""
     width, height = row["width_px"], row["height_px"]
     if options.crop and row.get("crop_width_px"):
         width, height = row["crop_width_px"], row["crop_height_px"]
@@ -123,7 +122,7 @@ def bytes_of(row: Any, options: ShardsConfig) -> float:
 
 
 def forget_left_out(run: RunData) -> None:
-    """Takes the clips that could not be written out of the plan, so that the next run tries them again, in shards of their own."""
+    """Removes the clips that could not be written from the plan, so that the next run retries them in new shards."""
     root = run.shards_root()
     plan = Plan.of(root)
     if plan is None:
@@ -137,7 +136,7 @@ def forget_left_out(run: RunData) -> None:
 
 
 def left_out(root: str, plan: Plan) -> list[dict[str, Any]]:
-    """The clips of the plan that could not be written, each with `clip_id, seconds, error`."""
+    """The clips of the plan that could not be written, with `clip_id, seconds, error`."""
     found = []
     for name, ids in plan.shards.items():
         receipt = store.get_json(store.join(root, f"{name}.json"))
@@ -146,12 +145,12 @@ def left_out(root: str, plan: Plan) -> list[dict[str, Any]]:
 
 
 def spoil(root: str, files: Sequence[str]) -> None:
-    """Takes away shards, by file name, that are to be written again."""
+    """Removes shards by file name, so that the next run writes them again."""
     _remove(root, [name.removesuffix(".parquet") for name in files])
 
 
 def forget(run: RunData, tables: Sequence[str]) -> None:
-    """Says that rows of these tables are made anew: the next version is not made of what is there."""
+    """Marks rows of these tables as recomputed, so that the next version does not reuse existing shards."""
     root = run.shards_root()
     plan = Plan.of(root)
     if plan is not None:

@@ -1,4 +1,4 @@
-"""Checks shards as they lie there: every file against its sha256, every count against index.json, every mp4 against what its row says."""
+"""Verifies shards: each file against its sha256, each count against index.json, each mp4 against its row."""
 
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -20,26 +20,28 @@ from curate.video.open import VideoError
 
 @dataclass(frozen=True)
 class Fault:
-    """Something that is not as it should be. `shard`: the file to be made again; None: the index itself."""
+    """A fault of a shard file, which must be written again, or of the index (`shard` is None)."""
 
     shard: str | None
     what: str
 
 
 def verify(root: str, decode: bool = False) -> Iterator[Fault]:
-    """Everything that is wrong with a shards directory.
+    """All faults of a shards directory.
 
     Args:
         root: The directory with index.json.
-        decode: Whether the first and last frame of every clip are decoded too. (That they are the right ones was checked when they were
-            written; bytes with the same sha256 are still those.)
+        decode: Whether to decode the first and last frame of every clip too. (They were compared with the source when they were written, and the
+            sha256 shows that the bytes are unchanged.)
 
-    Raises UsageError when there is no index.json, or one of another version of rushes, and RunError for one that rushes did not write.
+    Raises:
+        UsageError: index.json is missing or from another version of rushes.
+        RunError: rushes did not write index.json.
     """
     try:
         yield from _faults(root, decode)
     except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
-        raise RunError(f"{root} holds an index.json that was not written by rushes: {one_sentence(error)}") from error
+        raise RunError(f"index.json in {root} was not written by rushes: {one_sentence(error)}") from error
 
 
 def _faults(root: str, decode: bool) -> Iterator[Fault]:
@@ -59,8 +61,10 @@ def _faults(root: str, decode: bool) -> Iterator[Fault]:
             yield Fault(shard["file"], "is missing")
             continue
         if (found := hashlib.sha256(data).hexdigest()) != shard["sha256"]:
-            told = f"sha256 {found[:12]}, not {shard['sha256'][:12]}"
-            yield Fault(shard["file"], f"has other bytes than it was written with ({told})")
+            yield Fault(
+                shard["file"],
+                f"has changed since it was written (sha256 is {found[:12]}, index.json has {shard['sha256'][:12]})",
+            )
             continue
         yield from _of_shard(shard, data, index["columns"], seen, decode)
     for key, value in counts.items():
@@ -70,7 +74,7 @@ def _faults(root: str, decode: bool) -> Iterator[Fault]:
         yield Fault(None, "index.json counts other clips in its buckets than its shards do")
     listed = {shard["file"] for shard in index["shards"]}
     for name in sorted(set(store.names(root, ".parquet")) - listed):
-        yield Fault(None, f"{name} is not in index.json: a run that did not finish, or a file of somebody else's")
+        yield Fault(None, f"{name} is not in index.json: an unfinished run or another program wrote it")
 
 
 def _of_shard(
@@ -108,7 +112,7 @@ def _of_shard(
 
 
 def _kind(name: str) -> str:
-    """Parquet calls the values of a list `element`, Arrow calls them `item`."""
+    """The type name with Parquet's `element` for the values of a list, which Arrow calls `item`."""
     return name.replace("<item:", "<element:")
 
 
@@ -121,7 +125,7 @@ def _of_clip(row: Mapping[str, Any]) -> str:
 
 
 def _as_json(value: Any) -> Any:
-    """As it is read back: a tuple is a list."""
+    """The value after a round trip through JSON: a tuple becomes a list."""
     if isinstance(value, dict):
         return {key: _as_json(inner) for key, inner in value.items()}
     return list(value) if isinstance(value, tuple) else value

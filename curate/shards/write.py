@@ -1,9 +1,9 @@
 """Shards: the kept clips as mp4 bytes with every score and caption, in Parquet files that any loader reads.
 
-    shards/plan.json            which clips go into which shard (curate/shards/plan.py, versions too)
+    shards/plan.json            the clips of each shard, and versions (curate/shards/plan.py)
     shards/shard-00000.parquet  row groups of at most 16 rows; mp4 uncompressed, other columns zstd
-    shards/shard-00000.json     counts, sha256 and what could not be written; put down after the shard: presence means done
-    shards/index.json           written last: the sum of it, with schema, buckets, resolved configuration, versions and code
+    shards/shard-00000.json     the receipt: counts, sha256, clips that could not be written; written after the shard, so presence means done
+    shards/index.json           written last: totals, schema, buckets, resolved configuration, versions and code
 
 In a shard `start_s`, `end_s`, `duration_s`, `fps`, `n_frames`, `width_px`, `height_px` and `crop_*_px` describe the stored mp4.
 """
@@ -31,10 +31,10 @@ from curate.shards.job import ADDED, ShardJob, ShardUnit
 from curate.tables import store
 
 EVIDENCE = {f"{end}_{name}" for end in ("start", "end") for name in ("kind", "confidence", "detector")}
-"""Of use for choosing clips, not for reading them."""
+"""Columns for choosing clips that readers of shards do not need."""
 INTERNAL = {"error", "skip", "window", "first_frame", "thumbs", "thumb_times_s", *EVIDENCE}
 LONGEST_VECTOR = 16
-"""Longer vectors (embeddings) stay in their tables and in the index."""
+"""Longer vectors (embeddings) are only in their tables and in the index."""
 PACKAGES = [
     "rushes",
     "av",
@@ -51,7 +51,7 @@ PACKAGES = [
 
 
 def write(run: RunData, selection: Selection, progress: Progress) -> bool:
-    """Brings the shards up to the selection. Returns whether anything changed.
+    """Updates the shards to the selection and returns whether anything changed.
 
     Raises RunError when the shards cannot be written.
     """
@@ -62,12 +62,12 @@ def write(run: RunData, selection: Selection, progress: Progress) -> bool:
     root = run.shards_root()
     pending = [name for name in plan.shards if store.get_json(_receipt_path(root, name)) is None]
     before = run.index()
-    told = _told(run, selection)
+    described = _described(run, selection)
     if before is not None and not pending and before["plan"] == plan.digest:
         progress.seen("shards", before["clips"], before["clips"])
-        if all(before.get(key) == value for key, value in told.items()):
+        if all(before.get(key) == value for key, value in described.items()):
             return False
-        store.put_json(store.join(root, "index.json"), {**before, **told})
+        store.put_json(store.join(root, "index.json"), {**before, **described})
         return True
     store.sweep(root)
     rows = {row["clip_id"]: row for row in plain_rows(wide)}
@@ -82,19 +82,19 @@ def write(run: RunData, selection: Selection, progress: Progress) -> bool:
     ]
     options, scan = run.pipeline.config.shards, run.pipeline.config.scan
     wanted = {name: getattr(options, name) for name in shard_plan.PIXELS}
-    # A copy that lost more than half of the shortest clip is none. Ours.
+    # A copy shorter than half of the minimum clip length is rejected. Our choice.
     clip_options = ClipOptions(**wanted, least_s=scan.min_clip_s / 2)
     job = ShardJob(scan.memory_mb, root, schema(run), clip_options, options.buckets, run.pipeline.config.digest)
     total = sum(map(len, plan.shards.values()))
     resources, n_pending = Resources(options.workers), sum(len(unit.rows) for unit in units)
     for _ in progress.run("shards", job, units, resources, total, total - n_pending):
         pass
-    _write_index(run, plan, told)
+    _write_index(run, plan, described)
     return True
 
 
 def schema(run: RunData) -> pa.Schema:
-    """The columns of a shard: where the clip comes from, the stored mp4, captions and every measure."""
+    """The columns of a shard: origin of the clip, the stored mp4, captions and measures."""
     types = {name: kind for name, kind in arrow_types(run).items() if name not in INTERNAL}
     embedded = {name for step in run.steps if step.kind == "embed" for name in step.columns}
     fields = [pa.field(name, kind) for name, kind in types.items() if name not in embedded and not _is_for_stages(kind)]
@@ -102,12 +102,12 @@ def schema(run: RunData) -> pa.Schema:
 
 
 def _is_for_stages(kind: pa.DataType) -> bool:
-    """Whether a column holds what other stages and the index work with: packed bytes, long vectors."""
+    """Whether only stages and the index use a column: packed bytes, long vectors."""
     return bool(pa.types.is_binary(kind) or (pa.types.is_fixed_size_list(kind) and kind.list_size > LONGEST_VECTOR))
 
 
 def _written(run: RunData, plan: Plan, wanted: Set[str]) -> dict[str, tuple[str, int]]:
-    """Those of the wanted clips that the parent version holds with the same pixels: id to file and row."""
+    """The wanted clips that the parent version has with the same pixels: id to (file, row)."""
     parent = plan.parent and Plan.of(run.shards_root(plan.parent["version"]))
     if not parent or parent.pixels is None or parent.pixels != plan.pixels:
         return {}
@@ -125,8 +125,8 @@ def _receipt_path(root: str, name: str) -> str:
     return store.join(root, f"{name}.json")
 
 
-def _told(run: RunData, selection: Selection) -> dict[str, Any]:
-    """What index.json says of the selection: what was kept and why the rest was not, and how training makes its captions of the columns."""
+def _described(run: RunData, selection: Selection) -> dict[str, Any]:
+    """The keys of index.json on the selection (counts and drops) and on captions (the mix and the suffixes)."""
     options = run.pipeline.config.shards
     wide = run.wide(columns={column for rules in options.suffix.values() for column in rules})
     suffix = [
@@ -135,6 +135,7 @@ def _told(run: RunData, selection: Selection) -> dict[str, Any]:
     ]
     funnel = {**vars(selection), "drops": [vars(drop) for drop in selection.drops]}
     kept = len(funnel.pop("clip_ids"))
+    del funnel["remarks"]  # for people
     return {
         "captions": {"mix": dict(options.caption), "suffix": suffix},
         "selection": {**funnel, "kept_clips": kept, "thresholds": _plain(selection.thresholds)},
@@ -142,13 +143,13 @@ def _told(run: RunData, selection: Selection) -> dict[str, Any]:
 
 
 def _plain(thresholds: Mapping[str, Any]) -> dict[str, Any]:
-    """For JSON: the percentile of a column without values is null."""
+    """Thresholds for JSON: NaN, the percentile of a column without values, becomes null."""
     return {
         name: None if isinstance(value, float) and math.isnan(value) else value for name, value in thresholds.items()
     }
 
 
-def _write_index(run: RunData, plan: Plan, told: Mapping[str, Any]) -> None:
+def _write_index(run: RunData, plan: Plan, described: Mapping[str, Any]) -> None:
     root = run.shards_root()
     receipts = [store.get_json(_receipt_path(root, name)) for name in plan.shards]
     listed = [
@@ -169,7 +170,7 @@ def _write_index(run: RunData, plan: Plan, told: Mapping[str, Any]) -> None:
             "buckets": buckets.totals(shard["buckets"] for shard in listed),
             "left_out": shard_plan.left_out(root, plan),
             "columns": {field.name: str(field.type) for field in schema(run)},
-            **told,
+            **described,
             "config": dict(run.pipeline.resolved),
             "claims": run.claims,
             "versions": _versions(),
@@ -190,7 +191,7 @@ def _versions() -> dict[str, str]:
 
 
 def _commit() -> str | None:
-    """The commit of this code, with `-dirty` where files were changed since; None outside a checkout."""
+    """The commit of this code, with `-dirty` if files are changed; None outside a checkout."""
     folder = Path(__file__).resolve().parents[2]
     if not (folder / ".git").exists():
         return None

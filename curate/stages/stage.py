@@ -14,7 +14,8 @@
         patience: ClassVar = ("timeout_s",)                     # optional: options that change no value; a table is not remade for them
         searched: ClassVar[str] = "openclip"                    # optional: the vector column that `rushes search` compares pictures by, with
         def embed_images(self, frames) -> (N, D): ...           #   the vectors of other pictures
-        def embed_texts(self, texts) -> (N, D): ...             #   and of words (`embed:` stages have this alone)
+        def embed_texts(self, texts) -> (N, D): ...             #   and of words (`embed:` stages have only this)
+        def embed_queries(self, texts) -> (N, D): ...           # optional: as embed_texts, for `rushes search`, called without setup()
         def check(self) -> None: ...                            # optional: once before the run, not on a worker; a ValueError stops it
         def setup(self) -> None: ...                            # heavy imports and weights, once per worker
         def __call__(self, clips: list[Clip]) -> list[dict]: ...
@@ -26,6 +27,7 @@ sentence"}`: that clip failed. (A stage that raises instead is called again, one
 
 import dataclasses
 import importlib
+import importlib.util
 import inspect
 import math
 import re
@@ -33,6 +35,7 @@ import typing
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -42,6 +45,8 @@ from curate.clip import Clip
 from curate.errors import ConfigError, RunError, RushesError, UsageError, nearest
 from curate.stages import weights
 
+PACKAGES = ("annotate", "curate", "filters")
+"""Our packages that hold stages."""
 BATCH_SIZE = 16
 """Clips per call of a stage that does not say. Ours."""
 
@@ -89,6 +94,7 @@ def load_class(use: str, where: str = "") -> type:
     module_name, _, class_name = use.rpartition(".")
     if not module_name or not all(part.isidentifier() for part in use.split(".")):
         raise ConfigError(f"{prefix}use: '{use}' is not a dotted name such as filters.Motion")
+    _check_not_hidden(use, prefix)
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -102,6 +108,21 @@ def load_class(use: str, where: str = "") -> type:
             f"{prefix}there is no stage '{use}'{nearest(use, [f'{module_name}.{name}' for name in classes])}"
         )
     return found
+
+
+def _check_not_hidden(use: str, prefix: str) -> None:
+    """Raises ConfigError when Python finds another module in place of one of our packages, for instance a user's own `filters/`."""
+    package = use.partition(".")[0]
+    if package not in PACKAGES:
+        return
+    ours = Path(__file__).resolve().parents[2] / package / "__init__.py"
+    found = importlib.util.find_spec(package)
+    file = None if found is None else found.origin or next(iter(found.submodule_search_locations or ()), None)
+    if file is not None and Path(file).resolve() != ours:
+        raise ConfigError(
+            f"{prefix}use: '{use}': Python imports '{package}' from {file}, which hides the package of that name in rushes ({ours}); "
+            f"rename yours, or start rushes elsewhere and take its folder off PYTHONPATH"
+        )
 
 
 def sized(spec: StageSpec, built: Any) -> StageSpec:
@@ -162,6 +183,13 @@ def _required(option: dataclasses.Field[Any]) -> bool:
     return option.default is dataclasses.MISSING and option.default_factory is dataclasses.MISSING
 
 
+def located(spec: StageSpec) -> tuple[Any, dict[str, str]]:
+    """The stage with the local paths of its weights, not set up, and these paths by option. Raises WeightsError for missing weights."""
+    stage = build(spec)
+    found = {name: str(weights.locate(address)) for name, address in weights_of(stage).items()}
+    return (dataclasses.replace(stage, **found) if found else stage), found
+
+
 def ready(spec: StageSpec) -> Any:
     """A stage ready to be called: built, its weights located on this machine, set up.
 
@@ -169,9 +197,7 @@ def ready(spec: StageSpec) -> Any:
         UsageError: A package is missing.
         RunError: Its `setup` raised; the sentence names the stage and its weights.
     """
-    stage = build(spec)
-    if found := {name: str(weights.locate(address)) for name, address in weights_of(stage).items()}:
-        stage = dataclasses.replace(stage, **found)
+    stage, found = located(spec)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "IProgress not found")  # tqdm's, in a notebook without widgets

@@ -1,9 +1,8 @@
-"""Many small parts of a table become few large ones, so that opening it costs few reads. The rows stay as they are.
+"""Compaction: many small parts of a table become few large ones, so that opening it takes few reads. The rows do not change.
 
-A merged part is put down whole before the parts it is made of are removed, one after the other: a kill in between leaves keys that stand twice,
-which readers read once, and which the next compaction takes away. Clips are merged in the order of their parts, and every other table in the
-order of the clips, so that neighbours stay neighbours: a unit of work reads few row groups of each. Nothing larger than a merged part is held
-in memory.
+A merged part is written completely before the parts that it replaces are deleted. A kill in between leaves duplicate keys, which readers read
+once and the next compaction removes. Clips are merged in the order of their parts, every other table in the order of the clips: a unit of work
+then reads few row groups of each table. Memory is bounded by one merged part.
 """
 
 import hashlib
@@ -21,16 +20,16 @@ from curate.tables import store
 from curate.tables.table import LIGHT_ROWS, Table, encoding, first_of_each, light_of
 
 TARGET_BYTES = 256 * 2**20
-"""Of a merged part: some 1,700 clips with thumbnails of 360 lines. Ours: what a worker can hold beside its work."""
+"""Target size of a merged part: some 1,700 clips with thumbnails of 360 lines. Ours: what a worker can hold in memory beside its work."""
 TARGET_ROWS = 2**20
-"""Rows of a merged part at most. Ours."""
+"""Maximum number of rows of a merged part. Ours."""
 GROUP_BYTES = 8 * 2**20
-"""Of a row group without pictures, as it lies in memory: what a reader of one row must read. Ours."""
+"""Target size of a row group without pictures, in memory: what a reader of one row must read. Ours."""
 
 
 @dataclass
 class Compacted:
-    """What became of one table: its parts before and after, their bytes, and rows that stood twice."""
+    """The result for one table: its parts before and after, their bytes, and the number of duplicate rows removed."""
 
     table: str
     before: int = 0
@@ -72,17 +71,17 @@ def compact_table(
     """Merges the parts of one table. Parts of half the target or more are left as they are.
 
     Args:
-        name: What it is called.
-        table: The table; nobody else writes it.
-        order: Keys of another table in whose order the rows are to lie, as far as whole parts allow; without it, names decide.
-        target_bytes: Size of a merged part, as near as it can be told beforehand.
-        target_rows: Rows of a merged part at most.
+        name: Name of the table.
+        table: The table; no other process writes to it.
+        order: Keys of another table whose order the rows follow, as far as whole parts allow; None: the order of part names.
+        target_bytes: Approximate size of a merged part.
+        target_rows: Maximum number of rows of a merged part.
     """
     done = Compacted(name)
     sizes = _sizes(table)
     done.before, done.before_bytes = len(sizes), sum(sizes.values())
     while True:
-        # A second time, since many small files become one that is far smaller than they were.
+        # Repeated, since one merged file is far smaller than its parts together.
         changed = _once(table, sizes, order, target_bytes, target_rows, done)
         sizes = _sizes(table)
         if not changed:
@@ -104,7 +103,7 @@ def _once(
     is_full = {n: sizes.get(n, 0) >= target_bytes / 2 or n_rows[n] >= target_rows / 2 for n in names}
     start = dict(zip(names, np.concatenate([[0], np.cumsum(rows)[:-1]]).astype(int) if names else [], strict=True))
     place = _places(names, start, keys, order)
-    # Where a key stands twice the full part has it: what is left of a compaction that was killed goes.
+    # The full part keeps a duplicate key: the remains of a killed compaction are removed.
     ordered = sorted(names, key=lambda n: (not is_full[n], place[n], n))
     fresh = _fresh(ordered, start, n_rows, keys)
     changed = False
@@ -124,7 +123,7 @@ def _once(
 
 
 def _sizes(table: Table) -> dict[str, int]:
-    """Bytes of each part. What lies beside a part that is not there is removed: a kill left it."""
+    """Bytes of each part. A light file without its part was left by a kill and is removed."""
     found = store.sizes(table.root, ".parquet")
     for name in found:
         if name.startswith("light-") and name.replace("light-", "part-", 1) not in found:
@@ -135,7 +134,7 @@ def _sizes(table: Table) -> dict[str, int]:
 def _places(
     names: Sequence[str], start: dict[str, int], keys: pa.ChunkedArray, order: pa.ChunkedArray | None
 ) -> dict[str, int]:
-    """Where the first row of each part stands in the given order; without one, all the same."""
+    """The position of each part's first row in the given order; without an order, 0 for all."""
     some = [name for name in names if start[name] < len(keys)]
     if order is None or not some:
         return dict.fromkeys(names, 0)
@@ -146,7 +145,7 @@ def _places(
 def _fresh(
     ordered: Sequence[str], start: dict[str, int], n_rows: dict[str, int], keys: pa.ChunkedArray
 ) -> dict[str, NDArray[np.bool_]]:
-    """For each part, which of its rows stand in no part before it in this order."""
+    """For each part, a mask of its rows that are in no earlier part of this order."""
     if first_of_each(keys).all():
         return {name: np.ones(n_rows[name], bool) for name in ordered}
     row = np.concatenate([np.arange(start[name], start[name] + n_rows[name]) for name in ordered])
@@ -163,7 +162,7 @@ def _groups(
     target_bytes: int,
     target_rows: int,
 ) -> Iterator[list[str]]:
-    """Neighbours together, as many as the target allows."""
+    """Groups of neighbouring parts, each as large as the target allows."""
     group: list[str] = []
     size = rows = 0
     for name in names:
@@ -184,7 +183,7 @@ def _merge(
     keys: pa.ChunkedArray,
     start: dict[str, int],
 ) -> str:
-    """Writes one part that holds the fresh rows of these parts, and returns its name, which is a function of their keys."""
+    """Writes one part with the fresh rows of these parts and returns its name, a function of their keys."""
     hasher = hashlib.sha256()
     for name in names:
         here = keys.slice(start[name], len(fresh[name])).filter(pa.array(fresh[name]))
@@ -206,7 +205,7 @@ def _write(
     schema: pa.Schema,
     group_rows: int | None,
 ) -> None:
-    """Writes a file of whole row groups: `group_rows` each, or as many as make GROUP_BYTES."""
+    """Writes a file of row groups of `group_rows` rows; None: of about GROUP_BYTES."""
     buffer = BytesIO()
     carried: list[pa.Table] = []
     n_rows = n_bytes = 0
@@ -228,12 +227,12 @@ def _write(
     store.put(store.join(table.root, made), buffer.getvalue())
 
 
-def told(done: Sequence[Compacted]) -> str:
-    """What was done, in one sentence."""
+def summary(done: Sequence[Compacted]) -> str:
+    """The result, in one sentence."""
     changed = [each for each in done if each.changed]
     if not changed:
         return f"nothing to do: the {len(done)} tables have {sum(each.after for each in done)} parts"
     before, after = sum(each.before for each in done), sum(each.after for each in done)
     repeated = sum(each.repeated for each in done)
     sentence = f"{before} parts of {len(changed)} of {len(done)} tables are {after} now"
-    return sentence + (f"; {repeated} rows that stood twice stand once" if repeated else "")
+    return sentence + (f"; {repeated} duplicate rows removed" if repeated else "")

@@ -1,11 +1,11 @@
-"""Holding a run directory, so that two runs do not work on it at once.
+"""The lease of a run directory, so that two runs do not write to it at once.
 
-On a local disk it is a lock of the file system, which goes with its process. Object storage has no locks: there it is `RUN/lease.json`,
-which the holder writes anew every few seconds. Whoever finds one watches it: if it changes, its holder is at work and the comer is refused; if
-it does not for `STALE_S`, or was written by a process of this machine that is no more, it is taken over. No clocks are compared. A holder that
-was taken over (its machine stood still for a while) finds another's name in the file at its next beat and stops.
+On a local disk it is a lock of the file system, released when its process ends. Object storage has no locks: there it is `RUN/lease.json`,
+which the holder rewrites every few seconds. A second run watches the file. If it changes, the holder is alive and the second run is refused. If
+it does not change for `STALE_S`, or its holder was a process of this machine that has ended, the second run takes the lease over. Clocks of
+machines are not compared. A holder that was suspended and lost its lease finds another id in the file at its next beat and stops.
 
-What two holders could do to each other in between is little: parts are named by their keys, and hold the same rows whoever writes them.
+Two holders for a short time do little damage: parts are named by their keys, and hold the same rows whichever process writes them.
 """
 
 import contextlib
@@ -25,11 +25,11 @@ from curate.tables import store
 
 LEASE = "lease.json"
 BEAT_S = 5.0
-"""The holder writes the lease anew this often: 17,000 puts a day. Ours."""
+"""Interval between two beats of the holder, in seconds: 17,000 puts a day. Ours."""
 STALE_S = 20.0
-"""A lease that has not changed for so long has no holder. Ours: four beats; after a kill on another machine the next run waits so long."""
+"""A lease without a change for this many seconds has no holder. Ours: four beats. After a kill elsewhere the next run waits this long."""
 SETTLE_S = 0.5
-"""Of two that take a lease at the same moment the later one has it: it is looked at again after this time. Ours."""
+"""Of two runs that take a lease at the same moment the later write wins: the file is read again after this many seconds. Ours."""
 
 
 class Lease:
@@ -39,13 +39,13 @@ class Lease:
         self.root, self.where = root, store.join(root, LEASE)
         self.own: dict[str, Any] = {"id": secrets.token_hex(8), "beat": 0, **_this_process()}
         self.lost = False
-        self._over = threading.Event()
-        self._beats = threading.Thread(target=self._go_on, daemon=True, name="lease")
+        self._released = threading.Event()
+        self._beats = threading.Thread(target=self._beat, daemon=True, name="lease")
 
     def take(self) -> None:
-        """Takes it, from a holder that is no more if need be. Raises UsageError when somebody holds it."""
+        """Takes the lease, also from a holder that has ended. Raises UsageError when another run holds it."""
         found = store.get_json(self.where)
-        if found is not None and not _is_over(found):
+        if found is not None and not _has_ended(found):
             deadline = time.monotonic() + STALE_S
             while time.monotonic() < deadline and found is not None:
                 time.sleep(BEAT_S / 5)
@@ -60,15 +60,15 @@ class Lease:
         self._beats.start()
 
     def check(self) -> None:
-        """Raises RunError when another run has taken it over."""
+        """Raises RunError when another run has taken the lease over."""
         if self.lost:
             raise RunError(
-                f"another rushes run has taken {self.root} over, for this one was not heard of for {STALE_S:.0f} s; what is done is kept"
+                f"another rushes run has taken {self.root} over, because this one did not respond for {STALE_S:.0f} s; finished work is kept"
             )
 
     def release(self) -> None:
-        """Gives it back."""
-        self._over.set()
+        """Releases the lease."""
+        self._released.set()
         if self._beats.is_alive():
             self._beats.join()
         with contextlib.suppress(OSError, RunError):
@@ -78,9 +78,9 @@ class Lease:
     def _is_own(self, found: dict[str, Any] | None) -> bool:
         return found is not None and found.get("id") == self.own["id"]
 
-    def _go_on(self) -> None:
-        while not self._over.wait(BEAT_S):
-            with contextlib.suppress(OSError, RunError):  # storage that is away for a while
+    def _beat(self) -> None:
+        while not self._released.wait(BEAT_S):
+            with contextlib.suppress(OSError, RunError):  # storage is temporarily unavailable
                 if not self._is_own(store.get_json(self.where)):
                     self.lost = True
                     return
@@ -89,7 +89,7 @@ class Lease:
 
 
 def _this_process() -> dict[str, Any]:
-    """What tells this process from every other, here and elsewhere. Two containers of one machine may count the same pids."""
+    """What identifies this process on any machine. Two containers of one machine may have equal pids, so their namespace is included."""
     with contextlib.suppress(OSError):
         boot, pids = (
             Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
@@ -100,8 +100,8 @@ def _this_process() -> dict[str, Any]:
     return {"host": socket.gethostname(), "pid": os.getpid()}
 
 
-def _is_over(found: dict[str, Any]) -> bool:
-    """Whether it was written by a process that is no more, as far as can be seen from here."""
+def _has_ended(found: dict[str, Any]) -> bool:
+    """Whether the lease was written by a process of this machine that has ended."""
     here = _this_process()
     if "boot" not in here or any(found.get(name) != here[name] for name in ("host", "boot", "pids")):
         return False
@@ -113,9 +113,13 @@ def _is_over(found: dict[str, Any]) -> bool:
 
 @contextlib.contextmanager
 def held(root: str, instead: str = "choose another --run") -> Iterator[Lease | None]:
-    """Holds a run directory, or a folder of one. `instead` is what the second comer is told to do.
+    """Holds the lease of a run directory, or of a folder in it.
 
-    Raises UsageError when another run is at work in it, RunError when nothing can be written there.
+    Args:
+        root: The directory or URL.
+        instead: What a second run is advised to do.
+
+    Raises UsageError when another run holds it, RunError when the directory is not writable.
     """
     if not store.is_local(root):
         lease = Lease(root)
@@ -135,7 +139,7 @@ def held(root: str, instead: str = "choose another --run") -> Iterator[Lease | N
         directory.mkdir(parents=True, exist_ok=True)
         handle = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
-        raise RunError(f"nothing can be written in {root}: {error.strerror or error}") from error
+        raise RunError(f"{root} is not writable: {error.strerror or error}") from error
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -147,5 +151,5 @@ def held(root: str, instead: str = "choose another --run") -> Iterator[Lease | N
 
 
 def refusal(root: str, instead: str = "choose another --run") -> str:
-    """What the second run is told."""
+    """The error of a second run."""
     return f"another rushes run is at work in {root}; wait for it, or {instead}"

@@ -1,7 +1,7 @@
-"""Files of a run, wherever they lie: a local directory or any fsspec URL (`s3://`, `gs://`, `memory://` ...).
+"""Files of a run, in a local directory or at any fsspec URL (`s3://`, `gs://`, `memory://` ...).
 
-One promise: a file that is present is whole. On a disk it is written aside, flushed and renamed; on object storage one put does the same.
-A put that was carried out but not acknowledged is simply done again: the same name, the same bytes.
+One guarantee: a file that exists is complete. On a disk it is written to a temporary file, flushed and renamed; on object storage one put is
+atomic. A put that succeeded without an acknowledgement is repeated: same name, same bytes.
 """
 
 import hashlib
@@ -20,13 +20,13 @@ from fsspec.implementations.local import LocalFileSystem
 from curate.errors import RunError, RushesError, UsageError
 
 PATIENT_TRIES = 10
-"""How often s3fs tries a request that a server which answered before refuses or leaves unanswered; each is up to five tries of botocore's.
-Ours: about two minutes of 503, ten of silence."""
+"""Attempts of s3fs for a request that a server, after having answered before, rejects or does not answer; each is up to five attempts of
+botocore. Ours: about two minutes of 503, ten minutes without an answer."""
 _has_answered = False
 
 
 def is_local(uri: str) -> bool:
-    """Whether `uri` names a path of this machine (no scheme, or `file://`)."""
+    """Whether `uri` is a path on this machine (no scheme, or `file://`)."""
     return "://" not in uri or uri.startswith("file://")
 
 
@@ -36,12 +36,12 @@ def local_path(uri: str) -> Path:
 
 
 def local_path_of(uri: str) -> Path:
-    """The path of a local uri as it was given, relative or absolute."""
+    """The path of a local uri as given, relative or absolute."""
     return Path(uri.removeprefix("file://")).expanduser()
 
 
 def normalise(uri: str) -> str:
-    """An absolute path for a local uri; any other uri as it is."""
+    """An absolute path for a local uri; any other uri unchanged."""
     return str(local_path(uri)) if is_local(uri) else uri
 
 
@@ -51,27 +51,27 @@ def join(root: str, *names: str) -> str:
 
 
 def filesystem(uri: str) -> tuple[Any, str]:
-    """The fsspec filesystem of `uri` and the path inside it. Raises UsageError for a scheme that this installation cannot reach."""
+    """The fsspec filesystem of `uri` and the path inside it. Raises UsageError for a scheme without an installed client."""
     try:
         fs, path = fsspec.core.url_to_fs(uri)
     except (ImportError, ValueError) as error:
         raise UsageError(f"'{uri}' cannot be reached: {error}") from error
     if "s3" in fs.protocol:
-        _be_patient(fs)
+        _set_retries(fs)
     return fs, cast(str, path)
 
 
-def _be_patient(fs: Any) -> None:
-    """Lets s3fs wait for a server that is away for a while. One that never answered is told at once: its address may be wrong."""
+def _set_retries(fs: Any) -> None:
+    """Makes s3fs retry while a server is temporarily unavailable. A server that never answered fails at once: its address may be wrong."""
     import s3fs.core
 
-    if s3fs.core.CUSTOM_ERROR_HANDLER is not _may_pass:
-        s3fs.core.set_custom_error_handler(_may_pass)
+    if s3fs.core.CUSTOM_ERROR_HANDLER is not _is_temporary:
+        s3fs.core.set_custom_error_handler(_is_temporary)
     fs.retries = PATIENT_TRIES if _has_answered else type(fs).retries
 
 
-def _may_pass(error: Exception) -> bool:
-    """Whether a request that ended so may end otherwise a little later: the server is at fault, or could not be reached."""
+def _is_temporary(error: Exception) -> bool:
+    """Whether a failed request is worth a retry: a server error, too many requests, or no connection."""
     from botocore.exceptions import ClientError, ConnectionError, HTTPClientError
 
     if isinstance(error, ClientError):
@@ -81,8 +81,8 @@ def _may_pass(error: Exception) -> bool:
 
 
 @contextmanager
-def _told(uri: str, what: str) -> Iterator[None]:
-    """Storage that fails is told in one sentence, whatever its client raises. A file that is not there, or not for us, stays what it is."""
+def _one_error(uri: str, action: str) -> Iterator[None]:
+    """Turns every exception of a storage client into a RunError of one sentence. A missing or forbidden file keeps its own exception."""
     failures: type[Exception] = OSError if is_local(uri) else Exception
     try:
         yield
@@ -91,17 +91,17 @@ def _told(uri: str, what: str) -> Iterator[None]:
     except failures as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise RunError(
-            f"{uri} could not be {what}: {reason}; when it can be, the same command goes on from here"
+            f"{uri} could not be {action}: {reason}; mend that and run the same command to resume"
         ) from error
 
 
 def put(uri: str, data: bytes) -> None:
-    """Writes a whole file in one step; what was there before is replaced.
+    """Writes a whole file atomically and replaces an existing one.
 
-    Raises RunError, in one sentence, when it cannot be written: a disk that is full or read-only, storage that stays away.
+    Raises RunError when it cannot be written: a full or read-only disk, unavailable storage.
     """
     global _has_answered
-    with _told(uri, "written"):
+    with _one_error(uri, "written"):
         _put(uri, data)
     _has_answered = _has_answered or not is_local(uri)
 
@@ -111,91 +111,91 @@ def _put(uri: str, data: bytes) -> None:
     if isinstance(fs, LocalFileSystem):
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        aside = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
         try:
-            with aside.open("wb") as file:
+            with temporary.open("wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            aside.replace(target)
+            temporary.replace(target)
         except BaseException:
-            with suppress(OSError):  # a disk that has become read-only
-                aside.unlink(missing_ok=True)
+            with suppress(OSError):  # the disk has become read-only
+                temporary.unlink(missing_ok=True)
             raise
     else:
         fs.pipe_file(path, data)
 
 
 def put_json(uri: str, value: Any) -> None:
-    """Writes `value` as indented JSON, keys in their order: that of the rules under `keep:` says which drops a clip first."""
+    """Writes `value` as indented JSON. Keys keep their order, since the order of the rules under `keep:` matters."""
     put(uri, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def get(uri: str) -> bytes:
-    """The bytes of a file. Raises FileNotFoundError when there is none, RunError when storage does not answer."""
+    """The bytes of a file. Raises FileNotFoundError when it does not exist, RunError when storage does not answer."""
     fs, path = filesystem(uri)
-    with _told(uri, "read"):
+    with _one_error(uri, "read"):
         return cast(bytes, fs.cat_file(path))
 
 
 def get_json(uri: str) -> Any:
-    """The parsed JSON of a file, or None when there is no such file. Raises RunError for a file that is no JSON: it was damaged."""
+    """The parsed JSON of a file, or None when it does not exist. Raises RunError for malformed JSON."""
     try:
         return json.loads(get(uri))
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise RunError(f"{uri} was damaged and is no JSON any more ({error}); bring back a whole one") from error
+        raise RunError(f"{uri} is not valid JSON ({error}); restore the file from a copy") from error
 
 
 def open_read(uri: str) -> BinaryIO:
     """A seekable binary file object."""
     fs, path = filesystem(uri)
-    with _told(uri, "read"):
+    with _one_error(uri, "read"):
         return cast(BinaryIO, fs.open(path, "rb"))
 
 
 def open_arrow(uri: str) -> pa.NativeFile:
     """A file for Arrow's readers.
 
-    They read ahead on threads of their own. One that still holds a Python object when the interpreter goes down ends the process by SIGABRT
-    (`terminate called without an active exception`, Arrow 26: 8 of 100 processes that end behind `read_table` of a Python file), so a file on
-    a disk is Arrow's own. On object storage there is none but Python's.
+    Arrow reads ahead on its own threads. A thread that still holds a Python object when the interpreter exits aborts the process with SIGABRT
+    (`terminate called without an active exception`, Arrow 26: 8 of 100 processes that exit right after `read_table` of a Python file). So Arrow
+    opens a local file itself; object storage needs a Python file.
     """
-    with _told(uri, "read"):
+    with _one_error(uri, "read"):
         return pa.OSFile(str(local_path(uri))) if is_local(uri) else pa.PythonFile(open_read(uri), mode="r")
 
 
 def link(source: str, target: str) -> None:
-    """Gives a whole file a second name, on object storage a copy; what bears that name already is replaced."""
+    """Gives a file a second name by a hard link; on object storage, a copy. An existing target is replaced."""
     fs, path = filesystem(source)
     if not isinstance(fs, LocalFileSystem):
-        with _told(target, "written"):
+        with _one_error(target, "written"):
             fs.cp_file(path, filesystem(target)[1])
         return
-    there = local_path(target)
-    there.parent.mkdir(parents=True, exist_ok=True)
-    there.unlink(missing_ok=True)
+    place = local_path(target)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.unlink(missing_ok=True)
     try:
-        os.link(path, there)
+        os.link(path, place)
     except OSError:  # a file system without links
         put(target, get(source))
 
 
 def sha256(uri: str) -> str | None:
-    """The sha256 of a file, or None when there is none."""
+    """The sha256 of a file, or None when it does not exist."""
     found = hashlib.sha256()
     try:
         with open_read(uri) as file:
-            while piece := file.read(2**22):
-                found.update(piece)
+            while block := file.read(2**22):
+                found.update(block)
     except FileNotFoundError:
         return None
     return found.hexdigest()
 
 
 def state(uri: str) -> str:
-    """Changes when the file is written: its size, time and version, as far as its file system tells them. Raises FileNotFoundError."""
+    """A text that changes when the file is written: size, time and version, as far as the file system has them. Raises FileNotFoundError."""
     fs, path = filesystem(uri)
     fs.invalidate_cache(path)
     found = fs.info(path)
@@ -205,18 +205,18 @@ def state(uri: str) -> str:
 
 
 def exists(uri: str) -> bool:
-    """Whether a file or directory is there."""
+    """Whether a file or directory exists."""
     fs, path = filesystem(uri)
-    with _told(uri, "looked for"):
+    with _one_error(uri, "found"):
         return bool(fs.exists(path))
 
 
 def names(uri: str, suffix: str) -> list[str]:
-    """Sorted names of the finished files in a directory that end in `suffix`; none when it does not exist."""
+    """Sorted names of the complete files in a directory that end in `suffix`; empty when the directory does not exist."""
     fs, path = filesystem(uri)
     fs.invalidate_cache(path)
     try:
-        with _told(uri, "listed"):
+        with _one_error(uri, "listed"):
             found = fs.ls(path, detail=False)
     except FileNotFoundError:
         return []
@@ -225,7 +225,7 @@ def names(uri: str, suffix: str) -> list[str]:
 
 
 def sizes(uri: str, suffix: str) -> dict[str, int]:
-    """The same as `names`, with the bytes of each file."""
+    """As `names`, with the bytes of each file."""
     fs, path = filesystem(uri)
     fs.invalidate_cache(path)
     try:
@@ -239,16 +239,16 @@ def sizes(uri: str, suffix: str) -> dict[str, int]:
 
 
 def remove(uri: str) -> None:
-    """Deletes a file or a whole directory; nothing happens when it is not there."""
+    """Deletes a file or a whole directory, if it exists."""
     fs, path = filesystem(uri)
-    with _told(uri, "removed"):
+    with _one_error(uri, "removed"):
         if fs.exists(path):
             fs.rm(path, recursive=True)
 
 
 def sweep(uri: str, deep: bool = False) -> None:
-    """Deletes what a killed writer left aside in a local directory (`.*.tmp`), or in all below it as well."""
+    """Deletes temporary files of killed writers (`.*.tmp`) in a local directory; with `deep`, also below it."""
     if is_local(uri) and local_path(uri).is_dir():
-        for aside in local_path(uri).glob("**/.*.tmp" if deep else ".*.tmp"):
+        for temporary in local_path(uri).glob("**/.*.tmp" if deep else ".*.tmp"):
             with suppress(OSError):
-                aside.unlink()
+                temporary.unlink()

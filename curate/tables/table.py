@@ -2,16 +2,16 @@
 
     measures/motion/
         _table.json                 the claim: which stage, options, weights and upstream tables made these rows
-        part-3f0c....parquet        written whole or not at all; named after the keys of its rows
-        light-3f0c....parquet       of parts with pictures: the same rows without them, in large row groups, to be read quickly
+        part-3f0c....parquet        written atomically; named after the keys of its rows
+        light-3f0c....parquet       beside parts with pictures: the same rows without pictures, in large row groups, for fast reads
 
-Two workers that do the same piece of work write the same part name, and a key that stands in two parts (a driver was killed while its worker
-lived on) is read once: nothing twice. A row whose `error` is not null has null columns; `drop_rows` makes it pending again.
+Two workers that do the same unit of work write the same part name, and a key in two parts (a driver was killed while its worker continued) is
+read once: no row is duplicated. A row whose `error` is not null has null columns; `drop_rows` makes it pending again.
 """
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import reduce
@@ -28,20 +28,20 @@ from curate.tables import store
 
 CLAIM = "_table.json"
 LIGHT_ROWS = 2**17
-"""Rows of a row group without pictures. Ours: reading a column costs per row group, and a group of 16 rows is read two hundred times slower."""
+"""Rows of a row group without pictures. Ours: reads cost per row group; groups of 16 rows are two hundred times slower."""
 READERS = 8
-"""Parts that are read at the same time. Ours."""
+"""Parts that are read concurrently. Ours."""
 BLOCK = 1024
-"""Parts that are put together at once: a table of a million chunks takes longer to work with than to read. Ours."""
+"""Parts that are concatenated at once: operations on a table of a million chunks take longer than reading it. Ours."""
 READ_AGAIN = 3
-"""How often the parts are listed again when one has gone while they were read. Ours."""
+"""Attempts to list the parts when one is deleted while they are read. Ours."""
 Row = Mapping[str, Any]
 Key = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
 class Table:
-    """One table of a run: `root` is its directory, `key` the columns that name a row."""
+    """One table of a run: `root` is its directory, `key` the columns that identify a row."""
 
     root: str
     schema: pa.Schema
@@ -62,13 +62,13 @@ class Table:
         return name
 
     def put(self, name: str, rows: pa.Table) -> None:
-        """Writes a part of that name."""
+        """Writes a part with this name."""
         if media := self.media():
             store.put(store.join(self.root, light_of(name)), encode(rows.drop_columns(sorted(media)), LIGHT_ROWS))
         store.put(store.join(self.root, name), encode(rows, self.row_group_rows))
 
     def drop_rows(self, unwanted: set[Key]) -> int:
-        """Removes the rows with these keys; parts without any of them are not touched. Returns how many went."""
+        """Removes the rows with these keys and returns their number; parts without any of them are not rewritten."""
         gone = 0
         for name in self.parts():
             keys = self._keys_of(self.read_part(name, list(self.key)))
@@ -83,7 +83,7 @@ class Table:
         return gone
 
     def remove_part(self, name: str) -> None:
-        """Removes a part; without it, what lies beside it is not read any more."""
+        """Removes a part, then its light file, which is never read without it."""
         store.remove(store.join(self.root, name))
         if self.media():
             store.remove(store.join(self.root, light_of(name)))
@@ -106,29 +106,29 @@ class Table:
         return table.filter(pa.chunked_array([pa.array([True]), *pc.invert(repeated).chunks]))
 
     def read_unordered(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """All rows as they lie in the parts, which is quicker. A key that stands in two parts comes twice."""
+        """All rows in the order of the parts, which is faster. A key in two parts is returned twice."""
         return self._read_listed(columns)[1]
 
     def read_once(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """All rows as they lie in the parts, each key once: as `read`, without the time that sorting takes."""
+        """All rows in the order of the parts, each key once: as `read`, without the sort."""
         table = self.read_unordered(columns)
         first = first_of_each(_one_column(table, self.key))
         return table if first.all() else table.filter(pa.array(first))
 
     def read_keys(self) -> set[Key]:
-        """The keys of all rows, as a set: some hundred bytes each. `lacking` asks the same of many keys in a tenth of that."""
+        """The keys of all rows as a set, some hundred bytes each. For many keys `lacking` takes a tenth of the memory."""
         return set(self._keys_of(self.read_unordered([])))
 
     def lacking(self, wanted: pa.Array) -> pa.Array:
-        """Those of these keys (of a table whose key is one column) that have no row yet, in their order."""
+        """The keys in `wanted` without a row, in their order. The table's key must be one column."""
         there = _one_column(self.read_unordered([]), self.key)
         return wanted.filter(pc.invert(pc.is_in(wanted, value_set=there))) if len(there) else wanted
 
     def parts_with_keys(self, wanted: pa.Array | None = None) -> Iterator[tuple[str, list[Key]]]:
-        """Each part with the keys of its rows, in part order; a key that stood in an earlier part is left out.
+        """Each part with the keys of its rows, in part order, without keys of earlier parts.
 
         Args:
-            wanted: Only these keys (of a table whose key is one column).
+            wanted: Only these keys; the table's key must be one column.
         """
         names, table, rows = self._read_listed([])
         keys = _one_column(table, self.key)
@@ -142,12 +142,12 @@ class Table:
             at += n
 
     def listed_keys(self) -> tuple[list[str], list[int], pa.ChunkedArray]:
-        """Names of the parts, how many rows each has, and the keys of all these rows, one after the other."""
+        """The names of the parts, the number of rows of each, and the keys of all rows in that order."""
         names, table, rows = self._read_listed([])
         return names, rows, _one_column(table, self.key)
 
     def parts_of(self, wanted: pa.Array) -> tuple[list[str], NDArray[np.int32]]:
-        """Names of the parts, and in which of them each of these keys stands (-1: in none). The key is one column."""
+        """The names of the parts and, for each key in `wanted`, the index of its part (-1: none). The table's key must be one column."""
         names, rows, keys = self.listed_keys()
         if not len(keys):
             return names, np.full(len(wanted), -1, np.int32)
@@ -157,23 +157,23 @@ class Table:
         return names, found.astype(np.int32)
 
     def _read_listed(self, columns: Sequence[str] | None) -> tuple[list[str], pa.Table, list[int]]:
-        """Names of the parts, their rows one after the other, and how many each has."""
+        """The names of the parts, their rows in that order, and the number of rows of each."""
         for attempt in range(READ_AGAIN):
             names = self.parts()
             try:
                 return names, *self._read_all(names, columns)
-            except FileNotFoundError:  # `rushes compact` put its rows elsewhere, whole, before it went
+            except FileNotFoundError:  # `rushes compact` wrote its rows to another part before it deleted this one
                 if attempt == READ_AGAIN - 1:
                     raise
         raise AssertionError("unreachable")
 
     def _read_all(self, names: Sequence[str], columns: Sequence[str] | None) -> tuple[pa.Table, list[int]]:
-        """The rows of these parts one after the other, and how many each has."""
+        """The rows of these parts in order, and the number of rows of each."""
         wanted = None if columns is None else [*self.key, *(c for c in columns if c not in self.key)]
         schema = self.schema if wanted is None else pa.schema([self.schema.field(c) for c in wanted])
         blocks, rows = [schema.empty_table()], []
         read = lambda name: self.read_part(name, wanted).select(schema.names).cast(schema)  # noqa: E731
-        with ThreadPoolExecutor(READERS) as pool:  # object storage answers late, and many at once
+        with ThreadPoolExecutor(READERS) as pool:  # object storage has a high latency and serves many requests at once
             for first in range(0, len(names), BLOCK):
                 some = list(pool.map(read, names[first : first + BLOCK]))
                 rows += [len(part) for part in some]
@@ -182,21 +182,21 @@ class Table:
         return pa.concat_tables(blocks), rows
 
     def open_part(self, name: str) -> pq.ParquetFile:
-        """One part, for reading batch by batch."""
+        """One part, to be read in batches."""
         return pq.ParquetFile(store.open_arrow(store.join(self.root, name)))
 
     def media(self) -> set[str]:
-        """Its columns that hold pictures or video."""
+        """The columns with pictures or video."""
         return {field.name for field in self.schema if _is_media(field.type)}
 
     def read_part(self, name: str, columns: list[str] | None = None) -> pa.Table:
-        """The rows of one part, as they lie in it; without pictures where none are asked for."""
+        """The rows of one part in their order; from the light file where no picture column is asked for."""
         media = self.media()
         if media and columns is not None and media.isdisjoint(columns):
             try:
                 return self._read_file(light_of(name), columns)
             except FileNotFoundError:
-                pass  # an older run
+                pass  # a run of an older version
         return self._read_file(name, columns)
 
     def _read_file(self, name: str, columns: list[str] | None) -> pa.Table:
@@ -210,12 +210,12 @@ class Table:
     # -- the claim
 
     def claim(self) -> dict[str, Any] | None:
-        """What made this table, or None when nothing was begun."""
+        """The claim: what made this table. None when the table does not exist."""
         found: dict[str, Any] | None = store.get_json(store.join(self.root, CLAIM))
         return found
 
     def begin(self, claim: Mapping[str, Any]) -> None:
-        """Writes the claim, sweeping away what a killed writer left aside."""
+        """Writes the claim, and deletes temporary files of killed writers."""
         store.sweep(self.root)
         if self.claim() != dict(claim):
             store.put_json(store.join(self.root, CLAIM), dict(claim))
@@ -225,35 +225,50 @@ class Table:
         store.remove(self.root)
 
 
+def groups_of(file: pq.ParquetFile, rows: NDArray[np.int64]) -> dict[int, NDArray[np.int64]]:
+    """The row groups that hold these rows of a file (numbers from 0), in order, each with the rows' places in it."""
+    ends = np.cumsum([file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)], dtype=np.int64)
+    group_of = np.searchsorted(ends, rows, side="right")
+    starts = np.concatenate([np.zeros(1, np.int64), ends])
+    return {int(group): rows[group_of == group] - starts[group] for group in np.unique(group_of)}
+
+
+def groups_with(file: pq.ParquetFile, wanted: Iterable[str], key: str = "clip_id") -> dict[int, NDArray[np.int64]]:
+    """The row groups of a file that hold any of these keys, each with the places of the keys in it; reads the key column only."""
+    keys = file.read(columns=[key]).column(key)
+    found = pc.is_in(keys, value_set=pa.array(list(wanted), pa.string()))
+    return groups_of(file, np.flatnonzero(found.to_numpy()).astype(np.int64))
+
+
 def light_of(name: str) -> str:
-    """The name of what holds a part's rows without pictures."""
+    """The name of the file with a part's rows without pictures."""
     return name.replace("part-", "light-", 1)
 
 
 def first_of_each(keys: pa.ChunkedArray) -> NDArray[np.bool_]:
-    """Which of these values stand there for the first time. Takes some tens of bytes a value, where a set would take hundreds."""
-    encoded = keys.dictionary_encode()  # codes count up as values turn up
+    """A mask of first occurrences. Takes tens of bytes per value, where a set takes hundreds."""
+    encoded = keys.dictionary_encode()  # codes increase in order of first occurrence
     codes = np.concatenate([np.zeros(0, np.int32), *(chunk.indices.to_numpy() for chunk in encoded.chunks)])
     before = np.concatenate([np.full(1, -1, np.int32), np.maximum.accumulate(codes)[:-1]])[: len(codes)]
     return np.asarray(codes > before)
 
 
 def _one_column(table: pa.Table, key: Sequence[str]) -> pa.ChunkedArray:
-    """The key of each row as one value; of several columns, joined."""
+    """The key of each row as one value; several columns are joined."""
     if len(key) == 1:
         return table.column(key[0])
     return pc.binary_join_element_wise(*(table.column(k).cast(pa.string()) for k in key), "\0")
 
 
 def encode(table: pa.Table, row_group_rows: int) -> bytes:
-    """Parquet bytes of `table`: zstd, but media (binary columns and lists of them) as they are, without dictionary or statistics."""
+    """Parquet bytes of `table`: zstd, but media (binary columns and lists of them) uncompressed, without dictionary or statistics."""
     buffer = BytesIO()
     pq.write_table(table, buffer, row_group_size=row_group_rows, **encoding(table.schema))
     return buffer.getvalue()
 
 
 def encoding(schema: pa.Schema) -> dict[str, Any]:
-    """How columns are written, for pyarrow's writers."""
+    """The encoding of each column, as arguments of pyarrow's writers."""
     plain = {column_path(field) for field in schema if _is_media(field.type)}
     paths = [column_path(field) for field in schema]
     light = [path for path in paths if path not in plain]
@@ -265,7 +280,7 @@ def encoding(schema: pa.Schema) -> dict[str, Any]:
 
 
 def column_path(field: pa.Field) -> str:
-    """The name under which Parquet knows a column: lists have their values one level down."""
+    """The path of a column in Parquet: lists have their values one level down."""
     listed = pa.types.is_list(field.type) or pa.types.is_fixed_size_list(field.type)
     return f"{field.name}.list.element" if listed else str(field.name)
 
@@ -281,12 +296,12 @@ def _name_of(keys: Sequence[Sequence[Any]]) -> str:
 
 
 def digest(value: Any) -> str:
-    """A short stable digest of a JSON-like value: 16 hexadecimal digits of sha256."""
+    """A stable digest of a JSON-like value: the first 16 hexadecimal digits of its sha256."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") -> Iterator[str]:
-    """Names what differs between two claims, one `key: old -> new` each."""
+    """The differences between two claims, one `key: old -> new` each."""
     for key in sorted(set(old) | set(new)):
         a, b, name = old.get(key), new.get(key), f"{path}{key}"
         if isinstance(a, Mapping) and isinstance(b, Mapping):

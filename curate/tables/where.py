@@ -34,14 +34,14 @@ COMPARE: dict[str, Callable[[Any, Any], Any]] = {
 }
 ALIASES = {"==": "=", "<>": "!="}
 MOST_CONDITIONS, MOST_NESTED = 200, 20
-"""Ours. Arrow evaluates by recursion, and some thousand conditions in a row end the process; LanceDB refuses about fifty in one another."""
+"""Maximum size of a condition. Ours: Arrow recurses and crashes at some thousand conditions; LanceDB refuses fifty nested ones."""
 MOST_DIGITS = 1000
-"""Ours. Python refuses to read a whole number of more than 4300 digits (sys.get_int_max_str_digits)."""
+"""Maximum length of a number. Ours: Python refuses integers of more than 4300 digits (sys.get_int_max_str_digits)."""
 
 
 @dataclass(frozen=True)
 class Where:
-    """A condition: as SQL for LanceDB, as an expression for pyarrow, and the columns it looks at."""
+    """A condition: as SQL for LanceDB, as an expression for pyarrow, and the columns that it reads."""
 
     sql: str
     expression: pc.Expression
@@ -94,7 +94,7 @@ class _Parser:
         return Where(sql, expression, frozenset(self.columns))
 
     def _take(self, kind: str, *values: str) -> str | None:
-        """The next token where it is one of these, and moves on."""
+        """Consumes and returns the next token if it is one of these."""
         if self.at < len(self.tokens):
             found, value = self.tokens[self.at]
             if found == kind and (not values or value in values):
@@ -111,7 +111,7 @@ class _Parser:
     def _joined(
         self, word: str, join: Callable[[Any, Any], Any], inner: Callable[[], tuple[str, pc.Expression]]
     ) -> tuple[str, pc.Expression]:
-        """Conditions with the same word between them, in one pair of parentheses."""
+        """Conditions joined by the same operator, in one pair of parentheses."""
         found = [inner()]
         while self._take("word", word):
             found.append(inner())
@@ -152,7 +152,7 @@ class _Parser:
         if self._take("word", "in"):
             values = self._list(name)
             sql = f"{name} IN ({', '.join(map(_quoted, values))})"
-            # A null is in no list for Arrow, and the opposite would hold for it; in SQL neither does.
+            # For Arrow a null is in no list, so `not in` would hold for it; in SQL neither holds.
             listed = column.isin(pa.array(values, self.types[name]))
             expression = pc.if_else(column.is_valid(), listed, pa.scalar(None, pa.bool_()))
             return (f"(NOT {sql})", ~expression) if negated else (sql, expression)
@@ -180,7 +180,7 @@ class _Parser:
         return values
 
     def _value(self, name: str) -> Any:
-        """A value that fits the column."""
+        """A value of the column's type."""
         kind = self.types[name]
         if (word := self._take("word", "true", "false")) is not None:
             value: Any = word == "true"
@@ -214,7 +214,7 @@ def _kind(kind: pa.DataType) -> str:
 
 
 def _quoted(value: Any) -> str:
-    """A literal of SQL."""
+    """An SQL literal."""
     if isinstance(value, bool):
         return "true" if value else "false"
     return "'" + value.replace("'", "''") + "'" if isinstance(value, str) else repr(value)

@@ -1,1 +1,1 @@
-"""Frames and their times. `curate.video.open` is the front door; video files are opened here and in `curate.clips` only."""
+"""Frames and their times. The public functions are in `curate.video.open`; only this package and `curate.clips` open video files."""

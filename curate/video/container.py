@@ -1,6 +1,6 @@
-"""Opening a video file. What cannot be opened is told in one sentence a user understands.
+"""Opens video files: local paths, `file://` and any fsspec URL. An error is one sentence for the user.
 
-Local paths, `file://` and every fsspec URL. The demuxer is kept from following a playlist to other files.
+The demuxer cannot follow a playlist to other files.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from av.packet import Packet
 from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 
-# A picture is not footage, and a list of other files could make the decoder open what the user never named.
+# A still image is not footage, and a playlist could make the decoder open files that the user did not name.
 _NOT_VIDEO = {
     "image2": "a still image",
     "concat": "a playlist",
@@ -34,7 +34,7 @@ _NOT_VIDEO = {
     "imf": "a playlist",
     "tty": "a text file",
 }
-# Demuxers that open further files, addresses or devices than the one they are given. FFmpeg never gets to try them.
+# Demuxers that open other files, addresses or devices than the given one. FFmpeg is not allowed to use them.
 _REACH_OUT = {
     *(
         "avisynth",
@@ -60,9 +60,9 @@ _DAMAGED = "not a video, or its header is damaged"
 
 
 class VideoError(ValueError):
-    """A file that is not a usable video, or one whose decode broke off; the message is one sentence for the user.
+    """A file that is not a usable video, or whose decode failed. The message is one sentence for the user.
 
-    `log` says that the decoder's own last words would tell more; the sandbox adds them.
+    `log`: the last line of the decoder's log explains more, so the sandbox adds it to the message.
     """
 
     def __init__(self, message: str, log: bool = False) -> None:
@@ -72,7 +72,7 @@ class VideoError(ValueError):
 
 @contextmanager
 def open_input(uri: str, storage_options: Mapping[str, Any] | None = None) -> Iterator[InputContainer]:
-    """Opens a local path, a `file://` URL or any fsspec URL and closes it at the end.
+    """Opens a local path, a `file://` URL or any fsspec URL, and closes it at the end.
 
     Raises VideoError when the file is missing, unreadable, empty or not a video.
     """
@@ -84,7 +84,7 @@ def open_input(uri: str, storage_options: Mapping[str, Any] | None = None) -> It
         try:
             if path is None:
                 handle = _open_bytes(uri, storage_options)
-            # `file:` keeps a colon in a name from being taken for a protocol.
+            # Without `file:`, FFmpeg would read the part of a name before a colon as a protocol.
             container = av.open(
                 handle if path is None else f"file:{path}",
                 mode="r",
@@ -94,8 +94,8 @@ def open_input(uri: str, storage_options: Mapping[str, Any] | None = None) -> It
         except MemoryError:
             raise
         except (OSError, FFmpegError) as error:
-            why = _why_unreadable(uri, storage_options, error)
-            raise VideoError(why, log=why.startswith(_DAMAGED)) from error
+            reason = _unreadable_reason(uri, storage_options, error)
+            raise VideoError(reason, log=reason.startswith(_DAMAGED)) from error
         name = container.format.name
         if name in _NOT_VIDEO or name.endswith("_pipe"):
             raise VideoError(f"not a video: {_NOT_VIDEO.get(name, 'a still image')}")
@@ -109,19 +109,19 @@ def open_input(uri: str, storage_options: Mapping[str, Any] | None = None) -> It
 
 @lru_cache(maxsize=1)
 def _formats() -> str:
-    """The demuxers that read the one file they are given and nothing else, for FFmpeg's `format_whitelist`."""
+    """The demuxers that read only the given file, for FFmpeg's `format_whitelist`."""
     known = []
     for name in sorted(av.formats_available):
-        with suppress(ValueError):  # a muxer
+        with suppress(ValueError):  # not a demuxer
             if not ContainerFormat(name, "r").flags & _NO_FILE:
                 known.append(name)
     return ",".join(name for name in known if not _REACH_OUT & set(name.split(",")))
 
 
 def video_stream(container: InputContainer) -> VideoStream:
-    """Returns the first video stream that is not a cover picture. Raises VideoError when there is none to decode."""
+    """Returns the first video stream that is not a cover picture. Raises VideoError when there is no stream to decode."""
     for stream in container.streams.video:
-        if not stream.disposition & Disposition.attached_pic:  # the cover of a song
+        if not stream.disposition & Disposition.attached_pic:  # the cover of a music file
             if stream.codec_context is None:
                 raise VideoError("no decoder for the codec of the video stream")
             return stream
@@ -129,15 +129,15 @@ def video_stream(container: InputContainer) -> VideoStream:
 
 
 def packets(container: InputContainer, streams: Sequence[Stream]) -> Iterator[Packet[Any]]:
-    """Yields the packets of the streams, and at the end an empty one for each. Raises FFmpegError where reading fails.
+    """Yields the packets of the streams, and at the end an empty packet for each. Raises FFmpegError when reading fails.
 
-    A damaged file can make streams appear on the way; PyAV 18 then reads past its own list and ends with IndexError.
+    In a damaged file new streams can appear while reading; PyAV 18 then indexes beyond its own list and raises IndexError.
     """
     while True:
         try:
             yield from container.demux(streams)
             return
-        except IndexError:  # all packets were given; the empty ones come when asked again
+        except IndexError:  # all packets have been read; the next call yields the empty ones
             continue
 
 
@@ -158,8 +158,8 @@ def _open_bytes(uri: str, storage_options: Mapping[str, Any] | None) -> BinaryIO
         raise VideoError(f"cannot open {uri}: {error}") from error
 
 
-def _why_unreadable(uri: str, storage_options: Mapping[str, Any] | None, error: Exception) -> str:
-    """Returns one sentence that says why a file could not be opened, from its first bytes."""
+def _unreadable_reason(uri: str, storage_options: Mapping[str, Any] | None, error: Exception) -> str:
+    """Returns why a file could not be opened, in one sentence, from its first bytes."""
     path = local_path(uri)
     try:
         if path is not None and path.is_dir():
@@ -174,8 +174,8 @@ def _why_unreadable(uri: str, storage_options: Mapping[str, Any] | None, error: 
         return f"no such file: {uri}"
     except PermissionError:
         return "no permission to read the file"
-    except OSError as reason:
-        return f"the file cannot be read: {reason}"
+    except OSError as failure:
+        return f"the file cannot be read: {failure}"
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
     if text.startswith(_PLAYLISTS) or b"<MPD" in head:
         return "not a video: a playlist"
@@ -187,7 +187,7 @@ def _why_unreadable(uri: str, storage_options: Mapping[str, Any] | None, error: 
 
 
 def refuse_special(uri: str) -> None:
-    """Raises VideoError when a path is there and neither a file nor a directory: opening it could wait for ever."""
+    """Raises VideoError when a path exists and is neither a file nor a directory: opening it could block for ever."""
     path = local_path(uri)
     try:
         mode = stat.S_IFREG if path is None else path.stat().st_mode
@@ -199,7 +199,7 @@ def refuse_special(uri: str) -> None:
 
 
 def _has_moov(handle: BinaryIO) -> bool:
-    """Walks the top level boxes of an mp4."""
+    """Whether the top-level boxes of an mp4 include a complete moov box."""
     end = handle.seek(0, os.SEEK_END)
     at = 0
     while at + 8 <= end:
@@ -209,13 +209,13 @@ def _has_moov(handle: BinaryIO) -> bool:
             size = int.from_bytes(handle.read(8))
         if kind == b"moov":
             return bool(at + size <= end)
-        if size < 8:  # 0: to the end of the file
+        if size < 8:  # 0: the box extends to the end of the file
             return False
         at += size
     return False
 
 
 def log_to_stderr() -> None:
-    """Lets FFmpeg write its errors to stderr itself, for a process whose stderr somebody reads; PyAV swallows them by default."""
+    """Makes FFmpeg write its errors to stderr, for a process whose stderr is captured. PyAV discards them by default."""
     av.logging.restore_default_callback()
     av.logging.set_libav_level(av.logging.ERROR)

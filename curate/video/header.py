@@ -1,4 +1,4 @@
-"""What the header of a video file says, and how its pictures are to be turned."""
+"""What the header of a video file states, and how to turn its pictures upright."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from curate.video.container import VideoError, open_input, packets, video_stream
 from curate.video.limits import Limits
 
-# Ours: rates that no camera and no slide show has, and that would make a scan of them endless.
+# Ours: no camera and no slide show has rates outside this range, and a scan of such a file would take for ever.
 _MAX_FPS, _MIN_FPS, _DAY_S = 10_000, 0.01, 86_400.0
 _PROBE_PACKETS = 256  # ours: packets in which `probe` looks for the first picture
 DurationFrom = Literal["stream", "tag", "container", "unknown"]
@@ -29,7 +29,7 @@ DurationFrom = Literal["stream", "tag", "container", "unknown"]
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What the header of a file says about its first video stream. A claim, no measurement: see `Reader.decoded_s`."""
+    """What the header of a file states about its first video stream. Not measured: see `Reader.decoded_s`."""
 
     duration_s: float | None
     duration_from: DurationFrom
@@ -43,17 +43,17 @@ class VideoInfo:
     pix_fmt: str | None
     container: str
     rotation_deg: int
-    """Clockwise turn that was applied to show the picture upright: 0, 90, 180 or 270."""
+    """Clockwise rotation that shows the picture upright, already applied: 0, 90, 180 or 270 degrees."""
     has_audio: bool
     start_s: float
-    """Timestamp of the first frame in the file's own clock."""
+    """Timestamp of the first frame on the file's own clock."""
     bitrate_bps: int | None
 
 
 def probe(uri: str, storage_options: Mapping[str, Any] | None = None, limits: Limits | None = None) -> VideoInfo:
-    """Reads the header, and the first picture for its rotation.
+    """Reads the header, and decodes the first picture to get its rotation.
 
-    Raises VideoError when there is no video stream to decode, or the file asks for more than the limits allow.
+    Raises VideoError when there is no video stream to decode, or when the file exceeds a limit.
     """
     limits = limits or Limits()
     with open_input(uri, storage_options) as container:
@@ -61,7 +61,7 @@ def probe(uri: str, storage_options: Mapping[str, Any] | None = None, limits: Li
         stream = video_stream(container)
         _check_size(stream.codec_context.width, stream.codec_context.height, limits)
         first = None
-        with suppress(FFmpegError):  # damage is told by the decode; the header is still worth having
+        with suppress(FFmpegError):  # the full decode reports damage; the header is useful anyway
             for packet in islice(packets(container, [stream]), _PROBE_PACKETS):
                 if frames := stream.decode(packet):
                     first = frames[0]
@@ -80,8 +80,8 @@ def _check_container(container: InputContainer, limits: Limits) -> None:
     n_streams = len(container.streams)
     if n_streams > limits.max_streams:
         raise VideoError(f"{n_streams} streams, more than scan.max_streams ({limits.max_streams})")
-    told = [container.metadata, *(stream.metadata for stream in container.streams)]
-    size_mb = sum(len(key) + len(value) for tags in told for key, value in tags.items()) / 1e6
+    tags_of_all = [container.metadata, *(stream.metadata for stream in container.streams)]
+    size_mb = sum(len(key) + len(value) for tags in tags_of_all for key, value in tags.items()) / 1e6
     if size_mb > limits.max_metadata_mb:
         raise VideoError(f"{size_mb:.0f} MB of metadata, more than scan.max_metadata_mb ({limits.max_metadata_mb:g})")
 
@@ -100,25 +100,17 @@ def time_base(stream: VideoStream) -> Fraction:
 
 
 def describe(container: InputContainer, stream: VideoStream, first: VideoFrame | None) -> VideoInfo:
-    """Puts together what the header and the first picture say. Raises VideoError when there is no picture size."""
+    """Combines the header and the first picture.
+
+    Raises VideoError when the picture size is unknown, or when the timestamps give a frame rate that no video has.
+    """
     codec = stream.codec_context
     start = stream.start_time if first is None or first.pts is None else first.pts
     start_s = float((start or 0) * time_base(stream))
-    transpose = turn_of(first).transpose
-    width_px, height_px = (first.width, first.height) if first is not None else (codec.width, codec.height)
-    if width_px <= 0 or height_px <= 0:
-        raise VideoError("the header gives no picture size and no picture can be decoded")
-    aspect = stream.sample_aspect_ratio
-    if aspect and 0.125 <= aspect <= 8:  # anything else is a damaged header
-        width_px = max(1, round(width_px * aspect))
+    width_px, height_px = _display_size(stream, first)
     duration_s, source = _duration(container, stream, start_s)
-    rates = (stream.average_rate, stream.guessed_rate, stream.base_rate)
-    fps = next((rate for rate in rates if rate and rate <= _MAX_FPS), None)
-    if (stated := stream.average_rate) and stated > _MAX_FPS:
-        raise VideoError(f"the timestamps are damaged: {float(stated):.0f} pictures a second")
-    if fps and fps < _MIN_FPS and max(float(1 / fps), duration_s or 0.0) > _DAY_S:
-        raise VideoError(f"the timestamps are damaged: a picture every {float(1 / fps) / 3600:.1f} hours")
-    if duration_s and fps and container.size and duration_s * fps > container.size:  # not a byte for each picture
+    fps = _frame_rate(stream, duration_s)
+    if duration_s and fps and container.size and duration_s * fps > container.size:  # less than a byte for each picture
         duration_s, source = None, "unknown"
     n_frames = stream.frames or (round(duration_s * fps) if duration_s and fps else None)
     return VideoInfo(
@@ -126,8 +118,8 @@ def describe(container: InputContainer, stream: VideoStream, first: VideoFrame |
         duration_from=source,
         fps=float(fps) if fps else None,
         n_frames_estimate=n_frames,
-        width_px=height_px if transpose else width_px,
-        height_px=width_px if transpose else height_px,
+        width_px=width_px,
+        height_px=height_px,
         codec=codec.name,
         pix_fmt=codec.pix_fmt,
         container=container.format.name,
@@ -138,15 +130,41 @@ def describe(container: InputContainer, stream: VideoStream, first: VideoFrame |
     )
 
 
+def _display_size(stream: VideoStream, first: VideoFrame | None) -> tuple[int, int]:
+    """(width, height) in pixels, upright and with square pixels. Raises VideoError when it is unknown."""
+    codec = stream.codec_context
+    width_px, height_px = (first.width, first.height) if first is not None else (codec.width, codec.height)
+    if width_px <= 0 or height_px <= 0:
+        raise VideoError("the header gives no picture size and no picture can be decoded")
+    aspect = stream.sample_aspect_ratio
+    if aspect and 0.125 <= aspect <= 8:  # any other value comes from a damaged header
+        width_px = max(1, round(width_px * aspect))
+    return (height_px, width_px) if turn_of(first).transpose else (width_px, height_px)
+
+
+def _frame_rate(stream: VideoStream, duration_s: float | None) -> Fraction | None:
+    """Average frames per second, None when unknown. Raises VideoError for a rate that no video has."""
+    rates = (stream.average_rate, stream.guessed_rate, stream.base_rate)
+    fps = next((rate for rate in rates if rate and rate <= _MAX_FPS), None)
+    if (stated := stream.average_rate) and stated > _MAX_FPS:
+        raise VideoError(f"the timestamps are damaged: {float(stated):.0f} pictures a second")
+    if fps and fps < _MIN_FPS and max(float(1 / fps), duration_s or 0.0) > _DAY_S:
+        raise VideoError(f"the timestamps are damaged: a picture every {float(1 / fps) / 3600:.1f} hours")
+    return fps
+
+
 def _duration(container: InputContainer, stream: VideoStream, start_s: float) -> tuple[float | None, DurationFrom]:
+    """The stated duration in seconds from the first frame on, and where it is stated."""
     if stream.duration:
         stated_s = float(stream.duration * time_base(stream))
-        if container.format.name == "avi" and stream.average_rate:  # FFmpeg shortens it to what a cut file can hold
+        if (
+            container.format.name == "avi" and stream.average_rate
+        ):  # FFmpeg reduces it to what a truncated file can hold
             stated_s = max(stated_s, float(stream.frames / stream.average_rate))
-        elif stream.start_time is not None:  # pictures before the first keyframe, where a recording begins
+        elif stream.start_time is not None:  # the duration counts pictures before the first keyframe of a recording
             stated_s -= max(0.0, start_s - float(stream.start_time * time_base(stream)))
         return stated_s, "stream"
-    # Matroska counts from zero of the file's clock, the others from the first frame.
+    # Matroska counts from zero of the file's clock, other containers from the first frame.
     offset_s = max(start_s, 0.0) if "matroska" in container.format.name else 0.0
     parts = stream.metadata.get("DURATION", "").split(":")
     try:
@@ -161,7 +179,7 @@ def _duration(container: InputContainer, stream: VideoStream, start_s: float) ->
 
 
 class Turn(NamedTuple):
-    """What turns a decoded picture upright: rows and columns swapped first, then mirrored."""
+    """How to turn a decoded picture upright: swap rows and columns, then mirror."""
 
     transpose: bool
     flip_x: bool
@@ -178,15 +196,15 @@ _QUARTER_TURNS = (Turn(False, False, False), Turn(True, True, False), Turn(False
 
 
 def turn_of(first: VideoFrame | None) -> Turn:
-    """Returns how to show a picture upright, from its display matrix.
+    """Returns how to turn a picture upright, from its display matrix.
 
-    The matrix sends (x, y) to (a x + c y, b x + d y); only quarter turns and mirrors are told apart.
+    The matrix maps (x, y) to (a x + c y, b x + d y). Only quarter turns and mirror images are distinguished.
     """
     if first is None:
         return _QUARTER_TURNS[0]
     try:
         matrix = struct.unpack("=9i", bytes(cast(Mapping[str, Any], first.side_data)["DISPLAYMATRIX"]))
-    except (KeyError, ValueError, struct.error):  # none, or PyAV does not know another kind of side data
+    except (KeyError, ValueError, struct.error):  # no matrix, or a kind of side data that PyAV does not know
         return _QUARTER_TURNS[round(-first.rotation / 90) % 4]
     a, b, c, d = matrix[0], matrix[1], matrix[3], matrix[4]
     if abs(b) + abs(c) > abs(a) + abs(d):

@@ -1,7 +1,7 @@
-"""Black bars: the box of a picture that is not bars, from pictures of the whole frame.
+"""Black bars: the box of the picture inside the bars.
 
-A row or column is a bar when it is black from end to end, in every picture of the clip; what is lit in one picture is no bar. A clip that is
-dark all over has no bars that anyone could tell.
+A row or column is part of a bar when it is black from end to end in every picture of the clip. In a clip that is dark all over, bars cannot be
+detected.
 """
 
 import math
@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 BLACK = 24
-"""Largest value (0..255) of any colour in a bar: what compression leaves of black. Ours."""
+"""Maximum value (0..255) of any colour in a bar; compression does not keep black at 0. Ours."""
 LEAST_LIT = 0.2
-"""Share of the height and of the width that must be lit, or the picture is dark rather than boxed. Ours."""
+"""Minimum lit share of the height and of the width; below it the picture counts as dark. Ours."""
 
 
 class Box(NamedTuple):
@@ -27,12 +27,12 @@ class Box(NamedTuple):
 
 
 def lit_box(picture_HWC: NDArray[np.uint8]) -> Box:
-    """What is left of a picture, 0..255, shape (H, W, 3), without its black bars; width and height 0 when all is black."""
+    """The box of a picture, 0..255, shape (H, W, 3), without its black bars; width and height are 0 when all is black."""
     height_px, width_px = picture_HWC.shape[:2]
     edges = (picture_HWC[0], picture_HWC[-1], picture_HWC[:, 0], picture_HWC[:, -1])
     if all(edge.max() > BLACK for edge in edges):
         return Box(0, 0, width_px, height_px)
-    # 25 bytes are 8 pixels and a channel: every row is sampled in all three colours. Transposed, NumPy's maximum is fast.
+    # A step of 25 bytes is 8 pixels and a channel, so each row is sampled in all three colours. NumPy's maximum is faster on the transpose.
     brightest_row = np.ascontiguousarray(picture_HWC.reshape(height_px, -1)[:, ::25].T).max(axis=0)
     brightest_column = picture_HWC[::8].max(axis=0)
     rows = np.flatnonzero(brightest_row > BLACK)
@@ -48,10 +48,10 @@ def common_box(boxes: Sequence[Box], seen_px: tuple[int, int], full_px: tuple[in
     Args:
         boxes: lit boxes in pictures of the size `seen_px`.
         seen_px: (width, height) of those pictures.
-        full_px: (width, height) that the box is wanted for. Edges are rounded inwards and sides to even numbers, so that no line of a bar and
-            nothing that an encoder refuses is left.
+        full_px: (width, height) of the picture for which the box is returned. Edges are rounded inwards, so that no line of a bar remains, and
+            sides to even numbers, which encoders require.
 
-    Returns the whole picture where there are no bars, or nothing lit to tell them by.
+    Returns the whole picture when there are no bars, or when too little is lit to detect them.
     """
     lit = [box for box in boxes if box.width and box.height]
     left, top = min((b.x for b in lit), default=0), min((b.y for b in lit), default=0)
@@ -64,11 +64,11 @@ def common_box(boxes: Sequence[Box], seen_px: tuple[int, int], full_px: tuple[in
 
 
 def _inward(start: int, stop: int, seen: int, full: int) -> tuple[int, int]:
-    """(offset, length) of [start, stop) of `seen` pixels, in `full` pixels."""
+    """(offset, length) of the range [start, stop) of `seen` pixels, scaled to `full` pixels."""
     if start == 0 and stop == seen:
         return 0, full
     scale = full / seen
-    # The outermost lit line of a scaled picture is part bar.
+    # The outermost lit line of a scaled picture is partly bar.
     first = 0 if start == 0 else math.ceil((start + (scale > 1)) * scale - 1e-6)
     last = full if stop == seen else math.floor((stop - (scale > 1)) * scale + 1e-6)
     first += first % 2

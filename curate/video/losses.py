@@ -1,7 +1,7 @@
-"""Pictures that a file has and a decode does not give, though neither the container's reader nor the decoder says a word.
+"""Detects pictures that are lost without an error from the container's reader or the decoder.
 
-Two traces: bytes that were passed over, where a reader looked for the next block after damage; and packets that went into the
-decoder and never came out as a picture. Neither is proof (a file may hold what nobody reads), so a gap in time has to go with it.
+Two signs: skipped bytes, where a reader searched for the next block after damage; and packets for which the decoder returned no picture.
+Neither is proof (a file may hold data that no stream uses), so the caller also requires a gap in time.
 """
 
 from __future__ import annotations
@@ -12,40 +12,40 @@ from typing import Any
 from av.packet import Packet
 
 RESYNC = ("matroska,webm", "avi", "flv")
-"""Containers whose readers look for the next block. Their packets of every stream have to be watched."""
-_HOLE_BYTES = 512  # ours: between two blocks of a sound file lie about 20, in an AVI with padding up to 2 KiB
-_ONE_FOR_ONE = ("hevc", "vp9")  # decoders that drop damaged pictures, of codecs where each picture has its packet
+"""Containers whose readers search for the next block after damage. Packets of all their streams must be watched."""
+_HOLE_BYTES = 512  # ours: two blocks of an intact file are about 20 bytes apart, in an AVI with padding up to 2 KiB
+_ONE_FOR_ONE = ("hevc", "vp9")  # codecs with one packet for each picture, whose decoders drop damaged pictures
 
 
 class Losses:
-    """Of one decode, fed with packets in the order of the file and with pictures in the order shown."""
+    """The losses of one decode. Takes packets in file order and pictures in display order."""
 
     def __init__(self, container: str, codec: str) -> None:
         self._watch_bytes = container in RESYNC
         self._watch_packets = codec in _ONE_FOR_ONE
         self.watches = self._watch_bytes or self._watch_packets
-        """Whether it needs to be fed at all."""
+        """Whether this container or codec can lose pictures silently; if not, no calls are needed."""
         self._end_byte: int | None = None
-        self._owed: list[int] = []
+        self._pending: list[int] = []
         self._suspected = False
-        self.passed_over = False
-        """Whether bytes were passed over anywhere."""
+        self.skipped_bytes = False
+        """Whether bytes were skipped anywhere."""
 
     def packet(self, packet: Packet[Any], is_picture: bool) -> None:
         """Takes a packet of any stream, before it is decoded."""
         if self._watch_bytes and packet.size and packet.pos is not None:
             if self._end_byte is not None and packet.pos > self._end_byte + _HOLE_BYTES:
-                self._suspected = self.passed_over = True
+                self._suspected = self.skipped_bytes = True
             self._end_byte = packet.pos + packet.size
         if self._watch_packets and is_picture and packet.pts is not None and not packet.is_discard:
-            heapq.heappush(self._owed, packet.pts)
+            heapq.heappush(self._pending, packet.pts)
 
     def picture(self, tick: int | None) -> None:
         """Takes the timestamp of a decoded picture."""
-        while tick is not None and self._owed and self._owed[0] <= tick:
-            self._suspected |= heapq.heappop(self._owed) < tick
+        while tick is not None and self._pending and self._pending[0] <= tick:
+            self._suspected |= heapq.heappop(self._pending) < tick
 
     def suspected(self) -> bool:
-        """Whether there was a trace since this was last asked."""
+        """Whether there was a sign of a loss since the last call."""
         suspected, self._suspected = self._suspected, False
         return suspected

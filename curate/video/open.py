@@ -1,13 +1,13 @@
-"""Video files: what a header says, the frames in order, the keyframes, the pictures at given times. The one door to them.
+"""The public functions for video files: the header, the frames in order, the keyframes, the pictures at given times.
 
-Two decoders stand behind one small protocol. PyAV decodes in order (`Reader`, what the scan and the clip writer use) and
-reads everything that FFmpeg reads. decord fetches pictures at given times where it is installed and can be believed; where
-not, PyAV does, and `Sample.fallback` says why. docs/decoders.md lists which handles what.
+PyAV is the decoder: for frames in order (`Reader`, used by the scan and the clip writer) and for pictures at given times. decord gives the same
+pictures when it is requested, but costs 1.3 to 1.6 times the CPU for 20 pictures of a file (`python benchmarks/random_access.py`). It is the
+faster one for short clips in memory, where the training feed uses it (train_hooks/decode.py, 0.88 times PyAV's CPU by `python
+benchmarks/feed.py`). docs/decoders.md lists the files that each of them reads.
 
-Times are seconds on one clock: zero is the first frame that a decode from the start of the file gives, whatever the
-file's own clock says. A frame is shown from its own time until the next one's, so a variable frame rate is right.
-Pictures are upright and have square pixels: the width is multiplied by the sample aspect ratio, the height is kept; the
-size is the first frame's to the end.
+Times are seconds on one clock. Zero is the first frame of a decode from the start of the file, independently of the file's own clock. A frame
+is shown from its own time until the time of the next frame, so times are right with a variable frame rate. Pictures are upright and have square
+pixels: the width is multiplied by the sample aspect ratio, the height is kept. All pictures of a file have the size of the first frame.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 
 from curate.video.container import VideoError, open_input
 from curate.video.decord_video import DecordVideo, NotTrustedError
+from curate.video.frame import Frame, fit, pixels_of
 from curate.video.header import VideoInfo, probe
 from curate.video.packet_index import packet_tick
-from curate.video.reader import Frame, Reader, fit, pixels_of
+from curate.video.reader import Reader
 from curate.video.seek import PyAVVideo, Sample
 
 __all__ = [
@@ -53,19 +54,19 @@ class Picture(Protocol):
 
     @property
     def index(self) -> int:
-        """Count from the first frame given."""
+        """Number of frames before this one."""
 
     @property
     def t_s(self) -> float:
-        """When it begins to be shown."""
+        """Start time, in seconds."""
 
     @property
     def duration_s(self) -> float:
-        """As the container states it; with a variable frame rate the time to the next frame may differ."""
+        """Duration that the container states; with a variable frame rate the time to the next frame may differ."""
 
     @property
     def is_keyframe(self) -> bool:
-        """Whether it can be decoded on its own."""
+        """Whether it can be decoded without other frames."""
 
     def rgb(self, short_side_px: int | None = None) -> NDArray[np.uint8]:
         """Returns (H, W, 3), red green blue 0..255, scaled down to the short side when one is given."""
@@ -77,16 +78,16 @@ class Video(Protocol):
     decoder: str
     """`pyav` or `decord`."""
     info: VideoInfo
-    """What the header says. A claim: damage shows when decoding."""
+    """The header. Not measured: damage is found when decoding."""
 
     def __iter__(self) -> Iterator[Picture]:
-        """All frames in order, from the start. Raises VideoError where the rest cannot be decoded."""
+        """All frames in order, from the start, by PyAV. Raises VideoError when the rest cannot be decoded."""
 
     def frame_times(self) -> list[float]:
-        """When each frame begins to be shown, ascending; for sampling by index."""
+        """Start times of all frames, ascending; for sampling by index."""
 
     def keyframe_times(self) -> list[float]:
-        """When each keyframe begins to be shown, ascending."""
+        """Start times of all keyframes, ascending."""
 
     def frames_at(self, times_s: Sequence[float], short_side_px: int | None = None) -> Sample:
         """See `frames_at`."""
@@ -102,24 +103,21 @@ class Video(Protocol):
 
 
 def open_video(uri: str, decoder: Decoder = "auto", storage_options: Mapping[str, Any] | None = None) -> Video:
-    """Opens a file for pictures at given times; for a decode in order, `Reader` says more.
+    """Opens a file for pictures at given times. For a decode in order, use `Reader`.
 
     Args:
         uri: A local path, a `file://` URL or any fsspec URL.
-        decoder: "auto" takes decord where it is installed and can be believed with this file, PyAV otherwise. "decord"
-            insists on it.
+        decoder: "auto" is PyAV, the faster one. "decord" gives the same pictures, for local files that decord reads correctly.
         storage_options: For fsspec.
 
-    Raises VideoError when no picture can be decoded, or when decord was insisted on and cannot be believed.
+    Raises VideoError when no picture can be decoded, or when decord was requested and cannot be trusted with the file.
     """
-    if decoder == "pyav":
+    if decoder != "decord":
         return PyAVVideo(uri, storage_options)
     try:
-        return DecordVideo(uri, storage_options, alone=decoder == "decord")
+        return DecordVideo(uri, storage_options)
     except NotTrustedError as reason:
-        if decoder == "decord":
-            raise VideoError(f"decord is not used: {reason}") from reason
-        return PyAVVideo(uri, storage_options, fallback=str(reason))
+        raise VideoError(f"decord is not used: {reason}") from reason
 
 
 def frames_at(
@@ -130,28 +128,26 @@ def frames_at(
     decoder: Decoder = "auto",
     storage_options: Mapping[str, Any] | None = None,
 ) -> Sample:
-    """The pictures on show at the given times, in any order and as often as asked.
+    """The pictures shown at the given times, which may be in any order and repeat.
 
-    A time up to the end of the video gives its last frame. Both decoders give the same pixels, bit for bit: measured over
-    docs/decoders.md and real footage, and checked on the first picture of each file, without which decord is not used.
-    Pictures are converted before they are scaled, so a small one differs from `Frame.rgb` of the same size, which scales
-    first, by 1 of 255 on average (up to 1.4 in real footage). The memory taken is T x H x W x 3 bytes and, with decord,
-    256 MiB of pictures of full size.
+    A time up to the end of the video gives its last frame. Both decoders give the same pixels, bit for bit: measured on docs/decoders.md and
+    real footage, and checked on the first picture of each file before decord is used. Pictures are converted before they are scaled, so a small
+    one differs from `Frame.rgb` of the same size, which scales first, by 1 of 255 on average (up to 1.4 in real footage). Memory: T x H x W x 3
+    bytes and, with decord, 256 MiB of full-size pictures.
 
-    A file that is not trusted belongs in a sandbox, decord above all (its FFmpeg is of 2018):
+    Read untrusted files in a sandbox, especially with decord, whose FFmpeg is of 2018:
     `Sandbox().call(frames_at, uri, times_s, 256, wall_s=60)`.
 
-    Raises VideoError when the file cannot be read, or when nothing can be shown at one of the times; damage that can be
-    decoded around is told in `Sample.errors`.
+    Raises VideoError when the file cannot be read, or when there is no picture at one of the times. Other damage is listed in `Sample.errors`.
     """
     with open_video(uri, decoder, storage_options) as video:
         return video.frames_at(times_s, short_side_px)
 
 
 def keyframe_times(uri: str, storage_options: Mapping[str, Any] | None = None) -> list[float]:
-    """Returns the times of all keyframes in seconds, ascending, from the packets alone.
+    """Returns the times of all keyframes in seconds, ascending, from the packets.
 
-    One picture is decoded to set the clock. Of a file cut short, the keyframes before the damage.
+    One picture is decoded to set the clock. Of a truncated file, the keyframes before the damage.
 
     Raises VideoError when the file cannot be read.
     """

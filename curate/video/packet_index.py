@@ -1,6 +1,6 @@
-"""What the packets of a file say without decoding: when each picture is shown, which are keyframes, and whether to believe it.
+"""The packets of a file without decoding: when each picture is shown, which are keyframes, and whether these data are reliable.
 
-Reads the file once from end to end; the demuxer alone costs about a hundredth of a decode.
+Reads the file once from end to end, at about a hundredth of the cost of a decode.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ from curate.video.container import local_path, open_input, packets, video_stream
 from curate.video.losses import RESYNC, Losses
 
 STREAMS = ("mpegts", "mpeg", "asf", "nut")
-"""Containers made to be sent: no index, a clock that may change, and losses that nobody is told of."""
+"""Containers for broadcast: no index, a clock that may change, and losses without an error."""
 _TRUE_TIMES = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
 _ONE_FOR_ONE = ("h264", "hevc", "vp9", "av1", "libdav1d", "mjpeg", "prores", "dnxhd", "ffv1")
-"""Codecs without packets that show nothing (VP8 hides pictures, MPEG-4 and QuickTime leave out what did not change)."""
+"""Codecs with exactly one picture for each packet (VP8 has hidden pictures, MPEG-4 and QuickTime have packets without one)."""
 
 
 @dataclass(frozen=True)
 class PacketIndex:
-    """Ticks count in the time base of the video stream."""
+    """The packets of the video stream. Ticks are in its time base."""
 
     ticks: list[int]
-    """When the pictures are shown, ascending; those that an edit list leaves out are not in it."""
+    """Presentation times of the pictures, ascending, without those that an edit list leaves out."""
     key_ticks: list[int]
-    """Of the keyframes, ascending."""
+    """Presentation times of the keyframes, ascending."""
     end_tick: int
     """End of the last picture."""
     doubt: str | None
-    """Why the pictures may be others than the packets say, in one clause; None where one packet is one picture."""
+    """Why a decode may give other pictures than the packets, as a clause; None when each packet is one picture."""
     closed: bool
-    """Whether a decode can begin at every keyframe and gives all pictures that are stored after it."""
+    """Whether a decode can begin at each keyframe and gives all pictures stored after it."""
     n_video_streams: int
 
 
 def index_packets(uri: str, storage_options: Mapping[str, Any] | None = None) -> PacketIndex:
-    """Reads all packets. A file cut short gives those before the damage, and a doubt.
+    """Reads all packets. Of a truncated file, those before the damage, and `doubt` says so.
 
     Raises VideoError when the file cannot be opened.
     """
@@ -56,21 +56,23 @@ def index_packets(uri: str, storage_options: Mapping[str, Any] | None = None) ->
         if codec not in _ONE_FOR_ONE:
             walk.doubt = walk.doubt or f"a packet of {codec} need not be a picture"
         losses = Losses(name, codec)
-        starts_anew = _starts_anew(stream)
+        is_closed_start = _closed_start_check(stream)
         try:
             for packet in packets(container, streams):
                 losses.packet(packet, is_picture=False)
-                if packet.stream is stream and not (packet.size == 0 and packet.dts is None):  # PyAV's own, at the end
-                    walk.take(packet, starts_anew)
+                if packet.stream is stream and not (
+                    packet.size == 0 and packet.dts is None
+                ):  # PyAV's empty packet at the end
+                    walk.take(packet, is_closed_start)
         except FFmpegError:
             walk.doubt = "the file cannot be read to its end"
-        if losses.passed_over:
-            walk.doubt = walk.doubt or "bytes were passed over"
+        if losses.skipped_bytes:
+            walk.doubt = walk.doubt or "bytes were skipped"
         return walk.index(len(container.streams.video))
 
 
 class _Walk:
-    """Along the packets of the video, in the order of the file."""
+    """Collects the packets of the video in file order."""
 
     def __init__(self, doubt: str | None) -> None:
         self.doubt = doubt
@@ -80,7 +82,7 @@ class _Walk:
         self._closed = True
         self._latest: int | None = None
 
-    def take(self, packet: Packet[Any], starts_anew: Callable[[Packet[Any]], bool]) -> None:
+    def take(self, packet: Packet[Any], is_closed_start: Callable[[Packet[Any]], bool]) -> None:
         if packet.is_discard:
             self.doubt = self.doubt or "an edit list leaves pictures out"
             return
@@ -92,7 +94,7 @@ class _Walk:
         if tick is None:
             return
         if packet.is_keyframe:
-            self._closed &= (self._latest is None or tick > self._latest) and starts_anew(packet)
+            self._closed &= (self._latest is None or tick > self._latest) and is_closed_start(packet)
             self._key_ticks.append(tick)
         elif not self._key_ticks:
             self.doubt = self.doubt or "it does not begin with a keyframe"
@@ -110,17 +112,19 @@ class _Walk:
         return PacketIndex(ticks, keys, self._end_tick, self.doubt, self._closed, n_video_streams)
 
 
-def _starts_anew(stream: VideoStream) -> Callable[[Packet[Any]], bool]:
-    """Returns what tells whether a packet called a keyframe is one: in H.264 and HEVC its slices must be IDR or BLA.
+def _closed_start_check(stream: VideoStream) -> Callable[[Packet[Any]], bool]:
+    """Returns a function: whether a packet marked as a keyframe begins a closed group. In H.264 and HEVC its slices must be IDR or BLA.
 
-    Containers call others so too: entry points of an open group, every picture where a table is missing.
+    Containers also mark other packets as keyframes: entry points of open groups, and all packets when a table is missing.
     """
     settings = stream.codec_context.extradata or b""
-    codec = stream.codec_context.name if settings[:1] == b"\1" else ""  # with sizes before the units, ISO/IEC 14496-15
+    codec = (
+        stream.codec_context.name if settings[:1] == b"\1" else ""
+    )  # units are preceded by their size, ISO/IEC 14496-15
     if codec == "h264" and len(settings) > 6:
-        size, shift, mask, slices, anew = (settings[4] & 3) + 1, 0, 31, range(1, 6), range(5, 6)
+        size, shift, mask, slices, closed = (settings[4] & 3) + 1, 0, 31, range(1, 6), range(5, 6)
     elif codec == "hevc" and len(settings) > 22:
-        size, shift, mask, slices, anew = (settings[21] & 3) + 1, 1, 63, range(32), range(16, 21)
+        size, shift, mask, slices, closed = (settings[21] & 3) + 1, 1, 63, range(32), range(16, 21)
     else:
         return lambda packet: True
 
@@ -129,7 +133,7 @@ def _starts_anew(stream: VideoStream) -> Callable[[Packet[Any]], bool]:
         while at + size < len(data):
             kind = data[at + size] >> shift & mask
             if kind in slices:
-                return kind in anew
+                return kind in closed
             at += size + int.from_bytes(data[at : at + size])
         return False
 
@@ -137,14 +141,14 @@ def _starts_anew(stream: VideoStream) -> Callable[[Packet[Any]], bool]:
 
 
 def packet_tick(packet: Packet[Any]) -> int | None:
-    """Returns the timestamp at which the packet's picture is shown (or decoded, where that is all there is)."""
+    """Returns the presentation timestamp of a packet, or its decoding timestamp when it has no other."""
     return packet.dts if packet.pts is None else packet.pts
 
 
 def clock_breaks(uri: str, storage_options: Mapping[str, Any] | None = None) -> bool:
-    """Whether the timestamps begin anew or jump on the way, as in transport streams joined end to end.
+    """Whether the timestamps restart or jump, as in concatenated transport streams.
 
-    No seek by time can be trusted in such a file. Local files are read once a process.
+    Seeks by time are unreliable in such a file. The result for a local file is cached in the process.
     """
     path = local_path(uri)
     if path is None:

@@ -1,7 +1,7 @@
-"""Pictures at given times by PyAV: a seek to the keyframe before each group of them, one decode forward, no picture decoded twice.
+"""Pictures at given times by PyAV: it seeks to the keyframe before each group of times and decodes forward; no picture is decoded twice.
 
-`Sample` is what both decoders give back. Its pixels are made in two steps, each the same for both: the whole picture to
-RGB, then scaled; so a data set does not depend on which decoder was installed where it was made.
+`Sample` is the result of both decoders. Both convert the whole picture to RGB and then scale it with the same code, so a data set does not
+depend on the decoder that was installed.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import TracebackType
 from typing import Any, Self, cast
 
@@ -17,35 +18,34 @@ from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
 from curate.video.container import VideoError
+from curate.video.frame import Frame, fit
 from curate.video.header import VideoInfo
-from curate.video.packet_index import index_packets
-from curate.video.reader import Frame, Reader, fit
+from curate.video.packet_index import PacketIndex, index_packets
+from curate.video.reader import Reader
 
 EDGE_S = 1e-3
-"""How far a time may lie before its frame (a table rounded to milliseconds); at most a quarter of a frame. Ours."""
+"""Tolerance for a time just before its frame, in seconds (tables may be rounded to milliseconds); at most a quarter of a frame. Ours."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """The pictures asked for, in the order asked."""
+    """The requested pictures, in the requested order."""
 
     frames_THWC: NDArray[np.uint8]  # noqa: N815
     """(T, H, W, 3), red green blue 0..255, upright, square pixels."""
     times_s: list[float]
-    """When each of them begins to be shown: at or before the time asked."""
+    """Start time of each picture: at or before the requested time."""
     decoder: str
     """`pyav` or `decord`."""
-    fallback: str | None = None
-    """Why it was not decord; None when it was, or when PyAV was asked for."""
     errors: list[str] = field(default_factory=list)
-    """One sentence for each piece of damage met on the way to them. Those pictures may be wrong, or a neighbour."""
+    """One sentence for each damaged place found while decoding. Pictures there may be wrong or replaced by a neighbour."""
 
 
 @dataclass(frozen=True)
-class _Shown:
+class _Decoded:
     frame: Frame
     key_s: float
-    """Of the keyframe that it leans on."""
+    """Time of the keyframe that the frame depends on."""
 
 
 class PyAVVideo:
@@ -53,19 +53,16 @@ class PyAVVideo:
 
     decoder = "pyav"
 
-    def __init__(
-        self, uri: str, storage_options: Mapping[str, Any] | None = None, *, fallback: str | None = None
-    ) -> None:
+    def __init__(self, uri: str, storage_options: Mapping[str, Any] | None = None) -> None:
         self.uri = uri
-        self.fallback = fallback
         self.storage_options = storage_options
         self.reader = Reader(uri, storage_options=storage_options)
         self.info: VideoInfo = self.reader.info
         self.edge_s = min(EDGE_S, 0.25 / (self.info.fps or 25.0))
         self._frames: Iterator[Frame] = iter(self.reader)
-        self._before: _Shown | None = None
-        self._at: _Shown | None = None
-        """The last frame decoded: one further than the last one given, as only the next one tells how long a frame lasts."""
+        self._before: _Decoded | None = None
+        self._at: _Decoded | None = None
+        """The latest decoded frame, one after the frame last returned: a frame lasts until the next one begins."""
         self._broken = ""
 
     def __enter__(self) -> Self:
@@ -84,19 +81,22 @@ class PyAVVideo:
         with Reader(self.uri, storage_options=self.storage_options) as reader:
             yield from reader
 
+    @cached_property
+    def index(self) -> PacketIndex:
+        """The times of the packets, read once."""
+        return index_packets(self.uri, self.storage_options)
+
     def frame_times(self) -> list[float]:
-        """When each frame begins to be shown, ascending: from the packets where they can be believed, by a decode otherwise."""
-        index = index_packets(self.uri, self.storage_options)
-        if index.doubt is None:
-            return [t_s for tick in index.ticks if (t_s := self.reader.time_s(tick)) >= 0]
+        """Start times of all frames, ascending: from the packets when they are reliable, from a decode otherwise."""
+        if self.index.doubt is None:
+            return [t_s for tick in self.index.ticks if (t_s := self.reader.time_s(tick)) >= 0]
         return [frame.t_s for frame in self]
 
     def keyframe_times(self) -> list[float]:
-        """When each keyframe begins to be shown, ascending."""
-        index = index_packets(self.uri, self.storage_options)
-        if self.reader.guessed_order or not index.key_ticks:  # packets do not say when they are shown: decode
+        """Start times of all keyframes, ascending."""
+        if self.reader.guessed_order or not self.index.key_ticks:  # packets without presentation times: decode
             return [frame.t_s for frame in self if frame.is_keyframe]
-        return [t_s for tick in index.key_ticks if (t_s := self.reader.time_s(tick)) >= 0]
+        return [t_s for tick in self.index.key_ticks if (t_s := self.reader.time_s(tick)) >= 0]
 
     def frames_at(self, times_s: Sequence[float], short_side_px: int | None = None) -> Sample:
         """See `curate.video.open.frames_at`."""
@@ -110,18 +110,17 @@ class PyAVVideo:
             stacked([pictures[t_s][1] for t_s in times_s], self.info, short_side_px),
             [pictures[t_s][0] for t_s in times_s],
             "pyav",
-            self.fallback,
             list(errors),
         )
 
     def frame_at(self, t_s: float) -> Frame:
-        """The frame on show at a time. Raises VideoError when there is none, or when damage reaches it."""
+        """The frame shown at a time. Raises VideoError when there is no frame, or when it is damaged."""
         shown = self._shown_at(t_s)
         for error in self._damage(shown):
             raise VideoError(error)
         return shown.frame
 
-    def _shown_at(self, wanted_s: float) -> _Shown:
+    def _shown_at(self, wanted_s: float) -> _Decoded:
         """The last frame that begins at or before `wanted_s`."""
         if wanted_s < -self.edge_s:
             raise VideoError(f"no frame at {wanted_s:.2f} s: the first one is at 0.00 s")
@@ -142,24 +141,25 @@ class PyAVVideo:
             if frame is None:
                 return self._last(wanted_s)
             key_s = frame.t_s if frame.is_keyframe or self._at is None else self._at.key_s
-            self._before, self._at = self._at, _Shown(frame, key_s)
+            self._before, self._at = self._at, _Decoded(frame, key_s)
         if self._before is None:
             raise VideoError(f"no frame at {wanted_s:.2f} s: the frames around it cannot be decoded")
         return self._before
 
-    def _last(self, wanted_s: float) -> _Shown:
+    def _last(self, wanted_s: float) -> _Decoded:
+        """The last frame of the file. Raises VideoError when the time is beyond it."""
         if self._at is None:
             raise VideoError(f"no frame at {wanted_s:.2f} s: {self._broken or 'nothing can be decoded there'}")
         end_s = self.reader.decoded_s
-        if why := self._broken or self.reader.short_read:
+        if reason := self._broken or self.reader.short_read:
             if wanted_s > end_s + self.edge_s:
-                raise VideoError(f"no frame at {wanted_s:.2f} s: {why}")
+                raise VideoError(f"no frame at {wanted_s:.2f} s: {reason}")
         elif wanted_s > max(end_s, self.info.duration_s or 0.0) + self.edge_s:
             raise VideoError(f"no frame at {wanted_s:.2f} s: the video ends at {end_s:.2f} s")
         return self._at
 
-    def _damage(self, shown: _Shown) -> list[str]:
-        """What is known to be damaged between the keyframe that a picture leans on and the next picture."""
+    def _damage(self, shown: _Decoded) -> list[str]:
+        """The known damage between the keyframe that a picture depends on and the next picture."""
         end_s = self._at.frame.t_s if self._at is not None and self._at is not shown else math.inf
         found = zip(self.reader.damage_s, self.reader.errors, strict=True)
         return [error for at_s, error in found if shown.key_s - self.edge_s <= at_s < end_s]
@@ -167,7 +167,7 @@ class PyAVVideo:
 
 def small_rgb(reader: Reader, raw: VideoFrame, short_side_px: int | None) -> NDArray[np.uint8]:
     """Returns a decoder's frame as an upright RGB picture, converted first and then scaled down to the short side."""
-    whole = reader.reformat(raw, *reader.stored_px, "rgb24").to_ndarray()
+    whole = reader.scaler.reformat(raw, *reader.stored_px, "rgb24").to_ndarray()
     upright = np.ascontiguousarray(reader.turn.apply(cast(NDArray[np.uint8], whole)))
     return scaled(reader, upright, short_side_px)
 
@@ -178,7 +178,7 @@ def scaled(reader: Reader, upright_HWC: NDArray[np.uint8], short_side_px: int | 
     if upright_HWC.shape[:2] == (height_px, width_px):
         return upright_HWC
     raw = VideoFrame.from_ndarray(np.ascontiguousarray(upright_HWC), "rgb24")
-    return cast(NDArray[np.uint8], reader.reformat(raw, width_px, height_px, "rgb24").to_ndarray())
+    return cast(NDArray[np.uint8], reader.scaler.reformat(raw, width_px, height_px, "rgb24").to_ndarray())
 
 
 def stacked(pictures: list[NDArray[np.uint8]], info: VideoInfo, short_side_px: int | None) -> NDArray[np.uint8]:

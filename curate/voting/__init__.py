@@ -1,11 +1,11 @@
-"""People compare the samples of an ablation two by two (`rushes vote`), and what their votes come to.
+"""Votes of people on pairs of samples of an ablation (`rushes vote`), and ratings from the votes.
 
-contest.py      what there is to compare
-blind.py        ids that tell a voter nothing, and sides that are balanced
-booth.py        what a voter is asked next
+contest.py      the contestants and their videos
+blind.py        anonymous ids and balanced sides
+booth.py        the next question for a voter
 votes.py        the file of votes
-server.py       the page of this machine;  pack.py  a folder for voters elsewhere;  page/  what both show
-games.py, replays.py, bradley_terry.py      behind curate/voting/elo.py: ratings with intervals
-opinion.py      what the votes say
-voters.py       how far voters agree, and which of them press one side
+server.py       the local server;  pack.py  a folder for voters elsewhere;  page/  the page of both
+elo.py          ratings with intervals, from games.py, replays.py and bradley_terry.py
+opinion.py      summaries of the votes by group and question
+voters.py       agreement between voters, and voters with a bias to one side
 """

@@ -1,7 +1,7 @@
-"""What a voter is shown instead of names: ids and file names made from a secret of the contest. Nothing tells which training a video is of.
+"""Anonymous ids and file names for voters, derived from a secret key of the contest. They do not reveal which training made a video.
 
-The secret lies in RUN/ablate/NAME/vote.key and is made once. An item is a comparison with its sides: its id says, to whoever holds the key,
-which contestant was on the left. So a page that was open while the server started anew, or a folder packed last week, is still understood.
+The key is RUN/ablate/NAME/vote.key and is made once. An item is a comparison with its sides; with the key, its id gives the contestant on the
+left. So votes of a page that stayed open while the server restarted, or of a folder packed last week, are still valid.
 """
 
 import hashlib
@@ -20,12 +20,12 @@ from curate.voting.contest import Comparison, Contest
 KEY = "vote.key"
 KEY_BYTES = 32
 ID_DIGITS = 24
-"""Hexadecimal digits of an id: 96 bits. Ours."""
+"""Hexadecimal digits of an id: 96 bits. Our choice."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """A comparison as it is shown."""
+    """A comparison with sides."""
 
     id: str
     comparison: Comparison
@@ -34,13 +34,13 @@ class Item:
 
 
 class Blind:
-    """The ids of one contest. Makes the key if there is none yet."""
+    """The ids of one contest. Makes the key if it does not exist yet."""
 
     def __init__(self, contest: Contest) -> None:
         self.contest, self.key = contest, _key(contest.folder / KEY)
 
     def digest(self, *what: Any) -> str:
-        """Digits that always are the same for the same words and that nobody without the key can foretell."""
+        """Hexadecimal digits that are constant for the same arguments and unpredictable without the key."""
         return hmac.new(self.key, json.dumps(what).encode(), hashlib.sha256).hexdigest()[:ID_DIGITS]
 
     def item(self, comparison: Comparison, left: str) -> Item:
@@ -50,17 +50,17 @@ class Blind:
         return Item(self.digest("item", c.group, c.prompt, c.seed, left, right), c, left, right)
 
     def file(self, contestant: str, seed: int, prompt: int) -> str:
-        """The name of a video in a packed folder, without its ending."""
+        """The name of a video in a packed folder, without suffix."""
         return self.digest("file", contestant, seed, prompt)
 
     @cached_property
     def items(self) -> dict[str, Item]:
-        """Every item by its id, both ways round; also those whose videos are gone by now."""
+        """Every item by id, with both orders of sides, including items whose videos are missing."""
         found = (self.item(c, left) for c in self.contest.comparisons(missing=True) for left in (c.a, c.b))
         return {item.id: item for item in found}
 
     def balanced(self, comparisons: list[Comparison], who: str) -> dict[Comparison, str]:
-        """Who is on the left, for one voter: drawn by lot, and as often the one as the other in each pair of contestants (within one)."""
+        """The left contestant of each comparison for one voter: random, and balanced within each pair of contestants (to within one)."""
         pairs: dict[tuple[str, str, str], list[Comparison]] = {}
         for c in comparisons:
             pairs.setdefault((c.group, c.a, c.b), []).append(c)
@@ -73,28 +73,28 @@ class Blind:
 
 
 def _key(path: Path) -> bytes:
-    """The secret of a contest. Two that make it at once agree on one: a file that is there is whole and is never replaced."""
+    """The key of a contest. Processes that make it at the same time agree on one, because an existing file is complete and never replaced."""
     if not path.exists():
-        aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-        handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             os.write(handle, secrets.token_bytes(KEY_BYTES).hex().encode() + b"\n")
             os.fsync(handle)
             try:
-                os.link(aside, path)
+                os.link(temporary, path)
             except FileExistsError:
                 pass
             except OSError:  # a file system without links
-                aside.replace(path)
+                temporary.replace(path)
         finally:
             os.close(handle)
-            aside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
     try:
         key = bytes.fromhex(path.read_text().strip())
     except ValueError:
         key = b""
     if len(key) != KEY_BYTES:
         raise RunError(
-            f"{path} is damaged; delete it (folders that were packed with it can then no longer be imported)"
+            f"{path} is damaged; delete it to make a new key (votes from folders packed with the old key cannot be imported then)"
         )
     return key

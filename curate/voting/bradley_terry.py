@@ -1,9 +1,9 @@
-"""Strengths by Bradley and Terry, beside Elo as a check: the order of the votes plays no part in them.
+"""Bradley-Terry strengths: a check of Elo that does not depend on the order of the votes.
 
-The chance that `a` wins is 1/(1+10^((b-a)/400)), as in Elo, and the strengths are those under which the votes are likeliest (Bradley & Terry,
-Rank analysis of incomplete block designs, Biometrika 39, 1952). That is a logistic regression without an intercept on rows of +1 and -1, so
-scikit-learn does it (the `train` extra brings it). A tie counts as half a win for either. Unit: Elo points, mean `START` within each group of
-contestants that games link.
+The probability that `a` wins is 1/(1+10^((b-a)/400)), as in Elo; the strengths have the maximum likelihood for the votes (Bradley & Terry,
+Rank analysis of incomplete block designs, Biometrika 39, 1952). This is a logistic regression without an intercept on rows of +1 and -1, by
+scikit-learn (from the `train` extra). A tie counts as half a win for each. Unit: Elo points, mean `START` within each group of contestants that
+games link.
 
 Legend of shapes: G games, C contestants.
 """
@@ -17,16 +17,16 @@ import numpy as np
 from curate.voting.games import POINTS, START, Array, Game, Table, design_effect
 
 SPREAD = 550.0
-"""Elo points by which strengths scatter before any vote is seen (standard deviation; ours). It is the weak regularisation that keeps an unbeaten
-contestant finite, and weighs as much as 0.4 even games: after 100 it moves a strength by less than half a percent."""
+"""Prior standard deviation of strengths in Elo points (our choice). This weak regularisation keeps an unbeaten contestant finite. It weighs as
+much as 0.4 even games: after 100 games it changes a strength by less than half a percent."""
 
 ADDED = 4
-"""Untied votes added before the share of ties is taken (after Agresti & Coull, 1998): ties alone do not prove that all are equal."""
+"""Untied votes added before the share of ties is computed (after Agresti & Coull, 1998): ties alone do not prove that all are equal."""
 
 
 @dataclass(frozen=True)
 class Strength:
-    """A contestant's strength, and the interval of it, in Elo points."""
+    """A contestant's strength and its interval, in Elo points."""
 
     contestant: str
     elo: float
@@ -35,17 +35,17 @@ class Strength:
 
 
 def bradley_terry(games: Sequence[Game], *, spread: float = SPREAD) -> dict[str, float]:
-    """The strength of each contestant in Elo points; empty without games. Raises ImportError where scikit-learn is missing."""
+    """The strength of each contestant in Elo points; empty without games. Raises ImportError without scikit-learn."""
     table = Table.of(games)
     return dict(zip(table.names, _fit(table, spread).tolist(), strict=True))
 
 
 def strengths(games: Sequence[Game], *, confidence: float = 0.95, spread: float = SPREAD) -> list[Strength]:
-    """Strengths with intervals, best first; none without games. Raises ImportError where scikit-learn is missing.
+    """Strengths with intervals, best first; empty without games. Raises ImportError without scikit-learn.
 
-    An interval is of the true strength, less the mean of its group. It is normal, by the information at the fit with the regularisation in it
-    (Laplace's approximation), and so stays wide around an unbeaten contestant. A vote's variance is p(1-p), less a quarter for a tie, which lies
-    between the others. Widened by `curate.voting.games.design_effect`.
+    An interval is of the true strength relative to the mean of its group. It is normal, from the information matrix at the fit including the
+    regularisation (Laplace's approximation), so it is wide for an unbeaten contestant. The variance of a vote is p(1-p), less a quarter for a
+    tie, which is between win and loss. `curate.voting.games.design_effect` widens it.
     """
     table = Table.of(games)
     if not table.names:
@@ -79,8 +79,8 @@ def _fit(table: Table, spread: float) -> Array:
 
     if not table.names:
         return np.zeros(0)
-    # One row per pair and outcome, weighted by the votes for it; and the same seen from the other side, or there would be one outcome only
-    # where the first of every pair won.
+    # One row per pair and outcome, weighted by its votes, and the mirrored rows: without them there would be a single class when the first of
+    # every pair won.
     wins_P, losses_P = np.bincount(table.pair, table.score), np.bincount(table.pair, 1 - table.score)
     _, first_P = np.unique(table.pair, return_index=True)
     met_PC = np.zeros((len(first_P), len(table.names)))

@@ -1,14 +1,14 @@
-"""Elo ratings of contestants from pairwise votes, as published with SVD, with intervals that hold what chance the votes had.
+"""Elo ratings of contestants from pairwise votes, by the method of SVD, with intervals that include the chance in the votes.
 
-SVD (arXiv 2311.15127, appendix E): everybody starts at 1000; before a game the expected score of 1 against 2 is E1 = 1/(1+10^((R2-R1)/400)),
-after it R1' = R1 + K(S1-E1) with K = 1, S1 being the score (1, 0, or 0.5 for a tie); the rating is the mean over 1,000 random orders of the
-games. Unit: Elo points.
+SVD (arXiv 2311.15127, appendix E): every contestant starts at 1000; before a game the expected score of 1 against 2 is
+E1 = 1/(1+10^((R2-R1)/400)), after it R1' = R1 + K(S1-E1) with K = 1 and the score S1 (1, 0, or 0.5 for a tie); the rating is the mean over
+1,000 random orders of the games. Unit: Elo points.
 
-What a rating is of. With K = 1 a game moves a rating by less than a point, so over the few hundred games that people play it gets nowhere near
-the strength behind it (which Bradley-Terry estimates: voting/bradley_terry.py). It estimates its own expectation: the mean rating that these
-contestants would have after as many games between the same pairs, over other votes, items and orders. That is what the intervals are of. Such
-ratings compare contestants who met the same opponents about as often, as planned comparisons do. Where they did not, whoever met the weak is
-rated too high until the ratings have settled, some thousand games on, and Bradley-Terry is the one to trust.
+What a rating estimates. With K = 1 a game changes a rating by less than a point, so after a few hundred games it is still far from the strength
+of the contestant (which voting/bradley_terry.py estimates). A rating estimates its own expectation: the mean rating of these contestants after
+the same number of games between the same pairs, over other votes, items and orders. The intervals are of this expectation. Such ratings compare
+contestants that met the same opponents about equally often, as planned comparisons do. Otherwise a contestant that met weak opponents is rated
+too high until the ratings settle after some thousand games; use Bradley-Terry then.
 """
 
 import math
@@ -43,7 +43,7 @@ ORDERS = 1000
 """Random orders of the games (SVD, appendix E)."""
 
 POWER = 0.8
-"""Chance that the votes asked for do tell two apart who are what they look like (Cohen, Statistical Power Analysis, 1988)."""
+"""Probability that the predicted number of votes shows a difference of the observed size (Cohen, Statistical Power Analysis, 1988)."""
 
 
 @dataclass(frozen=True)
@@ -51,14 +51,14 @@ class Rating:
     """A contestant's rating, in Elo points.
 
     Attributes:
-        contestant: Its name.
+        contestant: Name.
         elo: Mean over the orders.
-        low: Lower end of the interval of the expected rating after as many games.
+        low: Lower end of the interval of the expected rating after the same number of games.
         high: Upper end.
-        games: Games it was in.
-        wins: Those it won.
-        ties: Those it tied.
-        bradley_terry: Its strength, mean START; None where scikit-learn is missing.
+        games: Number of games.
+        wins: Number of games won.
+        ties: Number of ties.
+        bradley_terry: Strength, mean START; None without scikit-learn.
         bradley_terry_low: Lower end of the interval of the strength.
         bradley_terry_high: Upper end.
     """
@@ -77,7 +77,7 @@ class Rating:
 
 @dataclass(frozen=True)
 class Difference:
-    """By how much `a` is rated above `b`, in Elo points, 0 or more, and the interval of that."""
+    """The rating of `a` minus that of `b` in Elo points, 0 or more, and its interval."""
 
     a: str
     b: str
@@ -92,12 +92,12 @@ class Difference:
 
 
 def expected(a: float, b: float) -> float:
-    """The score, 0 to 1, that a rating of `a` lets one expect against one of `b`: 1/(1+10^((b-a)/400))."""
+    """The expected score (0 to 1) of rating `a` against rating `b`: 1/(1+10^((b-a)/400))."""
     return 1 / (1 + math.pow(10, (b - a) / 400))
 
 
 def elo_of(games: Sequence[Game]) -> dict[str, float]:
-    """Ratings after one pass over the games in the given order: the published formula and nothing else."""
+    """Ratings after one pass over the games in the given order, by the published formula."""
     elo: dict[str, float] = {}
     for game in games:
         a, b = elo.setdefault(game.a, START), elo.setdefault(game.b, START)
@@ -107,19 +107,19 @@ def elo_of(games: Sequence[Game]) -> dict[str, float]:
 
 
 def ratings(games: Sequence[Game], *, orders: int = ORDERS, seed: int = 0, confidence: float = 0.95) -> list[Rating]:
-    """Ratings with intervals, best first; none without games.
+    """Ratings with intervals, best first; empty without games.
 
-    What an interval is of says the top of this file, how it is made and why so voting/replays.py. The same votes and seed give the same numbers,
-    in whatever order the votes come. Without scikit-learn there are no Bradley-Terry strengths, and all else is the same.
+    The top of this file says what an interval covers, voting/replays.py how it is computed. The same votes and seed give the same numbers in any
+    order of the votes. Without scikit-learn there are no Bradley-Terry strengths.
     """
     table = Table.of(games)
     if not table.names:
         return []
     point_C, low_C, high_C = Replays.of(table, orders, seed).intervals(np.eye(len(table.names)), confidence)
     try:
-        beside = {s.contestant: (s.elo, s.low, s.high) for s in strengths(games, confidence=confidence)}
+        strength = {s.contestant: (s.elo, s.low, s.high) for s in strengths(games, confidence=confidence)}
     except ImportError:
-        beside = {}
+        strength = {}
     count = len(table.names)
     won_C = np.bincount(table.a[table.score == 1], minlength=count)
     won_C += np.bincount(table.b[table.score == 0], minlength=count)
@@ -134,7 +134,7 @@ def ratings(games: Sequence[Game], *, orders: int = ORDERS, seed: int = 0, confi
             int(table.played[i]),
             int(won_C[i]),
             int(tied_C[i]),
-            *beside.get(name, (None, None, None)),
+            *strength.get(name, (None, None, None)),
         )
         for i, name in enumerate(table.names)
     ]
@@ -149,13 +149,13 @@ def differences(
     confidence: float = 0.95,
     together: bool = True,
 ) -> list[Difference]:
-    """The difference of each two contestants, from the replays that `ratings` is made of; largest first.
+    """The difference of each pair of contestants, from the same replays as `ratings`; largest first.
 
-    Two intervals of `ratings` can overlap although the two are apart, for what one wins the other loses; the difference has its own interval.
-    With `together` the intervals are wide enough that all of them hold at once with this confidence (the quantile of the largest deviation over
-    the pairs, in standard deviations; Westfall & Young, Resampling-Based Multiple Testing, 1993), so that of contestants who do not differ at
-    all, however many, somebody comes out ahead in one case of twenty; without it each holds for itself. Pairs without a link of games between
-    them (`groups`) are left out, for nothing is known about them.
+    Two intervals of `ratings` can overlap although the two contestants differ significantly, because one wins what the other loses; so a
+    difference has its own interval. With `together` all intervals hold simultaneously with this confidence (the quantile of the largest
+    deviation over the pairs, in standard deviations; Westfall & Young, Resampling-Based Multiple Testing, 1993): among equal contestants, a
+    difference is found in one case of twenty, however many there are. Without it each interval holds by itself. Pairs that no games link
+    (`groups`) are omitted.
     """
     table = Table.of(games)
     pairs = np.argwhere(np.triu(table.group[:, None] == table.group, 1)).tolist()
@@ -172,11 +172,11 @@ def differences(
 
 
 def votes_for(wins: float, losses: float, *, confidence: float = 0.95, power: float = POWER) -> float:
-    """Votes that it takes to tell two contestants apart of whom one wins and loses these shares of them, the rest being ties.
+    """The number of votes needed to find a difference between two contestants with these shares of wins and losses; the rest are ties.
 
-    (z_a sqrt(w+l) + z_b sqrt(w+l-(w-l)^2))^2 / (w-l)^2, z_a and z_b the normal quantiles of confidence (two-sided) and power: the sample size
-    of McNemar's test (Connor, Sample size for testing differences in proportions for the paired-sample design, Biometrics 43, 1987). Infinite
-    where wins and losses are equal.
+    (z_a sqrt(w+l) + z_b sqrt(w+l-(w-l)^2))^2 / (w-l)^2, with the normal quantiles z_a and z_b of confidence (two-sided) and power: the sample
+    size of McNemar's test (Connor, Sample size for testing differences in proportions for the paired-sample design, Biometrics 43, 1987).
+    Infinite when wins and losses are equal.
     """
     untied, lead = wins + losses, wins - losses
     if lead == 0:
@@ -193,12 +193,12 @@ def votes_needed(
     confidence: float = 0.95,
     power: float = POWER,
 ) -> int | None:
-    """How many more votes between the two best-rated contestants would tell them apart, if the votes go on as they went; 0: they are apart.
+    """How many more votes between the two best-rated contestants would show a difference at the present shares; 0 if they differ already.
 
-    Apart is what `differences` says of the two by themselves (`together=False`). Else `votes_for` the shares in which one beat the other so far,
-    with two wins for either added (Agresti & Coull, 1998: a lead of 2:0 promises little), times `design_effect`, less the votes they had.
-    Games with third contestants help as well and are left out here, so it rather asks for too many. None where nothing can be said: no games,
-    the two never met, or won equally often. An estimate from few votes is itself uncertain by a factor of several; ask again on the way.
+    They differ if their interval in `differences` by itself (`together=False`) excludes 0. Else the result is `votes_for` the present shares,
+    with two wins for each added (Agresti & Coull, 1998: a lead of 2:0 is weak evidence), times `design_effect`, less the votes so far. Games
+    with third contestants help too but are not counted, so the estimate is rather too high. None when there is no estimate: no games, the two
+    never met, or won equally often. With few votes the estimate is uncertain by a factor of several; compute it again as votes come in.
     """
     table = Table.of(games)
     if not table.names:

@@ -1,4 +1,4 @@
-"""Answered comparisons of two contestants: the records that ratings are made of, and how far they are independent of each other.
+"""Games: answered comparisons of two contestants, the input of ratings; and the dependence between them.
 
 Legend of shapes: G games, C contestants, I items, P pairs of contestants that met.
 """
@@ -13,7 +13,7 @@ import numpy as np
 Array = np.ndarray[Any, Any]
 
 START = 1000.0
-"""Elo points that everybody starts at, and that strengths are centred on (SVD, arXiv 2311.15127, appendix E)."""
+"""Elo points at the start, and the mean of strengths (SVD, arXiv 2311.15127, appendix E)."""
 
 POINTS = 400 / math.log(10)
 """Elo points of one unit of log odds, 173.7: 400 points are odds of 10 to 1."""
@@ -21,14 +21,14 @@ POINTS = 400 / math.log(10)
 
 @dataclass(frozen=True)
 class Game:
-    """One answered comparison. Raises ValueError for a contestant against itself, and for a score that is none of the three.
+    """One answered comparison. Raises ValueError for a contestant against itself and for an invalid score.
 
     Attributes:
         a: One contestant.
         b: The other.
-        score: Of `a`: 1 won, 0 lost, 0.5 a tie.
-        voter: Who answered.
-        item: What was compared on, such as prompt 3 of seed 0. Two voters' games on the same item and pair are comparable.
+        score: Score of `a`: 1 won, 0 lost, 0.5 a tie.
+        voter: Name of the voter.
+        item: The prompt and seed of the videos, such as prompt 3 of seed 0. Games of two voters on the same item and pair are comparable.
     """
 
     a: str
@@ -39,24 +39,24 @@ class Game:
 
     def __post_init__(self) -> None:
         if self.a == self.b:
-            raise ValueError(f"a game needs two contestants, and here '{self.a}' meets itself")
+            raise ValueError(f"a game needs two different contestants, got '{self.a}' twice")
         if self.score not in (0.0, 0.5, 1.0):
             raise ValueError(f"a game's score is 1 (a won), 0 (a lost) or 0.5 (a tie), not {self.score!r}")
 
 
 @dataclass(frozen=True)
 class Table:
-    """Games as arrays, sorted by what they say: the order in which votes came in cannot move a result by a digit.
+    """Games as arrays, sorted by content, so that the order of the votes does not change any result.
 
     Attributes:
-        names: The contestants, sorted; C of them.
+        names: The C contestants, sorted.
         a: Index of the contestant of a game whose name sorts first; (G,), as the next four.
         b: Index of the other.
-        score: Of `a`.
-        pair: The same number for games of the same two, 0 to P-1.
-        item: The same number for games on the same item, 0 to I-1.
-        group: The same number for contestants that games link (`groups`); (C,).
-        played: Games of each contestant; (C,).
+        score: Score of `a`.
+        pair: Number of the pair of contestants, 0 to P-1.
+        item: Number of the item, 0 to I-1.
+        group: Number of the group of contestants that games link (`groups`); (C,).
+        played: Number of games of each contestant; (C,).
     """
 
     names: list[str]
@@ -70,7 +70,7 @@ class Table:
 
     @classmethod
     def of(cls, games: Sequence[Game]) -> "Table":
-        """The table of some games; of none, arrays of length 0."""
+        """The table of some games; arrays of length 0 without games."""
         rows = sorted(
             (g.a, g.b, float(g.score), g.item, g.voter) if g.a < g.b else (g.b, g.a, 1.0 - g.score, g.item, g.voter)
             for g in games
@@ -94,9 +94,9 @@ class Table:
 
 
 def groups(games: Sequence[Game]) -> list[list[str]]:
-    """Contestants that games link, directly or through others: the largest group first, names sorted.
+    """Groups of contestants that games link, directly or through others: the largest group first, names sorted.
 
-    More than one group means that nothing is known of the order between them: each is rated around `START` by itself.
+    Contestants of different groups cannot be compared: each group is rated around `START` by itself.
     """
     home: dict[str, set[str]] = {}
     for game in games:
@@ -108,14 +108,14 @@ def groups(games: Sequence[Game]) -> list[list[str]]:
 
 
 def design_effect(table: Table) -> float:
-    """By what factor ratings vary more than they would if every vote were independent of every other; 1 or more.
+    """The factor by which the variance of ratings exceeds that of independent votes; 1 or more.
 
-    Five voters before the same two samples are not five independent looks at two models: if one sample is a lucky one, all five see that. This
-    is Kish's design effect (Survey Sampling, 1965), the variance of the sums over an item to that of single votes. A vote's residual is its
-    score less the mean score of its pair, summed over an item for each contestant; the squares are added over all contestants, for one alone
-    would give a noisy figure. I/(I-1) corrects for the number of items, and what exceeds 1 is multiplied by (I-1)/(I-3), the variance of
-    Student's t, for few items tell it badly. Never below 1 (ours: it would be noise), and 1 where every game has an item of its
-    own, or all have the same, which tells nothing. Of a pair that met on one item only nothing can be told either: luck looks like strength.
+    Five voters on the same two samples are not five independent comparisons of two models: if one sample is a lucky one, all five see it. This
+    is Kish's design effect (Survey Sampling, 1965), the ratio of the variance of sums over an item to that of single votes. The residual of a
+    vote is its score less the mean score of its pair, summed over an item for each contestant; squares are added over all contestants, because
+    a single one gives a noisy figure. I/(I-1) corrects for the number of items, and the excess over 1 is multiplied by (I-1)/(I-3), the
+    variance of Student's t, because few items estimate it badly. The result is at least 1 (our choice: less would be noise), and 1 when every
+    game has its own item or all have the same, because it cannot be estimated then. A pair that met on one item only adds no information.
     """
     items, pairs = int(table.item.max(initial=-1)) + 1, int(table.pair.max(initial=-1)) + 1
     if items in (0, 1, len(table.score)):

@@ -1,12 +1,12 @@
-"""Elo over many orders at once: the games as they were answered, and games drawn anew from them.
+"""Elo over many orders at once: of the games as answered, and of games resampled from them.
 
-A rating depends on the order of the games, so the published method plays them in 1,000 random orders. That shows what the order does, and
-nothing of what other votes would have done: where one won 60 of 100 games, it did so in every order. For intervals the games are therefore
-also drawn anew, with replacement and in random order (the bootstrap: Efron, Annals of Statistics 7, 1979), with two additions of ours:
+A rating depends on the order of the games, so the published method plays them in 1,000 random orders. That shows the effect of the order but
+not of other votes: a contestant that won 60 of 100 games won 60 in every order. For intervals the games are therefore also resampled, with
+replacement and in random order (the bootstrap: Efron, Annals of Statistics 7, 1979), with two additions of ours:
 
-- A pair that met `URN` times or more is drawn from its own games, so that it meets as often as it did; all other games share one urn. With one
-  urn for all, a rating would also scatter with how many weak opponents it happens to draw, and intervals would be up to a quarter too wide.
-- A drawn game is replaced by the flip of a coin with probability 4/(n+4), n being the games of whichever of the two has fewer. Otherwise an
+- A pair with at least `URN` games is resampled from its own games, so that its number of games is constant; all other games share one urn. With
+  a single urn, a rating would also vary with the number of weak opponents drawn, and intervals would be up to a quarter too wide.
+- A drawn game is replaced by a coin flip with probability 4/(n+4), where n is the smaller number of games of the two contestants. Otherwise an
   unbeaten contestant would have an interval of width 0, after two votes as after two hundred. The 4 is that of Agresti & Coull (Approximate is
   better than "exact", The American Statistician 52, 1998).
 
@@ -21,16 +21,16 @@ import numpy as np
 from curate.voting.games import POINTS, START, Array, Table, design_effect
 
 K = 1.0
-"""Elo points that a game moves a rating by, at most (SVD, arXiv 2311.15127, appendix E)."""
+"""Maximum change of a rating by a game, in Elo points (SVD, arXiv 2311.15127, appendix E)."""
 
 ADDED = 4
 """Coin flips added to the games of a contestant."""
 
 URN = 5
-"""Games of a pair from which on it has an urn of its own: with fewer, its own games show too little of their scatter (20 % less at 5)."""
+"""Minimum games of a pair with its own urn: resampling fewer games underestimates their variance (by 20 % at 5)."""
 
 CELLS = 5_000_000
-"""Games times orders that are played at once: about 300 MB (ours)."""
+"""Maximum of games times orders computed at once: about 300 MB (our choice)."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Replays:
 
     Attributes:
         table: The games.
-        played: Of the games as answered, in random orders; (O, C).
-        drawn: Of games drawn anew; (O, C).
+        played: Ratings from the games as answered, in random orders; (O, C).
+        drawn: Ratings from resampled games; (O, C).
     """
 
     table: Table
@@ -49,9 +49,9 @@ class Replays:
 
     @classmethod
     def of(cls, table: Table, orders: int, seed: int) -> "Replays":
-        """Plays and draws `orders` times; the same table and seed give the same ratings. Raises ValueError for fewer than 2 orders."""
+        """Plays and resamples `orders` times; the same table and seed give the same ratings. Raises ValueError for fewer than 2 orders."""
         if orders < 2:
-            raise ValueError(f"an interval needs 2 orders of the games or more, not {orders}")
+            raise ValueError(f"an interval needs at least 2 orders of the games, got {orders}")
         rng, at_once = np.random.default_rng(seed), max(1, CELLS // max(1, len(table.score)))
         blocks = [_block(table, min(at_once, orders - done), rng) for done in range(0, orders, at_once)]
         return cls(
@@ -59,12 +59,12 @@ class Replays:
         )
 
     def intervals(self, contrasts: Array, confidence: float, *, together: bool = False) -> tuple[Array, Array, Array]:
-        """Point, low and high of each contrast (V, C): three times (V,).
+        """Point, low and high of each contrast (V, C): three arrays (V,).
 
-        The point is the mean over the orders. The interval is normal, around the mean of what was drawn, with its variance less that of one
-        order, which the mean over many does not have; at most three quarters are taken off (ours: beyond, the rest is the difference of two
-        noises). It is widened by `design_effect`. With `together` all contrasts lie in their intervals at once with this confidence: the factor
-        is the quantile of the largest deviation among them (Westfall & Young, Resampling-Based Multiple Testing, 1993).
+        The point is the mean over the orders. The interval is normal, around the mean of the resampled ratings. Its variance is theirs less the
+        variance of one order, which the mean over orders does not have; at most three quarters are subtracted (our choice; the rest would be
+        a difference of two noisy values). `design_effect` widens it. With `together` all contrasts are in their intervals simultaneously with
+        this confidence: the factor is the quantile of the largest deviation (Westfall & Young, Resampling-Based Multiple Testing, 1993).
         """
         played_OV, drawn_OV = self.played @ contrasts.T, self.drawn @ contrasts.T
         point_V, middle_V, variance_V = played_OV.mean(axis=0), drawn_OV.mean(axis=0), drawn_OV.var(axis=0)
@@ -78,7 +78,7 @@ class Replays:
 
 
 def _block(table: Table, orders: int, rng: np.random.Generator) -> tuple[Array, Array]:
-    """Ratings (O, C) of the games as answered and of games drawn anew, as the top of this file says."""
+    """Ratings (O, C) of the games as answered and of resampled games."""
     played_GO = rng.permuted(np.tile(np.arange(len(table.score))[:, None], (1, orders)), axis=0)
     drawn_GO = np.empty_like(played_GO)
     urn_G = np.where(np.bincount(table.pair)[table.pair] >= URN, table.pair + 1, 0)
@@ -93,7 +93,7 @@ def _block(table: Table, orders: int, rng: np.random.Generator) -> tuple[Array, 
 
 
 def _play(table: Table, games: Array, scores: Array) -> Array:
-    """Every order at once, game after game, by the formula of `curate.voting.elo.elo_of`; games and scores (G, O), ratings (O, C)."""
+    """Plays all orders at once, game after game, by the formula of `curate.voting.elo.elo_of`; games and scores (G, O), ratings (O, C)."""
     orders = games.shape[1]
     elo = np.full(orders * len(table.names), START)
     base_O = np.arange(orders) * len(table.names)

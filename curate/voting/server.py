@@ -1,11 +1,11 @@
-"""The voting page's server: this machine alone (127.0.0.1), one process, one contest.
+"""The server of the voting page: only for this machine (127.0.0.1), one process, one contest.
 
 GET  /TOKEN/                         the page (curate/voting/page/)
-GET  /TOKEN/video/ITEM/left          a video of an item; ids say nothing of contestants (curate/voting/blind.py)
-POST /TOKEN/start, /vote, /undo      JSON in, and out what the voter is asked next (`_state`)
+GET  /TOKEN/video/ITEM/left          a video of an item; ids do not reveal contestants (curate/voting/blind.py)
+POST /TOKEN/start, /vote, /undo      JSON in; JSON out with the next question (`_state`)
 
-Whoever lacks the token gets nothing, and neither does a page of another origin, by whatever name it reaches this address: Host must be this
-machine's own, and Origin the same. An answer is taken when it is on the disk, and only then does the reply say so.
+Requests without the token are rejected, and so are requests of pages of another origin: the Host header must name this machine, and the Origin
+header must equal it. The reply to a vote is sent after the vote is on the disk.
 """
 
 import asyncio
@@ -14,7 +14,6 @@ import re
 import signal
 import socket
 from collections.abc import Awaitable, Callable
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +22,14 @@ from aiohttp import web
 from curate.errors import RushesError, UsageError
 from curate.voting import votes
 from curate.voting.booth import Booth
+from curate.voting.page_files import PAGE, page_file
 
 PORT = 8384
-"""Asked for first, so that an open page finds the server again when it is started anew. Ours."""
+"""The first port to try, so that an open page finds a restarted server. Our choice."""
 MOST_BYTES = 2**16
-"""Of a request. Ours: a vote has a few hundred bytes, and the skipped items of a long sitting some thousands."""
-PAGE = {
-    "index.html": "text/html",
-    "style.css": "text/css",
-    **dict.fromkeys(("vote.js", "videos.js", "at_server.js", "at_home.js"), "text/javascript"),
-}
+"""Maximum size of a request. Our choice: a vote has a few hundred bytes, and the ids of many skipped items some thousands."""
 NOT_PACKED = b'"use strict";\nconst packed = null;\n'
-"""`packed.js` where there is a server; a packed folder has its contest there (curate/voting/pack.py)."""
+"""`packed.js` of the server; in a packed folder it has the contest (curate/voting/pack.py)."""
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; media-src 'self'; connect-src 'self'; img-src data:; "
     "form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
@@ -51,18 +46,13 @@ VIDEOS = {".webm": "video/webm"}
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def page_file(name: str) -> bytes:
-    """A file of the page, as it lies in the package."""
-    return files("curate.voting").joinpath("page", name).read_bytes()
-
-
 def token(booth: Booth) -> str:
-    """The secret in the address. It stays the same for a contest: an open page goes on when the server is started anew."""
+    """The secret in the address. It is constant for a contest, so an open page resumes when the server restarts."""
     return booth.blind.digest("address")
 
 
 def listen(port: int | None) -> socket.socket:
-    """A socket of this machine alone: at `port` (0: any), or by default at PORT if it is free. Raises UsageError for a port that is taken."""
+    """A socket on 127.0.0.1 at `port` (0: any free one), by default at PORT or any free one. Raises UsageError for a port that is in use."""
     for number in (PORT, 0) if port is None else (port,):
         made = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -120,19 +110,19 @@ def application(booth: Booth) -> web.Application:
             name = item.left if request.match_info["side"] == "left" else item.right
             path = booth.contest.video(name, item.comparison.seed, item.comparison.prompt)
         if path is None:
-            raise web.HTTPNotFound(text="this video is not there any more; skip it")
+            raise web.HTTPNotFound(text="this video is missing; skip it")
         return web.FileResponse(path, headers={"Content-Type": VIDEOS.get(path.suffix.lower(), "video/mp4")})
 
-    async def start(voter: str, told: dict[str, Any]) -> None:
-        """Nothing but the next question is asked for."""
+    async def start(voter: str, body: dict[str, Any]) -> None:
+        """Changes nothing; the reply has the next question."""
 
-    async def vote(voter: str, told: dict[str, Any]) -> None:
-        if told.get("question") not in votes.QUESTIONS or told.get("choice") not in ("left", "right", "tie"):
-            raise UsageError("this is no answer that the page can give")
-        booth.vote(voter, str(told.get("item")), told["question"], told["choice"], str(told.get("id", "")))
+    async def vote(voter: str, body: dict[str, Any]) -> None:
+        if body.get("question") not in votes.QUESTIONS or body.get("choice") not in ("left", "right", "tie"):
+            raise UsageError("the question or the choice is unknown; reload the page")
+        booth.vote(voter, str(body.get("item")), body["question"], body["choice"], str(body.get("id", "")))
 
-    async def undo(voter: str, told: dict[str, Any]) -> None:
-        booth.undo(voter, str(told.get("id", "")))
+    async def undo(voter: str, body: dict[str, Any]) -> None:
+        booth.undo(voter, str(body.get("id", "")))
 
     names = "|".join(re.escape(name) for name in served)
     app.router.add_get(rf"/{{token}}/{{name:({names})?}}", page)
@@ -143,29 +133,29 @@ def application(booth: Booth) -> web.Application:
 
 
 def _answering(booth: Booth, act: Callable[[str, dict[str, Any]], Awaitable[None]]) -> Handler:
-    """A handler that does what is asked and replies with what comes next, or with one sentence."""
+    """A handler that performs an act and replies with the next state, or with an error of one sentence."""
 
     async def answer(request: web.Request) -> web.Response:
         try:
-            told = await request.json()
+            body = await request.json()
         except (ValueError, RecursionError):
-            told = None
+            body = None
         try:
-            if not isinstance(told, dict):
-                raise UsageError("the request is no JSON object")
-            voter = votes.voter_name(told.get("voter"))
-            await act(voter, told)
-            return web.json_response(_state(booth, voter, told.get("skip")))
+            if not isinstance(body, dict):
+                raise UsageError("the request is not a JSON object")
+            voter = votes.voter_name(body.get("voter"))
+            await act(voter, body)
+            return web.json_response(_state(booth, voter, body.get("skip")))
         except UsageError as error:
             return web.json_response({"error": str(error)}, status=400)
-        except (RushesError, OSError) as error:  # a disk that is full, or gone: the page asks again
+        except (RushesError, OSError) as error:  # a disk that is full or missing: the page sends it again
             return web.json_response({"error": str(error)}, status=507)
 
     return answer
 
 
 def _state(booth: Booth, voter: str, skip: Any) -> dict[str, Any]:
-    """What the page shows: answers given and possible, and the next task, or null."""
+    """The state for the page: number of answers given and possible, and the next task or null."""
     task = booth.next(voter, {one for one in skip if isinstance(one, str)} if isinstance(skip, list) else frozenset())
     state: dict[str, Any] = {"done": booth.done(voter), "total": booth.total, "task": None}
     if task:
@@ -177,27 +167,27 @@ def _state(booth: Booth, voter: str, skip: Any) -> dict[str, Any]:
 
 
 def _guard(prefix: str) -> Any:
-    """Lets nobody in but the page that was opened by the printed address."""
+    """Rejects all requests but those of the page at the printed address."""
 
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         host = request.headers.get("Host", "")
         if re.sub(r":\d+$", "", host) not in ("127.0.0.1", "localhost"):
-            raise web.HTTPForbidden(text="this server answers to 127.0.0.1 and localhost alone")
+            raise web.HTTPForbidden(text="this server accepts only the hosts 127.0.0.1 and localhost")
         if not hmac.compare_digest(request.rel_url.raw_path[: len(prefix)].encode(), prefix.encode()):
-            raise web.HTTPForbidden(text="this address lacks its secret part; open the one that `rushes vote` printed")
+            raise web.HTTPForbidden(text="this address has no valid token; open the address that `rushes vote` printed")
         if request.method == "POST":
             if request.headers.get("Origin") != f"http://{host}":
-                raise web.HTTPForbidden(text="votes come from the page of this server alone")
+                raise web.HTTPForbidden(text="this server accepts votes only from its own page")
             if request.content_type != "application/json":
-                raise web.HTTPUnsupportedMediaType(text="votes are JSON")
+                raise web.HTTPUnsupportedMediaType(text="votes must be JSON")
         return await handler(request)
 
     return guard
 
 
 async def _dress(request: web.Request, response: web.StreamResponse) -> None:
-    """Adds what guards the page, and takes away what would tell videos apart: dates of files, and marks that two items share."""
+    """Adds the security headers, and removes headers that could identify videos: dates of files, and ETags, which two items can share."""
     for name in ("ETag", "Last-Modified", "Server"):
         response.headers.pop(name, None)
     response.headers.update(HEADERS)

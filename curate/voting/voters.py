@@ -1,4 +1,4 @@
-"""Voters: how far they agree, and which of them to look at. Nobody is dropped: a voter is named, and one rates with and without."""
+"""Voters: their agreement, and voters with suspicious answers. No voter is dropped; compare the ratings with and without a flagged one."""
 
 import math
 from collections import Counter, defaultdict
@@ -8,26 +8,26 @@ from dataclasses import dataclass
 from curate.voting.games import Game
 
 FLAG_P = 0.001
-"""A lean to one side is told when chance makes one as strong less often than this (ours: it names one of 50 honest voters in one run of 20)."""
+"""Maximum p-value of a flagged bias to one side (our choice: it flags one of 50 honest voters in one run of 20)."""
 
 FLAG_SHARE = 0.8
-"""And when that side has this share of the answers (ours: a milder lean only adds noise, for the sides are shuffled)."""
+"""Minimum share of that side (our choice: a smaller bias only adds noise, because the sides are shuffled)."""
 
 FLAG_TIES = 10
-"""Answers from which on ties alone are told (ours)."""
+"""Minimum number of answers of a voter flagged for only ties (our choice)."""
 
 SIDES = ("left", "right", "tie")
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far voters agree on what two or more of them saw.
+    """Agreement on comparisons that two or more voters answered.
 
     Attributes:
-        comparisons: Comparisons (an item and a pair) that two or more voters answered.
-        pairs: Pairs of such answers.
+        comparisons: Number of comparisons (an item and a pair) that two or more voters answered.
+        pairs: Number of pairs of such answers.
         equal: Share of these pairs that are equal, 0 to 1.
-        alpha: Krippendorff's alpha: 1 all agree, 0 as by chance, below 0 worse than that. None where no two saw the same, or all said "a tie".
+        alpha: Krippendorff's alpha: 1 perfect agreement, 0 chance level. None without common comparisons, or with only ties.
     """
 
     comparisons: int
@@ -37,12 +37,12 @@ class Agreement:
 
 
 def agreement(games: Sequence[Game]) -> Agreement:
-    """Agreement between voters; of a voter who answered the same comparison twice, the last answer counts.
+    """Agreement between voters. If a voter answered the same comparison twice, the last answer counts.
 
-    Alpha is Krippendorff's (Content Analysis, 4th edition, 2019, chapter 12) for numbers: a tie lies halfway between the two, so that one win
-    against one tie is a quarter of a disagreement. Every comparison is counted from both sides, for which contestant is called the first is
-    arbitrary: chance is then a voter who favours neither, and alpha is the same whatever the contestants are called. He advises to rely on data
-    from 0.8 and to conclude tentatively from 0.667; a low alpha asks for more votes or a clearer question, and makes no interval wrong.
+    Alpha is Krippendorff's (Content Analysis, 4th edition, 2019, chapter 12) for interval data: a tie is halfway between win and loss, so a win
+    against a tie is a quarter of a disagreement. Each comparison is counted from both sides, because the order of the contestants is arbitrary:
+    chance level is then a voter without a preference, and alpha does not depend on names. Krippendorff advises to rely on data from 0.8 and to
+    draw tentative conclusions from 0.667. A low alpha calls for more votes or a clearer question; the intervals remain valid.
     """
     answers: dict[tuple[str, str, str], dict[str, float]] = defaultdict(dict)
     for game in games:
@@ -59,13 +59,13 @@ def agreement(games: Sequence[Game]) -> Agreement:
 def krippendorff(units: Sequence[Sequence[float]]) -> float | None:
     """Krippendorff's alpha for interval data: 1 - observed / expected disagreement.
 
-    One sequence per unit, with the values that coders gave it; those with fewer than two count for nothing. None where all values are the same.
+    One sequence per unit, with the values that coders gave it; units with fewer than two values are ignored. None when all values are equal.
     """
-    told = [unit for unit in units if len(unit) > 1]
-    every = [value for unit in told for value in unit]
+    coded = [unit for unit in units if len(unit) > 1]
+    every = [value for unit in coded for value in unit]
     if len(set(every)) < 2:
         return None
-    observed = sum(_disagreement(unit) / (len(unit) - 1) for unit in told) / len(every)
+    observed = sum(_disagreement(unit) / (len(unit) - 1) for unit in coded) / len(every)
     return 1 - observed / (_disagreement(every) / (len(every) * (len(every) - 1)))
 
 
@@ -75,16 +75,16 @@ def _disagreement(values: Sequence[float]) -> float:
 
 
 def flags(presses: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Voters to look at, each with a sentence such as `always left: 24 of 24 answers (p < 0.001 by chance)`.
+    """Voters with suspicious answers, each with a sentence such as `always left: 24 of 24 answers (p < 0.001 by chance)`.
 
-    Takes voters with the side that each pressed: `left`, `right` or `tie`. Sides are shuffled before they are shown, so an honest voter presses
-    either half the time: a side with `FLAG_SHARE` of the answers that are no ties is told when the exact two-sided binomial test against 1/2
-    gives less than `FLAG_P`, which takes 11 answers of 11. So are `FLAG_TIES` ties or more and nothing else. Raises ValueError for another side.
+    Takes (voter, side) pairs; a side is `left`, `right` or `tie`. Sides are shuffled, so an honest voter chooses each side half the time. A
+    voter is flagged when one side has at least `FLAG_SHARE` of the answers without ties and the exact two-sided binomial test against 1/2 gives
+    less than `FLAG_P` (at least 11 of 11 answers), or for only ties, at least `FLAG_TIES`. Raises ValueError for another side.
     """
     pressed: dict[str, Counter[str]] = defaultdict(Counter)
     for voter, side in presses:
         if side not in SIDES:
-            raise ValueError(f"a press is left, right or tie, not {side!r}")
+            raise ValueError(f"a side is left, right or tie, got {side!r}")
         pressed[voter][side] += 1
     found = {}
     for voter, counts in pressed.items():
@@ -100,11 +100,11 @@ def flags(presses: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 
 def by_chance(more: int, answers: int) -> float:
-    """How often a fair coin, thrown `answers` times, shows either side `more` times or oftener: the exact binomial test, two-sided, 0 to 1."""
+    """Probability that a fair coin, thrown `answers` times, shows one side at least `more` times: the exact two-sided binomial test, 0 to 1."""
     tail = sum(math.comb(answers, k) for k in range(max(more, answers - more), answers + 1))
     return float(min(1.0, 2 * tail / 2**answers))
 
 
 def without(games: Sequence[Game], voters: Collection[str]) -> list[Game]:
-    """The games of everybody but these voters, to rate with and without those that `flags` names."""
+    """The games without those of these voters, to compare ratings with and without flagged voters."""
     return [game for game in games if game.voter not in voters]

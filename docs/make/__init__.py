@@ -1,1 +1,1 @@
-"""The written parts of the documentation, from the code. `python -m docs.make` writes them; a test fails when one is out of date."""
+"""Generators of the parts of the documentation that come from the code. `python -m docs.make` runs them; a test compares the pages with them."""

@@ -1,4 +1,4 @@
-"""Writes the parts of README.md and docs/*.md that come from the code."""
+"""Regenerates the parts of README.md and docs/*.md that come from the code."""
 
 from docs.make.parts import PARTS, ROOT, written
 

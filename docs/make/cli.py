@@ -70,7 +70,7 @@ def _kind(one: Any) -> str:
 
 def _default(one: Any) -> str:
     if one.required:
-        return "needed"
+        return "required"
     if one.opts[0].startswith("-") and one.is_flag and one.secondary_opts:
         return f"`{(one.opts if one.default else one.secondary_opts)[0]}`"
     if getattr(one, "is_flag", False) or one.default is None or one.default == "":

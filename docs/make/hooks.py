@@ -1,6 +1,6 @@
-"""What mkdocs is told besides mkdocs.yml: pages that lie outside of docs/, and where links to them lead.
+"""Hooks of mkdocs: pages from outside of docs/, and the links to them.
 
-Links in docs/*.md are those of the repository (`../benchmarks/results/scan.md`), so that they work where the files are read as they are.
+Links in docs/*.md are those of the repository (`../benchmarks/results/scan.md`), so that they work in the repository too.
 """
 
 import posixpath
@@ -20,23 +20,23 @@ OUTSIDE = {
         for path in sorted((ROOT / "benchmarks/results").glob("*.md"))
     },
 }
-"""Files of the repository that are pages of the site, and the pages they are."""
+"""Files of the repository and the pages of the site that they become."""
 LINK = re.compile(r"(?<!!)\[([^\]\n]+)\]\((?![a-z]+:|#)([^)#\s]+)(#[^)\s]+)?\)")
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Adds the pages from outside."""
+    """Adds the pages from outside of docs/."""
     for source, page in OUTSIDE.items():
         files.append(File.generated(config, page, abs_src_path=str(ROOT / source)))
     return files
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
-    """Turns links of the repository into links of the site; of a link to a file that is no page its words are left."""
+    """Turns links of the repository into links of the site; a link to a file that is not a page becomes its text."""
     here = page.file.src_uri
     source = next((source for source, outside in OUTSIDE.items() if outside == here), f"docs/{here}")
 
-    def led(found: re.Match[str]) -> str:
+    def relinked(found: re.Match[str]) -> str:
         words, target, anchor = found[1], found[2], found[3] or ""
         path = posixpath.normpath(posixpath.join(posixpath.dirname(source), target))
         if path.startswith("docs/"):
@@ -46,7 +46,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
         elif (ROOT / path).exists():
             return words
         else:
-            return found[0]  # mkdocs says that it leads nowhere
+            return found[0]  # mkdocs reports the dead link
         return f"[{words}]({posixpath.relpath(path, posixpath.dirname(here) or '.')}{anchor})"
 
-    return LINK.sub(led, markdown)
+    return LINK.sub(relinked, markdown)

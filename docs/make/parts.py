@@ -1,4 +1,4 @@
-"""Which part of which page is written by what. A part stands between two comments; what is around it is written by hand."""
+"""The generated parts of each page, and their generators. A part is between two comments; the text around it is written by hand."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +26,7 @@ def begin(name: str) -> str:
 
 
 def written(page: str) -> str:
-    """A page with its parts as the code says them. Raises ValueError where a part has no place in it."""
+    """A page with its generated parts. Raises ValueError when the page lacks the comments of a part."""
     text = (ROOT / page).read_text()
     for name, make in PARTS[page].items():
         before, found, rest = text.partition(begin(name))

@@ -2,14 +2,16 @@
 
 from collections.abc import Sequence
 
-from train_hooks.recipe_files import Explained, explain
+from train_hooks.recipe_files import Explained, explain, known_recipes
 
-LARGE = ("modelscope", "zeroscope_576w", "zeroscope_xl", "videocrafter", "lavie", "svd_t2v", "svd_i2v")
+PUBLISHED = ("modelscope", "zeroscope_576w", "zeroscope_xl", "videocrafter", "lavie", "svd_t2v", "svd_i2v")
+LARGE = (*PUBLISHED, *(name for name in known_recipes() if name not in PUBLISHED and not name.startswith("tiny")))
+"""Recipes that are no small copy of another: the papers' in the order of their bases, then all others."""
 UNUSED = "not used by this recipe"
 
 
 def differences() -> str:
-    """A row for each key that the large recipes do not agree about."""
+    """A row for each key that differs between the large recipes."""
     values = {name: {row.key: row.value for row in explain(name)} for name in LARGE}
     keys = [key for key in values[LARGE[0]] if len({of.get(key) for of in values.values()}) > 1]
     lines = [f"| | {' | '.join(f'`{name}`' for name in LARGE)} |", "|---" * (len(LARGE) + 1) + "|"]
@@ -41,7 +43,7 @@ def _cell(value: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text that Markdown leaves as it is: a reference such as [VGen] is no link, a bar ends no cell."""
+    """Text with Markdown's characters escaped: a reference such as [VGen] is not a link, a bar does not end a cell."""
     for mark in ("|", "[", "]", "_", "*", "<"):
         text = text.replace(mark, f"\\{mark}")
     return text

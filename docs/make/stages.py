@@ -36,7 +36,7 @@ def short() -> str:
 
 
 def table() -> str:
-    """A row for each stage: its dotted name, its columns, the first sentence of what it says of itself."""
+    """A row for each stage: its dotted name, its columns, the first sentence of its docstring."""
     lines = ["| stage | columns | what it is |", "|---|---|---|"]
     for use, cls in stages():
         columns = _short([name for name, _ in columns_of(use, cls)])
@@ -50,26 +50,26 @@ def sections(package: str) -> str:
 
 
 def section(use: str, cls: type) -> str:
-    """What a stage measures (the top of its file), what its class adds, its columns, its options."""
+    """The docstrings of a stage's file and class, its columns, its options."""
     module = inspect.getmodule(cls)
     lines = [f"### {use}", "", *_file_text(module), ""]
     lines += [*_class_text(cls), ""]
     lines += ["| column | type |", "|---|---|"]
     lines += [f"| `{name}` | {_arrow(kind)} |" for name, kind in columns_of(use, cls)] + [""]
     if read := getattr(_built(cls), "reads", ()):
-        told = [f"`{name.rstrip('?')}`{' (where there)' if name.endswith('?') else ''}" for name in read]
-        lines += [f"Reads {', '.join(told)}.", ""]
+        described = [f"`{name.rstrip('?')}`{' (optional)' if name.endswith('?') else ''}" for name in read]
+        lines += [f"Reads {', '.join(described)}.", ""]
     rows = list(_options(cls))
     if rows:
         lines += ["| option | type | default | |", "|---|---|---|---|"]
-        lines += [f"| `{name}` | {kind} | {default} | {told} |" for name, kind, default, told in rows] + [""]
+        lines += [f"| `{name}` | {kind} | {default} | {described} |" for name, kind, default, described in rows] + [""]
     else:
-        lines += ["It has no options.", ""]
+        lines += ["No options.", ""]
     return "\n".join(lines)
 
 
 def columns_of(use: str, cls: type) -> list[tuple[str, pa.DataType]]:
-    """The columns of a stage in the run's table, with what it writes for one captioner standing for all."""
+    """The columns of a stage in the run's table, with one captioner as the example."""
     columns = dict(_built(cls).columns)
     if use.startswith("annotate.") and "caption" in columns:
         columns = {f"{key}_{CAPTIONER}" if key in OF_CAPTIONER else key: kind for key, kind in columns.items()}
@@ -85,12 +85,12 @@ def _built(cls: type) -> Any:
 
 
 def _options(cls: type) -> Iterator[tuple[str, str, str, str]]:
-    told = _attributes(cls)
+    described = _attributes(cls)
     for field in dataclasses.fields(cls):
         if not field.init:
             continue
         kind = options_of(cls)[field.name]
-        yield field.name, _type(kind), _default(field), told[field.name].replace("|", "\\|")
+        yield field.name, _type(kind), _default(field), described[field.name].replace("|", "\\|")
 
 
 def _attributes(cls: type) -> dict[str, str]:
@@ -151,7 +151,7 @@ def _default(field: "dataclasses.Field[Any]") -> str:
     elif field.default_factory is not dataclasses.MISSING:
         value = field.default_factory()
     else:
-        return "needed"
+        return "required"
     return _yaml(value)
 
 
@@ -170,7 +170,7 @@ def _yaml(value: Any) -> str:
 
 
 def _short(columns: list[str]) -> str:
-    """Columns that differ in first, middle and last alone are written as one."""
+    """Columns that differ only in first, middle and last are joined into one."""
     shown = []
     for column in columns:
         stem = re.sub(r"_(first|middle|last)$", "", column)

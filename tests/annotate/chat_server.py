@@ -1,4 +1,4 @@
-"""A small OpenAI-compatible server on loopback that answers with the number drawn into the pictures it is sent, and misbehaves on demand."""
+"""A small OpenAI-compatible server on loopback that answers with the number drawn into its pictures, and injects faults on demand."""
 
 import base64
 import contextlib
@@ -32,7 +32,7 @@ def number_in(picture: NDArray[np.uint8]) -> int:
 
 
 class ChatServer(ThreadingHTTPServer):
-    """`script(key, attempt)` says how a request is answered: `ok` or one of the faults below."""
+    """`script(key, attempt)` returns how a request is answered: `ok` or one of the faults below."""
 
     daemon_threads = True
     request_queue_size = 256
@@ -54,7 +54,7 @@ class ChatServer(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_address[1]}/v1"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that has gone is no news."""
+        """Ignores clients that disconnected."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -63,7 +63,7 @@ class Handler(BaseHTTPRequestHandler):
     server: ChatServer
 
     def log_message(self, *_: Any) -> None:
-        """Quiet."""
+        """Logs nothing."""
 
     def do_GET(self) -> None:
         if self.refused():
@@ -94,8 +94,8 @@ class Handler(BaseHTTPRequestHandler):
     def refused(self) -> bool:
         if self.server.key is None or self.headers.get("Authorization") == f"Bearer {self.server.key}":
             return False
-        told = f"wrong key: {self.headers.get('Authorization')}"
-        self.send(401, json.dumps({"error": {"message": told}}).encode())
+        message = f"wrong key: {self.headers.get('Authorization')}"
+        self.send(401, json.dumps({"error": {"message": message}}).encode())
         return True
 
     def answer(self, how: str, body: dict[str, Any]) -> None:
@@ -124,8 +124,8 @@ class Handler(BaseHTTPRequestHandler):
         raw = json.dumps(answer).encode()
         match how:
             case "429" | "500" | "503" | "400" | "404" | "403":
-                told = {"error": {"message": f"no luck for {self.headers.get('Authorization')}"}}
-                self.send(int(how), json.dumps(told).encode(), retry=how == "429")
+                message = {"error": {"message": f"no luck for {self.headers.get('Authorization')}"}}
+                self.send(int(how), json.dumps(message).encode(), retry=how == "429")
             case "too long" if len(pictures) > 2:
                 self.send(400, b'{"error": {"message": "This model\'s maximum context length is 4096 tokens"}}')
             case "deep":
@@ -172,7 +172,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def running() -> Iterator[ChatServer]:
-    """A server, until it is not needed any more."""
+    """A running server, stopped at the end of the block."""
     with ChatServer() as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         thread.start()
@@ -182,7 +182,7 @@ def running() -> Iterator[ChatServer]:
 
 
 def busy_share(events: list[tuple[float, int]], concurrency: int) -> float:
-    """Mean number of requests in flight from the first to the last, over what was allowed."""
+    """Mean number of requests in flight from the first to the last, over the allowed number."""
     events = sorted(events)
     area, now = 0.0, 0
     for (at, change), (then, _) in itertools.pairwise(events):
@@ -192,7 +192,7 @@ def busy_share(events: list[tuple[float, int]], concurrency: int) -> float:
 
 
 def chance(seed: int) -> Callable[[str, int], str]:
-    """A script of faults: a third of all first attempts, fewer of later ones, the same for a key whatever the order."""
+    """A script of faults: a third of all first attempts, fewer of later ones, independent of the order of requests."""
     faults = ("429", "500", "half", "nothing", "closed", "hung up", "no choices")
 
     def script(key: str, attempt: int) -> str:

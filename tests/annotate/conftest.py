@@ -1,4 +1,4 @@
-"""Clips made of arrays or of nothing, and stages with their weights in place."""
+"""Clips from arrays or without thumbnails, and stages with local weights."""
 
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import distribution
@@ -28,7 +28,7 @@ def make_clip() -> Callable[..., Clip]:
 
 @pytest.fixture(scope="session")
 def ready() -> Callable[[Any], Any]:
-    """Do what the engine does: put the local path of the weights in place, then set up."""
+    """Sets the local path of the weights and calls `setup`, as the engine does."""
 
     def make(stage: Any) -> Any:
         package, inside = stage.weights.removeprefix("pip:").split(":", 1)

@@ -1,11 +1,11 @@
-"""What becomes of a model's answer, which thumbnails it sees, and how facts get into a prompt."""
+"""Rows from answers, sampling of thumbnails, and column values in prompts."""
 
 import numpy as np
 import pytest
 
-from annotate.caption import COLUMNS, LONGEST, Answer, clean
-from annotate.frames import every, fewer, spread
-from annotate.prompts import PRESETS, fill, placeholders, said
+from annotate.models.caption import COLUMNS, MAX_CHARACTERS, Answer, clean
+from annotate.models.frames import every, fewer, spread
+from annotate.models.prompts import PRESETS, fill, in_words, placeholders
 from curate.stages.stage import OF_CAPTIONER
 
 
@@ -29,11 +29,11 @@ def test_clean(given: str, kept: str) -> None:
     clean(given).encode("utf-8")
 
 
-def test_clean_bounds_what_never_stops() -> None:
-    assert len(clean("word " * 10_000)) <= LONGEST
+def test_clean_limits_the_length() -> None:
+    assert len(clean("word " * 10_000)) <= MAX_CHARACTERS
 
 
-def test_a_row_holds_every_column_and_the_engine_renames_them() -> None:
+def test_row_has_every_column_and_the_engine_renames_them() -> None:
     row = Answer("A dog.", 10, 3, "length", 8, 0.5).row("a")
     assert set(row) == {"clip_id", *COLUMNS}
     assert set(COLUMNS) <= set(OF_CAPTIONER)
@@ -55,30 +55,37 @@ def test_every_two_seconds() -> None:
     assert every([0.0, 5.0], 2.0) == [0, 1]
 
 
-def test_fewer_keeps_them_spread() -> None:
+def test_fewer_indices_stay_evenly_spread() -> None:
     assert fewer([0, 4, 8, 12, 16], 2) == [4, 12]
     assert fewer([0, 4], 8) == [0, 4]
 
 
-def test_a_prompt_gets_the_clips_own_values() -> None:
+def test_prompt_contains_the_clips_values() -> None:
     prompt = "Motion {motion}, camera {camera}, {labels}. {{plain}}"
     assert placeholders(prompt) == ("motion", "camera", "labels")
-    told = fill(prompt, {"motion": np.float32(1.23456), "labels": ["dog", "cat"]})
-    assert told == "Motion 1.23, camera unknown, dog, cat. {plain}"
+    message = fill(prompt, {"motion": np.float32(1.23456), "labels": ["dog", "cat"]})
+    assert message == "Motion 1.23, camera unknown, dog, cat. {plain}"
 
 
 @pytest.mark.parametrize("prompt", ["{", "a } b", "{0}", "{}", "{a.b}", "{motion:.2f}", "{motion!r}"])
-def test_a_prompt_with_other_braces_is_refused(prompt: str) -> None:
+def test_prompt_with_malformed_braces_is_refused(prompt: str) -> None:
     with pytest.raises(ValueError, match="the prompt"):
         placeholders(prompt)
 
 
-def test_said() -> None:
-    assert [said(v) for v in (None, float("nan"), True, 3, [], "x")] == ["unknown", "unknown", "yes", "3", "none", "x"]
+def test_in_words() -> None:
+    assert [in_words(v) for v in (None, float("nan"), True, 3, [], "x")] == [
+        "unknown",
+        "unknown",
+        "yes",
+        "3",
+        "none",
+        "x",
+    ]
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_presets_are_plain(name: str) -> None:
+def test_presets_contain_no_placeholders(name: str) -> None:
     preset = PRESETS[name]
     assert placeholders(preset.prompt) == ()
     assert (preset.frames is None) != (preset.every_s is None)

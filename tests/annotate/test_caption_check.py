@@ -1,4 +1,4 @@
-"""CaptionCheck: right captions rank before wrong ones, on photographs too; every flag; no order changes a value."""
+"""CaptionCheck: right captions rank before wrong ones, on photographs too; every flag; values do not depend on the order."""
 
 import json
 from dataclasses import replace
@@ -12,7 +12,7 @@ from annotate import CaptionCheck, MiniLM
 from annotate.caption_check import ranks, ring
 from curate.clip import Clip
 from filters import Conse
-from filters.open_clip import unit
+from filters.models.openclip import unit
 from tests.filters import tiny_openclip
 
 
@@ -33,7 +33,7 @@ def clip(clip_id, caption, vector=None, **columns):
     return Clip(clip_id, "s", 0.0, 1.0, 24.0, 24, 640, 360, (), (), named)
 
 
-def test_ranks_by_hand():
+def test_ranks_equal_a_manual_computation():
     frames = np.eye(4, dtype=np.float32)
     assert ranks(frames, frames, 3).tolist() == [0, 0, 0, 0]
     assert ranks(np.roll(frames, -1, axis=0), frames, 3) == pytest.approx([2 / 3] * 4)  # one fits better, two as badly
@@ -45,7 +45,7 @@ def test_ranks_by_hand():
     assert np.isnan(ranks(frames[:1], frames[:1], 3)).all()
 
 
-def test_the_ring_depends_on_the_clips_and_not_on_their_order():
+def test_ring_depends_on_the_set_of_clips_and_not_on_its_order():
     ids = [f"clip{i}" for i in range(20)]
     order = [ids[i] for i in ring(ids, 0)]
     assert order == [ids[::-1][i] for i in ring(ids[::-1], 0)]
@@ -73,7 +73,7 @@ def test_right_captions_rank_before_wrong_ones_on_photographs(check, shared_dir)
     assert 0.4 < np.mean(wrong) < 0.6
 
 
-def test_neither_order_changes_a_value_nor_a_clip_without_anything(check):
+def test_values_depend_neither_on_order_nor_on_clips_without_captions(check):
     rng = np.random.default_rng(0)
     vectors = unit(rng.normal(size=(12, 384)))
     words = ["a dog", "two cats", "a red bus", "rain", "a boat on a lake", "snow"]
@@ -86,12 +86,12 @@ def test_neither_order_changes_a_value_nor_a_clip_without_anything(check):
     assert all(0 <= rows[f"c{i}"]["caption_rank_vlm"] <= 1 for i in range(12))
 
 
-def test_flags_say_whose_caption_and_what(check):
+def test_flags_name_captioner_and_defect(check):
     both = replace(
         check, captions=("vlm", "coca"), worst_rank=1.0, prompts=("Tell me what you see in this little film.",)
     )
     both.setup()
-    said = [
+    cases = [
         ("A dog runs.", "", "stop", "vlm:no coca:empty"),
         ("A boat on a lake near a", "a boat", "length", "vlm:truncated"),
         ("I'm sorry, I cannot.", "a cat", "stop", "vlm:refused"),
@@ -99,13 +99,13 @@ def test_flags_say_whose_caption_and_what(check):
         ("go go go go go", "Ein Hund läuft auf der Straße.", "stop", "vlm:repeated coca:language"),
         *[("A bus.", f"bus {i}", "stop", "vlm:common") for i in range(6)],
     ]
-    clips = [clip(f"c{i}", v, None, caption_coca=c, finish_reason_vlm=end) for i, (v, c, end, _) in enumerate(said)]
+    clips = [clip(f"c{i}", v, None, caption_coca=c, finish_reason_vlm=end) for i, (v, c, end, _) in enumerate(cases)]
     rows = both(clips)
     found = {row["clip_id"]: row["caption_flags"] for row in rows}
-    assert found == {f"c{i}": wanted.replace("vlm:no ", "") for i, (*_, wanted) in enumerate(said)}
+    assert found == {f"c{i}": wanted.replace("vlm:no ", "") for i, (*_, wanted) in enumerate(cases)}
 
 
-def test_with_clip_the_texts_go_through_the_model_the_frames_went_through(tmp_path):
+def test_clip_weights_embed_texts_with_the_model_of_the_frames(tmp_path):
     file, _ = tiny_openclip.build(tmp_path / "tiny")
     stage = CaptionCheck(captions=("vlm",), model=str(file), weights=str(tmp_path / "tiny"), device="cpu")
     assert stage.reads == ("caption_vlm", "finish_reason_vlm?", "openclip")
@@ -117,11 +117,11 @@ def test_with_clip_the_texts_go_through_the_model_the_frames_went_through(tmp_pa
 
 
 @pytest.mark.parametrize(("options", "message"), [({"others": 0}, "others"), ({"worst_rank": 1.1}, "worst_rank")])
-def test_options_that_make_no_sense(options, message):
+def test_invalid_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         CaptionCheck(**options)
 
 
-def test_before_setup():
+def test_call_before_setup_is_refused():
     with pytest.raises(RuntimeError, match="setup"):
         CaptionCheck(captions=("vlm",))([clip("a", "a dog", np.ones(4, np.float32))])

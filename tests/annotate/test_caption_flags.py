@@ -1,11 +1,11 @@
-"""What is wrong with a caption, from its words: a line per case, and no flag on what people wrote."""
+"""Flags of a caption from its text: a line per case, and no flag on human captions."""
 
 import json
 
 import pytest
 
-from annotate.caption_flags import flags, is_other_language, words_of
-from annotate.prompts import PRESETS
+from annotate.models.caption_flags import flags, is_other_language, words_of
+from annotate.models.prompts import PRESETS
 
 PROMPTS = [preset.prompt for preset in PRESETS.values()]
 
@@ -44,7 +44,7 @@ def test_flags(text, expected):
     assert flags(text, PROMPTS) == expected
 
 
-def test_a_wanted_language_is_not_flagged_and_english_then_is():
+def test_requested_language_is_accepted_and_english_flagged():
     german = "Ein Hund läuft mit einem Ball auf der Straße."
     assert flags(german, language="de") == []
     assert flags("A dog runs with a ball on the street.", language="de") == ["language"]
@@ -55,12 +55,12 @@ def test_two_thousand_repeated_tokens():
     assert flags("the " * 2000) == ["repeated"]
 
 
-def test_nothing_that_people_wrote_is_flagged(shared_dir):
+def test_no_human_caption_is_flagged(shared_dir):
     pictures = json.loads((shared_dir / "assets" / "coco_mini" / "captions.json").read_text())
     texts = [text for picture in pictures for text in picture["captions"]]
     assert len(texts) >= 250
     assert [text for text in texts if flags(text, PROMPTS)] == []
 
 
-def test_short_texts_have_no_language():
+def test_language_of_short_texts_is_not_judged():
     assert not is_other_language("un chat", words_of("un chat"), "en")

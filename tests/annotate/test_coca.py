@@ -1,4 +1,4 @@
-"""Coca on a small randomly initialised CoCa, and its beam search against trying every text."""
+"""Coca on a small randomly initialised CoCa, and its beam search against exhaustive search."""
 
 from itertools import product
 
@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from annotate import Coca
-from annotate.caption import COLUMNS
 from annotate.coca import END, START, beam_search
-from annotate.generate import TOO_LARGE
+from annotate.models.caption import COLUMNS, TOO_LARGE
 from filters import OpenClip
+from tests.filters.families import family
 
 
 @pytest.fixture(scope="module")
@@ -35,29 +35,29 @@ def clips(make_clip):
     ]
 
 
-def told(rows):
+def without_seconds(rows):
     return {row["clip_id"]: {k: v for k, v in row.items() if k != "seconds"} for row in rows}
 
 
-def test_neither_order_nor_batch_changes_a_caption(folder, clips):
+def test_caption_depends_on_neither_order_nor_batch(folder, clips):
     stage = ready(folder)
-    together = told(stage(clips))
-    assert told(stage(clips[::-1])) == together
-    assert {clip.clip_id: told(stage([clip]))[clip.clip_id] for clip in clips} == together
+    together = without_seconds(stage(clips))
+    assert without_seconds(stage(clips[::-1])) == together
+    assert {clip.clip_id: without_seconds(stage([clip]))[clip.clip_id] for clip in clips} == together
     assert set(together["clip0"]) == {"clip_id", *COLUMNS} - {"seconds"}
     assert len({row["caption"] for row in together.values()}) >= 3
     assert all(row["frames"] == 1 and 0 < row["output_tokens"] <= 8 for row in together.values())
 
 
-def test_many_at_once_are_what_each_is_alone(folder, clips):
-    """The GPU's path, on the CPU."""
+def test_batch_equals_single_frames(folder, clips):
+    """The GPU's code path, on the CPU."""
     stage = ready(folder)
     frames = [clip.middle for clip in clips]
     assert [a.text for a in stage._write(frames)] == [a.text for frame in frames for a in stage._write([frame])]
 
 
-def test_it_writes_what_the_net_finds_likeliest(folder, clips):
-    """One beam takes the likeliest token each time, by the net's own forward pass."""
+def test_one_beam_takes_the_likeliest_tokens(folder, clips):
+    """Against the network's own forward pass."""
     stage = ready(folder, beams=1)
     encoder = stage._encoder
     pixels = encoder.pixels(np.stack([encoder.picture(clips[2].middle)]))
@@ -74,9 +74,9 @@ def test_it_writes_what_the_net_finds_likeliest(folder, clips):
     assert found["caption"] == " ".join(encoder.tokenize.decode([i for i in ids[1:] if i != END]).split())
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", family(range(6)))
 def test_beam_search_finds_the_likeliest_text(seed):
-    """Over five words and at most four tokens, with beams for all beginnings: against trying every text."""
+    """Five words, at most four tokens, a beam for every prefix: against exhaustive search."""
     words, most = [*range(4), END], 5
     rng = np.random.default_rng(seed)
     table = {}
@@ -111,9 +111,9 @@ def test_tagged_frames(folder, clips):
     assert row["tagged_frames"][1]["prompt"] == row["caption"]
 
 
-def test_a_clip_too_large_for_the_gpu_costs_itself(folder, clips, monkeypatch):
+def test_clip_too_large_for_the_gpu_affects_only_itself(folder, clips, monkeypatch):
     stage = ready(folder)
-    wanted, real = told(stage(clips)), Coca._write
+    wanted, real = without_seconds(stage(clips)), Coca._write
 
     def small_gpu(self, frames):
         if len(frames) > 1 or np.array_equal(frames[0], clips[3].middle):
@@ -121,8 +121,8 @@ def test_a_clip_too_large_for_the_gpu_costs_itself(folder, clips, monkeypatch):
         return real(self, frames)
 
     monkeypatch.setattr(Coca, "_write", small_gpu)
-    monkeypatch.setattr("filters.open_clip.Encoder.on_cpu", False)
-    assert told(stage(clips)) == {**wanted, "clip3": {"clip_id": "clip3", "error": TOO_LARGE}}
+    monkeypatch.setattr("filters.models.openclip.Encoder.on_cpu", False)
+    assert without_seconds(stage(clips)) == {**wanted, "clip3": {"clip_id": "clip3", "error": TOO_LARGE}}
 
 
 @pytest.mark.parametrize(
@@ -134,12 +134,12 @@ def test_a_clip_too_large_for_the_gpu_costs_itself(folder, clips, monkeypatch):
         ({"tag_frames": -1}, "tag_frames"),
     ],
 )
-def test_options_that_make_no_sense(options, message):
+def test_invalid_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         Coca(**options)
 
 
-def test_another_open_clip_model_is_refused(tmp_path):
+def test_model_without_a_text_decoder_is_refused(tmp_path):
     from tests.filters import tiny_openclip
 
     file, _ = tiny_openclip.build(tmp_path / "clip")
@@ -148,6 +148,6 @@ def test_another_open_clip_model_is_refused(tmp_path):
     assert OpenClip(model=str(file), weights=str(tmp_path / "clip")).columns
 
 
-def test_before_setup(clips):
+def test_call_before_setup_is_refused(clips):
     with pytest.raises(RuntimeError, match="setup"):
         Coca()(clips)

@@ -1,4 +1,4 @@
-"""Captions the footage came with: each on the clips it is about, and on no other."""
+"""Captions that come with the footage: each on its own clips only."""
 
 import json
 from pathlib import Path
@@ -40,7 +40,7 @@ def test_forms_of_json(found, spans):
 
 
 @pytest.mark.parametrize(
-    ("found", "told"),
+    ("found", "message"),
     [
         ("a dog", "expected a caption"),
         (["a dog"], "expected an object"),
@@ -50,8 +50,8 @@ def test_forms_of_json(found, spans):
         ([{"caption": "x", "start_s": "0:01"}], "must be a number"),
     ],
 )
-def test_other_forms_are_told(found, told):
-    with pytest.raises(ValueError, match=told):
+def test_other_json_structures_are_refused(found, message):
+    with pytest.raises(ValueError, match=message):
         spans_of(found)
 
 
@@ -61,12 +61,12 @@ def test_other_forms_are_told(found, told):
         (0, 4, "one"), (4, 8, "two"), (3, 7, "two"), (6, 10, "two"), (6.1, 12, None), (20, 24, None), (9.9, 30, None), (40, 44, "five"),
     ],
 )  # fmt: skip
-def test_a_caption_goes_to_clips_within_its_times(start_s, end_s, caption):
+def test_caption_belongs_to_clips_within_its_times(start_s, end_s, caption):
     spans = [Span(0, 4, "one"), Span(4, 8, "two"), Span(30, 50, "four"), Span(39, 45, "five")]
     assert fitting(spans, start_s, end_s, 0.5) == caption
 
 
-def test_which_file_speaks(tmp_path):
+def test_order_of_caption_files(tmp_path):
     video = tmp_path / "film.v2.mp4"
     assert Existing()([clip(video)])[0] == {"clip_id": "0", "caption": None}
     beside.cache_clear()
@@ -82,7 +82,7 @@ def test_which_file_speaks(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"{", b"\xff\xfe\x00", b'["x"]'])
-def test_a_file_that_cannot_be_read_costs_its_clips(tmp_path, content):
+def test_unreadable_file_is_an_error_of_its_clips(tmp_path, content):
     (tmp_path / "bad.json").write_bytes(content)
     (tmp_path / "good.txt").write_text("good")
     rows = Existing()([clip(tmp_path / "bad.mp4"), clip(tmp_path / "good.mp4", 4, 8)])
@@ -91,15 +91,15 @@ def test_a_file_that_cannot_be_read_costs_its_clips(tmp_path, content):
 
 
 @pytest.mark.parametrize(
-    ("options", "told"), [({"min_overlap": 0}, "min_overlap"), ({"suffixes": (".srt",)}, "suffixes")]
+    ("options", "message"), [({"min_overlap": 0}, "min_overlap"), ({"suffixes": (".srt",)}, "suffixes")]
 )
-def test_options_that_make_no_sense(options, told):
-    with pytest.raises(ValueError, match=told):
+def test_invalid_options_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
         Existing(**options)
 
 
-def test_a_run_takes_them_along(tmp_path: Path, rushes: Rushes) -> None:
-    """Through the engine: a manifest for one file, times for another, nothing for a third."""
+def test_captions_of_the_footage_go_through_a_run(tmp_path: Path, rushes: Rushes) -> None:
+    """Through the engine: a manifest for one file, times for another, no caption for a third."""
     shots = np.concatenate([moving(50, 1, 40), moving(50, 2, 120)])
     for name in ("listed", "timed", "bare"):
         write_video(tmp_path / f"{name}.mp4", shots if name == "timed" else moving(50, len(name), 90), 25, gop=25)
@@ -111,11 +111,11 @@ def test_a_run_takes_them_along(tmp_path: Path, rushes: Rushes) -> None:
     done = rushes("run", cwd=tmp_path)
     assert done.code == 0, done.err
     wide = Run.open(tmp_path / "run").wide()
-    said = {
+    captions = {
         (Path(row.uri).stem, round(row.start_s)): row.caption_existing
         for row in wide.astype(object).where(wide.notna(), None).itertuples()
     }
-    assert said == {
+    assert captions == {
         ("listed", 0): "from the list",
         ("timed", 0): None,
         ("timed", 2): "the second shot",

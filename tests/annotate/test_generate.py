@@ -1,4 +1,4 @@
-"""Batched writing: a row says the same whatever stands beside it, alone or in a batch."""
+"""Batched generation: a row is the same in any batch."""
 
 import math
 from collections import Counter
@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 import torch
 
-from annotate.generate import Decoding, Halving, SeededChoice, Written, seed_of, where, write
+from annotate.models.generate import Decoding, Halving, SeededChoice, Written, device_and_dtype, seed_of, write
 
 PROMPTS = {"a": "Hello", "b": "A longer prompt, of more bytes", "c": "x", "d": "Hello"}
 
@@ -19,7 +19,7 @@ def model(tiny_text):
     return AutoModelForCausalLM.from_pretrained(tiny_text, dtype="float32").eval(), tokenizer
 
 
-def said(model, keys, decoding) -> dict[str, Written]:
+def written_rows(model, keys, decoding) -> dict[str, Written]:
     net, tokenizer = model
     inputs = tokenizer([PROMPTS[key] for key in keys], padding=True, return_tensors="pt")
     rows = write(net, dict(inputs), keys, decoding, tokenizer.pad_token_id)
@@ -27,35 +27,35 @@ def said(model, keys, decoding) -> dict[str, Written]:
 
 
 @pytest.mark.parametrize("decoding", [Decoding(12), Decoding(12, 1.0, 0.9, seed=3)], ids=["greedy", "sampled"])
-def test_neither_order_nor_batch_changes_a_row(model, decoding):
-    together = said(model, list(PROMPTS), decoding)
-    assert said(model, ["c", "d", "a", "b"], decoding) == together
-    assert {key: said(model, [key], decoding)[key] for key in PROMPTS} == together
+def test_row_depends_on_neither_order_nor_batch(model, decoding):
+    together = written_rows(model, list(PROMPTS), decoding)
+    assert written_rows(model, ["c", "d", "a", "b"], decoding) == together
+    assert {key: written_rows(model, [key], decoding)[key] for key in PROMPTS} == together
     assert together["b"].prompt_tokens == len(PROMPTS["b"])
     assert len({tuple(row.tokens) for row in together.values()}) >= 3
 
 
-def test_draws_depend_on_the_seed_and_the_key(model):
-    one, two = (said(model, list(PROMPTS), Decoding(12, 1.0, seed=seed)) for seed in (1, 2))
+def test_samples_depend_on_the_seed_and_the_key(model):
+    one, two = (written_rows(model, list(PROMPTS), Decoding(12, 1.0, seed=seed)) for seed in (1, 2))
     assert one["a"].tokens != one["d"].tokens  # the same prompt, another clip
     assert one["a"].tokens != two["a"].tokens
-    assert said(model, ["a"], Decoding(12))["a"].tokens == said(model, ["d"], Decoding(12))["d"].tokens
+    assert written_rows(model, ["a"], Decoding(12))["a"].tokens == written_rows(model, ["d"], Decoding(12))["d"].tokens
 
 
 def test_an_answer_ends_at_its_end_token_or_at_the_limit(model):
     net, tokenizer = model
-    free = said(model, ["a"], Decoding(8))["a"]
+    free = written_rows(model, ["a"], Decoding(8))["a"]
     assert (free.finish_reason, len(free.tokens)) == ("length", 8)
     net.generation_config.eos_token_id = [free.tokens[3], tokenizer.eos_token_id]
     try:
-        ended = said(model, ["a"], Decoding(8))["a"]
+        ended = written_rows(model, ["a"], Decoding(8))["a"]
     finally:
         net.generation_config.eos_token_id = tokenizer.eos_token_id
     assert ended.finish_reason == "stop"
     assert ended.tokens == free.tokens[: free.tokens.index(free.tokens[3])]
 
 
-def test_draws_follow_the_probabilities():
+def test_samples_follow_the_probabilities():
     scores = torch.tensor([[2.0, 1.0, 0.0, -1.0]])
     drawn = Counter(
         int(SeededChoice(Decoding(1, temperature=2.0), [f"clip {i}"])(None, scores).argmax()) for i in range(4000)
@@ -64,7 +64,7 @@ def test_draws_follow_the_probabilities():
     assert [drawn[i] / 4000 for i in range(4)] == pytest.approx(wanted.tolist(), abs=0.03)
 
 
-def test_top_p_leaves_the_unlikely_out():
+def test_top_p_excludes_unlikely_tokens():
     scores = torch.log(torch.tensor([[0.5, 0.3, 0.15, 0.05]]))
     kept = SeededChoice(Decoding(1, 1.0, top_p=0.79), ["a"])(None, scores).isfinite()
     assert kept.tolist() == [[True, True, False, False]]
@@ -72,15 +72,15 @@ def test_top_p_leaves_the_unlikely_out():
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "message"),
     [((0,), "max_tokens"), ((1, -1.0), "temperature"), ((1, math.nan), "temperature"), ((1, 1.0, 0.0), "top_p")],
 )
-def test_values_that_make_no_sense(values, told):
-    with pytest.raises(ValueError, match=told):
+def test_invalid_values_are_refused(values, message):
+    with pytest.raises(ValueError, match=message):
         Decoding(*values)
 
 
-def test_a_batch_is_halved_when_memory_runs_out_and_the_size_is_kept():
+def test_batch_is_halved_when_memory_runs_out_and_the_size_is_kept():
     sizes = []
 
     def work(items):
@@ -96,7 +96,7 @@ def test_a_batch_is_halved_when_memory_runs_out_and_the_size_is_kept():
     assert sizes[7:] == [2, 2]
 
 
-def test_what_is_too_large_alone_costs_itself():
+def test_item_too_large_alone_affects_only_itself():
     def work(items):
         if 3 in items:
             raise torch.OutOfMemoryError("no room")
@@ -105,7 +105,7 @@ def test_what_is_too_large_alone_costs_itself():
     assert Halving().run(range(6), work) == [0, 1, 2, None, 4, 5]
 
 
-def test_seeds_do_not_change():
+def test_seeds_are_stable():
     assert seed_of(0, "clip") == 6908975956495798920
-    assert where("cpu", "auto") == ("cpu", torch.float32)
-    assert where("cpu", "bf16") == ("cpu", torch.bfloat16)
+    assert device_and_dtype("cpu", "auto") == ("cpu", torch.float32)
+    assert device_and_dtype("cpu", "bf16") == ("cpu", torch.bfloat16)

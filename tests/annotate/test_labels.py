@@ -3,8 +3,9 @@ import numpy as np
 import pytest
 
 from annotate import Labels
-from annotate.labels import network_input, sentence, top_labels
+from annotate.labels import sentence, top_labels
 from curate.clip import ThumbnailError
+from filters.models.efficientnet import network_input
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +91,7 @@ def test_grey_picture_has_no_label(stage, make_clip):
     assert max(row["label_scores"], default=0) < 0.3
 
 
-def test_batching_and_order_change_nothing(stage, make_clip, photo):
+def test_value_depends_on_neither_order_nor_batch(stage, make_clip, photo):
     names = ["000000062554", "000000160012", "000000252639", "000000519208"]
     clips = [make_clip([photo(name)] * (i + 1), clip_id=name) for i, name in enumerate(names)]
     together = {row["clip_id"]: row for row in stage(clips)}
@@ -98,7 +99,7 @@ def test_batching_and_order_change_nothing(stage, make_clip, photo):
     assert all(set(row) == {"clip_id", *Labels.columns} for row in together.values())
 
 
-def test_clip_without_thumbnails_says_so(stage, make_clip):
+def test_clip_without_thumbnails_is_an_error(stage, make_clip):
     with pytest.raises(ThumbnailError, match="clip bare has no thumbnail"):
         stage([make_clip([], clip_id="bare")])
 

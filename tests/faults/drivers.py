@@ -20,7 +20,7 @@ HOOKS = Path(__file__).resolve().parent / "hooks"
 
 
 def environment(faults: Path) -> dict[str, str]:
-    """Of every Python that takes part: this checkout, the harm from inside, and no Ray but the one that is named later."""
+    """Of every Python that takes part: this checkout, the injected faults, and no Ray but the one that is named later."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "PYTEST_"))}
     return clean | {
         "PYTHONPATH": os.pathsep.join([str(HOOKS), str(ROOT)]),
@@ -101,7 +101,7 @@ class Drivers:
         )
 
     def begin(self, arguments: list[str], cwd: Path, folder: Path, env: dict[str, str] | None = None) -> Driver:
-        """Begins a command; what it says, and its exit code in the end, lie in `folder`."""
+        """Begins a command; its output and, at the end, its exit code are stored in `folder`."""
         folder.mkdir(parents=True)
         asked = {"arguments": arguments, "cwd": str(cwd), "env": self.env | (env or {}), "folder": str(folder)}
         assert self.process.stdin

@@ -1,4 +1,4 @@
-"""`python -m tests.faults --scenarios 100 --seed 0 --out FILE`: many seeded scenarios, and a table of what came of them.
+"""`python -m tests.faults --scenarios 100 --seed 0 --out FILE`: many seeded scenarios and a table of the results.
 
 Three lanes run beside each other, each with its own project: one machine, object storage, Ray. The share of each kind is in `SHARES`.
 """
@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tests.faults import harms
+from tests.faults import kinds as faults
 from tests.faults.object_store import Bucket, reach
 from tests.faults.scene import World, play
 
@@ -37,12 +37,12 @@ SHARES = {
         "power loss (Ray)": 1, "Ray dies, the driver lives": 1,
     },
 }  # fmt: skip
-"""How many of each kind there are in a hundred scenarios or so."""
-KINDS = {"one machine": harms.LOCAL, "object storage": harms.STORED, "Ray": harms.RAY}
+"""Scenarios of each kind in about a hundred."""
+KINDS = {"one machine": faults.LOCAL, "object storage": faults.STORED, "Ray": faults.RAY}
 
 
 def plan(scenarios: int, seed: int) -> dict[str, list[tuple[str, int]]]:
-    """Lane to (kind, seed of the scenario), so many in all."""
+    """Maps a lane to its (kind, seed) pairs; `scenarios` pairs in total."""
     total = sum(sum(kinds.values()) for kinds in SHARES.values())
     order = [(lane, name, n) for lane, kinds in SHARES.items() for name, count in kinds.items() for n in range(count)]
     chosen = [order[i * total // scenarios % total] for i in range(scenarios)]
@@ -77,15 +77,15 @@ def run_lane(lane: str, scenarios: Sequence[tuple[str, int]], folder: Path, answ
 def table(verdicts: Sequence[dict[str, Any]]) -> str:
     """Markdown: one line per kind, and the sum."""
     head = (
-        "| harm | scenarios | survived | lost | duplicated | other values | extra units after a kill, median (most) |"
+        "| fault | scenarios | survived | lost | duplicated | other values | extra units after a kill, median (most) |"
     )
     lines = [head, "|---|---|---|---|---|---|---|"]
 
     def line(name: str, some: Sequence[dict[str, Any]]) -> str:
         extra = [v["extra_units"] for v in some if v["extra_units"] is not None]
-        told = f"{statistics.median(extra):g} ({max(extra)})" if extra else "-"
+        units = f"{statistics.median(extra):g} ({max(extra)})" if extra else "-"
         sums = [sum(len((v["difference"] or {}).get(key, [])) for v in some) for key in ("lost", "twice", "other")]
-        return f"| {name} | {len(some)} | {sum(map(survived, some))} | {' | '.join(map(str, sums))} | {told} |"
+        return f"| {name} | {len(some)} | {sum(map(survived, some))} | {' | '.join(map(str, sums))} | {units} |"
 
     for kinds in SHARES.values():
         by_kind = {name: [v for v in verdicts if v["kind"] == name] for name in kinds}
@@ -104,10 +104,10 @@ def main() -> None:
     parser.add_argument("--scenarios", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--out", type=Path, help="the table goes here, and everything that is known of each scenario beside it (.jsonl)"
+        "--out", type=Path, help="file for the table; every scenario's full result goes beside it (.jsonl)"
     )
     parser.add_argument("--limit-s", type=float, default=1e9, help="no scenario is begun after this time")
-    parser.add_argument("--only", help="kinds of harm, separated by semicolons: so many scenarios of each")
+    parser.add_argument("--only", help="kinds of faults, separated by semicolons; --scenarios of each")
     parser.add_argument("--lanes", default=",".join(SHARES), help="which lanes run")
     arguments = parser.parse_args()
     planned = plan(arguments.scenarios, arguments.seed)
@@ -155,9 +155,9 @@ def main() -> None:
                     file.write(json.dumps(verdict) + "\n")
         for process in processes:
             process.join()
-    told = table(verdicts)
-    print(told)
+    text = table(verdicts)
+    print(text)
     print(f"{len(verdicts)} scenarios in {time.monotonic() - began:.0f} s")
     if arguments.out:
-        arguments.out.write_text(told)
+        arguments.out.write_text(text)
     sys.exit(0 if all(map(survived, verdicts)) else 1)

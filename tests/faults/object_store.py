@@ -1,4 +1,4 @@
-"""Object storage that fails: an S3-compatible server on loopback, and a proxy before it that answers as a bad day would."""
+"""Object storage that fails: an S3-compatible server on loopback, and a proxy in front of it that injects outages."""
 
 import contextlib
 import http.client
@@ -16,38 +16,36 @@ BUCKET = "rushes"
 
 
 class Bucket:
-    """The server (moto) and the proxy. `bad_day` says what happens to the next requests."""
+    """The server (moto) and the proxy. `outage` sets what happens to the next requests."""
 
     def __init__(self, folder: Path) -> None:
         self._server = contextlib.ExitStack()
         self.port, _ = self._server.enter_context(s3_server(folder))
         self.how, self.left, self.only = "", 0, ("PUT", "GET", "HEAD", "DELETE", "POST")
-        self.harmed = 0
+        self.disturbed = 0
         self._lock = threading.Lock()
         self.proxy = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self.proxy.daemon_threads = True
         threading.Thread(target=self.proxy.serve_forever, daemon=True).start()
         keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
         self.env = keys | {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.proxy.server_address[1]}"}
-        """Leads through the proxy."""
+        """Environment variables that point to the proxy."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port)
         connection.request("PUT", f"/{BUCKET}")
         assert connection.getresponse().status == 200
         connection.close()
 
-    def bad_day(
-        self, how: str, requests: int, only: tuple[str, ...] = ("PUT", "GET", "HEAD", "DELETE", "POST")
-    ) -> None:
-        """The next requests of these methods are answered with `503`, or held back (`late`), or carried out and not answered (`lost`)."""
+    def outage(self, how: str, requests: int, only: tuple[str, ...] = ("PUT", "GET", "HEAD", "DELETE", "POST")) -> None:
+        """The next requests of these methods are answered with 503 (`503`), delayed (`late`), or executed without an answer (`lost`)."""
         with self._lock:
-            self.how, self.left, self.only, self.harmed = how, requests, only, 0
+            self.how, self.left, self.only, self.disturbed = how, requests, only, 0
 
     def next(self, method: str) -> str:
         with self._lock:
             if self.left <= 0 or method not in self.only:
                 return ""
             self.left -= 1
-            self.harmed += 1
+            self.disturbed += 1
             return self.how
 
     def close(self) -> None:
@@ -101,15 +99,15 @@ def _handler(bucket: Bucket) -> type[BaseHTTPRequestHandler]:
             inner.request(self.command, self.path, body, headers)
             answer = inner.getresponse()
             data = answer.read()
-            told = answer.getheaders()
+            received = answer.getheaders()
             inner.close()
             if how == "lost":
                 self.close_connection = True
                 self.connection.shutdown(socket.SHUT_RDWR)
                 return
-            if self.command != "HEAD" and not any(k.lower() == "content-length" for k, _ in told):
-                told.append(("Content-Length", str(len(data))))
-            self._answer(answer.status, told, data)
+            if self.command != "HEAD" and not any(k.lower() == "content-length" for k, _ in received):
+                received.append(("Content-Length", str(len(data))))
+            self._answer(answer.status, received, data)
 
     for method in ("GET", "PUT", "POST", "DELETE", "HEAD"):
         setattr(Handler, f"do_{method}", Handler._do)
@@ -117,5 +115,5 @@ def _handler(bucket: Bucket) -> type[BaseHTTPRequestHandler]:
 
 
 def reach(bucket: Bucket) -> None:
-    """Lets this process read what lies there."""
+    """Points this process to the bucket."""
     os.environ.update(bucket.env)

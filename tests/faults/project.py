@@ -1,4 +1,4 @@
-"""The job that is harmed: real footage with two damaged files, two filters, a captioner, shards, index, report. And what must come of it."""
+"""The run under test: real footage with two damaged files, two filters, a captioner, shards, index, report; and its expected outcome."""
 
 import json
 import shutil

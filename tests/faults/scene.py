@@ -1,4 +1,4 @@
-"""One scenario: a run begins, harm is done to it at a seeded moment, it is continued with plain `rushes run`, and the outcome is compared."""
+"""One scenario: a run starts, a fault is injected at a seeded moment, plain `rushes run` resumes it, and the outcome is compared."""
 
 import json
 import random
@@ -17,7 +17,7 @@ from tests.faults.object_store import BUCKET, Bucket
 from tests.faults.project import Difference, Outcome
 
 SESSION_S = 420.0
-"""A session that takes longer is taken for hung. (Ours: a hundred times what an undisturbed one takes on a quiet machine.)"""
+"""A longer session counts as hung. (Ours: a hundred times an undisturbed one on a quiet machine.)"""
 CONTINUATIONS = 3
 PACE = {"unit_s": 0.15, "seconds_per_unit": 4, "files_per_probe": 2}
 
@@ -37,7 +37,7 @@ class World:
         self.bucket: Bucket | None = None
         self.began = 0
         self.sessions = 0
-        project.staff(self.project, 1)  # without Ray, whatever is harmed later
+        project.staff(self.project, 1)  # the reference run is without Ray for every kind of fault
         self.wanted, self.moments, self.wall_s = self._undisturbed()
         self.staff(workers)
 
@@ -51,11 +51,11 @@ class World:
         return project.look(root, self.project), events, time.monotonic() - driver.began
 
     def staff(self, workers: int) -> None:
-        """Pools have so many workers from now on."""
+        """Sets the number of workers of every pool."""
         project.staff(self.project, workers)
 
     def ask(self, root: str, **more: Any) -> None:
-        """Says what goes wrong from now on in the run in `root`."""
+        """Sets the faults injected from now on into the run in `root`."""
         aside = self.faults.with_name("faults.aside")
         aside.write_text(json.dumps({"run": root, "log": str(self.log), **PACE, **more}))
         aside.rename(self.faults)
@@ -64,8 +64,8 @@ class World:
         """Begins `rushes run` on it."""
         self.sessions += 1
         env = (self.nodes.env if self.nodes else {}) | (self.bucket.env if self.bucket else {})
-        told = ["run", "--run", root, *arguments]
-        return self.drivers.begin(told, self.project, self.folder / "sessions" / str(self.sessions), env)
+        arguments_ = ["run", "--run", root, *arguments]
+        return self.drivers.begin(arguments_, self.project, self.folder / "sessions" / str(self.sessions), env)
 
     def begin_nodes(self) -> None:
         """A new cluster."""
@@ -100,18 +100,18 @@ class World:
 
 @dataclass
 class Verdict:
-    """What came of a scenario."""
+    """Result of a scenario."""
 
     kind: str
     seed: int
     moment: str = ""
     sessions: list[str] = field(default_factory=list)
-    """How each session ended: exit code, and its sentence."""
+    """Exit code and error message of each session."""
     wrong: list[str] = field(default_factory=list)
-    """What must not be: a traceback, a hang, a broken file, a run that did not end well."""
+    """Failures: a traceback, a hang, a broken file, a run that did not finish."""
     difference: Difference | None = None
     extra_units: int | None = None
-    """Units that were begun again after a kill; None where nothing was killed."""
+    """Units repeated after a kill; None where nothing was killed."""
     seconds: float = 0.0
 
     @property
@@ -120,7 +120,7 @@ class Verdict:
 
 
 class Scene:
-    """A scenario at work: what a kind of harm does it with."""
+    """A scenario in progress, as a kind of fault sees it."""
 
     def __init__(self, world: World, kind: str, seed: int) -> None:
         self.world, self.chance = world, random.Random(f"{kind} {seed}")
@@ -130,7 +130,7 @@ class Scene:
         self.root = f"s3://{BUCKET}/{name}" if world.bucket else str(world.folder / "runs" / name)
         self.killed = False
         self.regrouped = False
-        """Clips that were tried again lie in shards of their own: the same rows in other files."""
+        """Retried clips are stored in shards of their own: the same rows in other files."""
         self.continued_with: tuple[str, ...] = ()
         self.cleanups: list[Callable[[], None]] = []
         self.log_from = 0
@@ -141,18 +141,18 @@ class Scene:
         return Path(self.root)
 
     def begin(self, *arguments: str, **faults: Any) -> Driver:
-        """Begins the run, with harm from inside."""
+        """Begins the run, with faults injected from inside."""
         self.world.ask(self.root, **faults)
         return self.world.begin(self.root, *arguments)
 
     def wait_for_moment(
         self, driver: Driver, share: tuple[float, float] = (0.0, 1.0), what: Sequence[str] = ()
     ) -> None:
-        """Waits for a seeded moment: so many parts put down, units begun, receipts heard, or (seldom) a time.
+        """Waits for a seeded moment: a number of parts written, units begun or receipts received, or (seldom) a time.
 
         Args:
             driver: The session that is watched.
-            share: The part of the run that the moment lies in.
+            share: The fraction of the run in which the moment is chosen.
             what: Kinds of events to choose from.
         """
         kind = self.chance.choice(what or ("put", "put", "receipt", "receipt", "begin", "begin", "time"))
@@ -174,7 +174,7 @@ class Scene:
             time.sleep(0.02)
 
     def ended(self, driver: Driver, limit_s: float = SESSION_S, was_killed: bool = False) -> int | None:
-        """Waits for a session and looks at how it ended."""
+        """Waits for a session and checks how it ended."""
         code = driver.wait(limit_s)
         err = driver.err.strip()
         lines = [line for line in err.splitlines() if not line.startswith("rushes: warning:")]
@@ -184,12 +184,12 @@ class Scene:
         elif "Traceback" in err:
             self.verdict.wrong.append(f"a traceback: {err[-400:]}")
         elif code == 0 and lines:
-            self.verdict.wrong.append(f"ended well but said: {err[-400:]}")
+            self.verdict.wrong.append(f"exit code 0 but printed: {err[-400:]}")
         elif code not in (0, None) and not was_killed and (len(lines) != 1 or not lines[0].startswith("rushes: ")):
-            self.verdict.wrong.append(f"ended with {code} and not one sentence: {err[-400:]}")
+            self.verdict.wrong.append(f"ended with {code} and not a one-line error: {err[-400:]}")
         return code
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         """Continues with plain `rushes run` until it ends well, and compares."""
         self.world.ask(self.root)
         for _ in range(CONTINUATIONS):
@@ -206,7 +206,7 @@ class Scene:
     def check_files(self) -> None:
         """Every file of the run directory is whole."""
         if not self.world.bucket and self.path.is_dir():
-            self.verdict.wrong += [f"not whole: {told}" for told in project.broken_files(self.path)]
+            self.verdict.wrong += [f"not whole: {problem}" for problem in project.broken_files(self.path)]
 
 
 def extra_units(events: Sequence[dict[str, Any]]) -> int:
@@ -220,14 +220,14 @@ def extra_units(events: Sequence[dict[str, Any]]) -> int:
     return extra
 
 
-def play(world: World, kind: str, harm: Callable[[Scene], None], seed: int) -> Verdict:
+def play(world: World, kind: str, inject: Callable[[Scene], None], seed: int) -> Verdict:
     """Plays one scenario."""
     scene = Scene(world, kind, seed)
     began = time.monotonic()
     try:
-        harm(scene)
+        inject(scene)
         scene.check_files()
-        scene.go_on()
+        scene.resume()
         scene.check_files()
         if not world.bucket and (left := list(scene.path.rglob(".*.tmp"))):
             scene.verdict.wrong.append(f"left aside after a whole run: {left[0].name}")

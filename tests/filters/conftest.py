@@ -1,4 +1,4 @@
-"""Clips made of arrays, for the tests of the filters."""
+"""Clips from arrays, for the tests of the filters."""
 
 from collections.abc import Callable, Sequence
 

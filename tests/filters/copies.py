@@ -11,7 +11,7 @@ RATE = 20
 
 
 def scene(take: int, duration_s: float = 4.4, *, room: int = 0) -> list[NDArray[np.uint8]]:
-    """A camera that stands still in one `room`, before which two discs move as they please in each `take`, (180, 320, 3)."""
+    """A static camera in one `room` with two discs that move differently in each `take`, (180, 320, 3)."""
     background = cv2.resize(
         np.random.default_rng(room).uniform(40, 200, (9, 16, 3)), (320, 180), interpolation=cv2.INTER_CUBIC
     )
@@ -30,13 +30,13 @@ def scene(take: int, duration_s: float = 4.4, *, room: int = 0) -> list[NDArray[
 
 
 def thumbnails(frames: Frames, *, speed: float = 1.0, duration_s: float = 4.0, rate: int = RATE) -> Frames:
-    """What a scan would keep of it played at that speed: two frames a second."""
+    """The thumbnails of a scan at that playback speed: two frames a second."""
     at_s = 0.5 * speed * np.arange(int(2 * duration_s / speed))
     return [frames[min(round(t * rate), len(frames) - 1)] for t in at_s]
 
 
 def encoded(frames: Frames, quality: int = 25) -> Frames:
-    """Through a coarse JPEG."""
+    """After strong JPEG compression."""
     return [
         np.asarray(
             cv2.imdecode(cv2.imencode(".jpg", f, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR), np.uint8
@@ -51,14 +51,14 @@ def halved(frames: Frames) -> Frames:
 
 
 def cropped(frames: Frames, share: float = 0.05, left: float = 0.0, top: float = 0.0) -> Frames:
-    """Without `share` of its height and width: the part at the left and at the top (0 to 1), the rest at the other side."""
+    """Without `share` of its height and width: the given part (0 to 1) from the left and the top, the rest from the other side."""
     height_px, width_px = frames[0].shape[:2]
     x, y = round(width_px * share * left), round(height_px * share * top)
     return [f[y : y + round(height_px * (1 - share)), x : x + round(width_px * (1 - share))] for f in frames]
 
 
 def marked(frames: Frames, opacity: float = 0.5, *, tiled: bool = False) -> Frames:
-    """With a line of text and a logo over it, or with text all over it."""
+    """With a line of text and a logo, or with text over the whole frame."""
     height_px, width_px = frames[0].shape[:2]
     ink = np.zeros((height_px, width_px), np.uint8)
     if tiled:

@@ -49,7 +49,7 @@ def test_linear_heads_give_the_published_ends_and_order(scores, head, lowest, hi
     assert found == sorted(found)
 
 
-def test_five_layers_multiplied_out_are_the_five_layers(heads):
+def test_multiplied_layers_equal_the_five_layers(heads):
     import torch
 
     state = torch.load(heads / "sac_logos_ava1_l14_linearMSE.pth", map_location="cpu", weights_only=True)
@@ -81,7 +81,7 @@ def test_safetensors_and_a_folder_load_the_same(heads, tmp_path):
     [
         ({}, "holds nothing"),
         ({"layers.0.weight": np.ones((4, 8)), "layers.3.weight": np.ones((1, 4))}, "linear heads: it holds layers.0"),
-        ({"weight": np.ones((2, 8)), "bias": np.ones(2)}, "ends in one number, this one in 2"),
+        ({"weight": np.ones((2, 8)), "bias": np.ones(2)}, "has one output; this one has 2"),
     ],
     ids=["empty", "layers_of_a_head_with_activations", "two_numbers"],
 )
@@ -90,7 +90,7 @@ def test_another_head_is_refused(state, message):
         as_one_layer(state)
 
 
-def test_vectors_of_another_model_and_none_say_why(heads):
+def test_missing_vectors_and_vectors_of_another_model_are_refused(heads):
     stage = Aesthetic(weights=str(heads / "sac_logos_ava1_l14_linearMSE.pth"))
     stage.setup()
     with pytest.raises(ValueError, match="vectors of 768 numbers, OpenClip stored 512"):
@@ -100,7 +100,7 @@ def test_vectors_of_another_model_and_none_say_why(heads):
 
 
 def test_whole_path_through_a_small_model(heads, make_clip, textured, tmp_path):
-    """Pictures to OpenClip to the head: the same value whatever the batch, bit for bit."""
+    """Pictures to OpenClip to the head: the same value in any batch, to the bit."""
     file, _ = tiny_openclip.build(tmp_path / "wide", {**tiny_openclip.TINY, "embed_dim": 512})
     encoder = OpenClip(model=str(file), weights=str(file.with_suffix("")), device="cpu")
     encoder.setup()

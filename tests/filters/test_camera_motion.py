@@ -7,15 +7,16 @@ import pytest
 
 from curate.clip import ThumbnailError
 from filters import CameraMotion
-from filters.camera_motion import camera_motion, describe, displacement
-from filters.camera_step import STANDS, camera_step, corners, evened
+from filters.camera_motion import camera_motion, describe
+from filters.models.camera_step import STANDS, camera_step, corners, displacement, evened
+from tests.filters.families import family
 
 # Photographs of the odd half of coco_mini, on which nothing was tuned.
 PHOTOS = ("000000062554", "000000107438", "000000231460", "000000475678")
 
 
 def filmed(picture, poses, size_px=(480, 360)):
-    """What a camera sees of a picture. A pose is where it looks (right, down, px from the middle), its zoom and its roll in degrees."""
+    """A camera's view of a picture. A pose is its position (right, down, px from the centre), zoom and roll in degrees."""
     width_px, height_px = size_px
     frames = []
     for right, down, zoom, roll_deg in poses:
@@ -42,9 +43,9 @@ POSES = {
 }
 
 
-@pytest.mark.parametrize("photo", PHOTOS)
+@pytest.mark.parametrize("photo", family(PHOTOS))
 @pytest.mark.parametrize("word", POSES)
-def test_a_photograph_filmed_in_a_known_way_gets_its_word(make_clip, shared_dir, photo, word):
+def test_known_camera_move_gets_its_word(make_clip, shared_dir, photo, word):
     picture = cv2.imread(str(shared_dir / "assets/coco_mini" / f"{photo}.jpg"))[..., ::-1]
     scale = 560 / min(picture.shape[:2])
     picture = np.ascontiguousarray(cv2.resize(picture, None, fx=scale, fy=scale))
@@ -98,8 +99,8 @@ def steps(*parts):
     ],
 )
 def test_words_of_known_moves(parts, word, shake):
-    said, speed, found = describe(*steps(*parts))
-    assert said == word
+    name, speed, found = describe(*steps(*parts))
+    assert name == word
     assert speed == pytest.approx(np.linalg.norm(parts, axis=1).mean())
     assert found == pytest.approx(shake)
 
@@ -111,7 +112,7 @@ def test_a_picture_that_moves_right_is_a_camera_that_turns_left(textured):
     assert speed == pytest.approx(20 * 16 / 360, rel=0.02)
 
 
-def test_something_that_moves_in_front_is_the_subject(textured):
+def test_moving_object_counts_as_the_subject(textured):
     frames = filmed(textured, [(12 * t, 0, 1, 0) for t in range(4)])
     alone = camera_motion(frames)
     for i, frame in enumerate(frames):
@@ -123,17 +124,17 @@ def test_something_that_moves_in_front_is_the_subject(textured):
     assert 0.05 < both["subject_motion"] < 1
 
 
-def test_a_subtitle_neither_stops_the_camera_nor_counts_as_a_subject(textured):
+def test_subtitle_neither_stops_the_camera_nor_counts_as_a_subject(textured):
     frames = filmed(textured, [(0, 9 * t, 1, 0) for t in range(4)])
     for frame in frames:
-        cv2.putText(frame, "and she said yes", (60, 335), cv2.FONT_HERSHEY_DUPLEX, 1.1, (255, 255, 255), 3, cv2.LINE_AA)
+        cv2.putText(frame, "and she paid yes", (60, 335), cv2.FONT_HERSHEY_DUPLEX, 1.1, (255, 255, 255), 3, cv2.LINE_AA)
     found = camera_motion(frames)
     assert found["camera"] == "tilt_down"
     assert found["camera_speed"] == pytest.approx(9 * 16 / 360, rel=0.03)
     assert found["subject_motion"] < 0.03
 
 
-def test_bars_change_nothing(textured):
+def test_black_bars_do_not_change_the_value(textured):
     frames = filmed(textured, [(11 * t, 0, 1, 0) for t in range(3)])
     boxed = np.pad(frames, ((0, 0), (0, 0), (81, 81), (0, 0)))
     boxed[:, :, [80, -81]] = 40  # the part of a picture's edge that scaling leaves
@@ -142,7 +143,7 @@ def test_bars_change_nothing(textured):
     assert found["camera_speed"] == pytest.approx(alone["camera_speed"], rel=0.02)
 
 
-def test_a_change_of_light_is_no_move(textured):
+def test_change_of_light_is_not_a_move(textured):
     frames = filmed(textured, [(0, 0, 1, 0)] * 3)
     frames = np.stack(
         [np.clip(f * k + b, 0, 255).astype(np.uint8) for f, k, b in zip(frames, (1, 0.7, 0.9), (0, 30, 0), strict=True)]
@@ -171,7 +172,7 @@ def real(path, seconds, fps=2.0):
     ("name", "seconds"),
     [("intel__walk.mkv", 3), ("opencvdoc__vtest.avi", 4), ("intel__car-detection.mp4", 8)],
 )
-def test_people_and_cars_before_a_camera_that_stands(make_clip, shared_dir, name, seconds):
+def test_people_and_cars_in_front_of_a_static_camera(make_clip, shared_dir, name, seconds):
     (row,) = CameraMotion()([make_clip(real(shared_dir / "footage/raw" / name, seconds))])
     assert row["camera"] == "static"
     assert row["subject_motion"] > 0.03
@@ -208,12 +209,12 @@ def test_corners_are_spread_over_the_picture(textured):
     ],
     ids=["one_thumbnail", "shorter_than_a_step", "thumbnails_too_far_apart"],
 )
-def test_clip_that_cannot_be_measured_says_why(make_clip, textured, count, fps, message):
+def test_clip_that_cannot_be_measured_names_the_reason(make_clip, textured, count, fps, message):
     with pytest.raises(ValueError, match=message):
         CameraMotion()([make_clip([textured[:90, :160]] * count, clip_id="bad", fps=fps)])
 
 
-def test_broken_thumbnail_says_why(make_clip, textured):
+def test_broken_thumbnail_names_the_reason(make_clip, textured):
     clip = make_clip([textured[:90, :160]] * 2, clip_id="bad")
     broken = type(clip)(**{**clip.__dict__, "jpegs": (clip.jpegs[0], b"no picture")})
     with pytest.raises(ThumbnailError, match="bad"):
@@ -226,7 +227,7 @@ def test_fps_out_of_range_is_refused(fps):
         CameraMotion(fps=fps)
 
 
-def test_batching_and_order_change_nothing(make_clip, textured):
+def test_value_depends_on_neither_order_nor_batch(make_clip, textured):
     stage = CameraMotion()
     stage.setup()
     poses = [[(60 * k * t, 9 * t, 1.1**t, k * t) for t in range(3)] for k in range(4)]

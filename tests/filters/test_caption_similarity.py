@@ -6,7 +6,7 @@ import pytest
 from curate.clip import Clip
 from filters import CaptionSimilarity
 from filters.caption_similarity import cosines
-from filters.open_clip import unit
+from filters.models.openclip import unit
 from tests.filters import tiny_openclip
 
 TEXTS = ("a dog", "two people walk along a wet street at night", "a red bus", "waves", "an empty room with a chair")
@@ -59,7 +59,7 @@ def test_values_are_the_cosines_of_the_bare_model(tiny, stage):
     assert set(row) == {"clip_id", *stage.columns}
 
 
-def test_a_caption_and_its_own_vector_have_cosine_one(stage):
+def test_caption_and_its_own_vector_have_cosine_one(stage):
     text = unit(stage._encoder.encode_texts(["a dog"]).numpy())[0]
     clip = captioned("a dog", "a dog")
     clip = dataclasses.replace(clip, columns={**clip.columns, "openclip_first": text})
@@ -68,42 +68,42 @@ def test_a_caption_and_its_own_vector_have_cosine_one(stage):
     assert row["sim_vlm_first"] <= 1
 
 
-def test_the_tokens_are_clips(stage):
+def test_tokens_are_those_of_openai_clip(stage):
     assert stage._encoder.tokenize(["a dog"])[0, :4].tolist() == [49406, 320, 1929, 49407]
 
 
-def test_batching_and_order_change_not_a_bit(stage):
+def test_value_depends_on_neither_order_nor_batch_to_the_bit(stage):
     clips = [captioned(TEXTS[i], TEXTS[-1 - i] if i % 2 else None, clip_id="c" * (i + 1)) for i in range(5)]
     together = {row["clip_id"]: row for row in stage(clips)}
     assert together == {row["clip_id"]: row for clip in reversed(clips) for row in stage([clip])}
     assert len({row["sim_labels"] for row in together.values()}) == 5
 
 
-def test_passes_of_one_size_as_on_a_gpu_agree_with_the_cpu(stage, monkeypatch):
+def test_gpu_passes_of_one_size_agree_with_the_cpu(stage, monkeypatch):
     clips = [captioned(TEXTS[i % 5], None, clip_id="c" * (i + 1)) for i in range(70)]
     wanted = [row["sim_labels"] for row in stage(clips)]
     monkeypatch.setattr(type(stage._encoder), "on_cpu", False)
     assert [row["sim_labels"] for row in stage(clips)] == pytest.approx(wanted, abs=1e-5)
 
 
-def test_one_captioner_without_a_caption_is_null_and_none_is_an_error(stage):
+def test_missing_caption_is_null_and_no_caption_at_all_is_an_error(stage):
     (row,) = stage([captioned("a dog", "  ")])
     assert row["sim_labels"] is not None
     assert [row[f"sim_vlm{end}"] for end in ("", "_first", "_middle", "_last")] == [None] * 4
-    with pytest.raises(ValueError, match="clip bad has no caption to compare"):
+    with pytest.raises(ValueError, match="clip bad has no caption; CaptionSimilarity needs at least one"):
         stage([captioned(None, "", clip_id="bad")])
 
 
-def test_vectors_of_another_model_say_why(stage):
+def test_vectors_of_another_model_are_refused(stage):
     with pytest.raises(ValueError, match="no openclip vectors of 48 numbers"):
         stage([captioned("a dog", None, dim=32)])
 
 
-def test_a_caption_longer_than_the_model_reads_is_cut(stage):
+def test_long_caption_is_truncated(stage):
     (row,) = stage([captioned("word " * 500, None)])
     assert row["sim_labels"] is not None
 
 
-def test_cosines_stay_inside_their_range():
+def test_cosines_are_in_range():
     vector = np.full(3, 0.577351, np.float32)
     assert cosines(vector, np.stack([vector, -vector, vector])) == [1.0, -1.0, 1.0]

@@ -38,7 +38,7 @@ def photos(shared_dir):
 
 
 def test_text_to_image_recall_on_photographs(stage, minilm, photos):
-    """The first two captions of each; chance is 2 % and 20 %. The benchmark asks with all five."""
+    """The first two captions of each; chance is 2 % and 20 %. The benchmark uses all five."""
     images_ND = np.stack([stage.embed([photo]) for photo, _ in photos])
     texts = list(chain.from_iterable(captions[:2] for _, captions in photos))
     cosines = minilm.embed_texts(texts) @ images_ND.T
@@ -58,7 +58,7 @@ def test_mean_of_the_likeliest(classes, wanted):
     assert found == pytest.approx(wanted, abs=1e-6)
 
 
-def test_batching_and_order_change_not_a_bit(stage, make_clip, photos):
+def test_value_depends_on_neither_order_nor_batch_to_the_bit(stage, make_clip, photos):
     clips = [
         make_clip([photo[:240, :320], photo[40:280, :320]], clip_id=f"c{i}") for i, (photo, _) in enumerate(photos[:4])
     ]
@@ -75,7 +75,7 @@ def test_black_and_tiny_frames_have_a_vector(stage, make_clip, shape):
     assert np.linalg.norm(row["conse"]) == pytest.approx(1, abs=1e-5)
 
 
-def test_nan_from_the_classifier_says_why(stage, make_clip, monkeypatch):
+def test_nan_from_the_classifier_is_an_error(stage, make_clip, monkeypatch):
     import torch
 
     monkeypatch.setattr(stage, "_model", lambda pictures: torch.full((len(pictures), 1000), float("nan")))
@@ -96,6 +96,6 @@ def test_options_out_of_range_are_refused(options, message):
         Conse(**options)
 
 
-def test_before_setup_it_is_refused():
+def test_call_before_setup_is_refused():
     with pytest.raises(RuntimeError, match="setup"):
         Conse().embed([np.zeros((9, 9, 3), np.uint8)])

@@ -10,7 +10,7 @@ from tests.filters import copies
 
 @pytest.fixture(scope="module")
 def run(make_clip):
-    """Four rooms with two takes each; of the first take of every room all copies: ids are room, take, kind."""
+    """Four rooms with two takes each; all copies of the first take of every room; ids are room, take, kind."""
     fingerprint = Fingerprint()
     clips = []
     for room in range(4):
@@ -43,7 +43,7 @@ def test_copies_are_grouped_and_takes_of_one_scene_are_not(run):
         assert row["duplicate_similarity"] == 0.0 if stays else 0.75 <= row["duplicate_similarity"] <= 1
 
 
-def test_vector_search_finds_what_comparing_all_finds(run):
+def test_vector_search_finds_the_same_pairs_as_exhaustive_comparison(run):
     assert rows_of(run, candidates=12) == rows_of(run, candidates=1000)
 
 
@@ -71,7 +71,7 @@ def test_exact_copies_are_found_by_content(run):
     ],
     ids=["product", "one_column", "lowest_first", "column_not_there", "smallest", "by_id"],
 )
-def test_the_best_stays_and_not_the_first(run, best, stays):
+def test_best_clip_is_kept_not_the_first(run, best, stays):
     scores = {"0-0-marked": (6.0, 1.0), "0-0-cropped": (4.0, 9.0), "0-0-encoded": (None, 100.0)}
     clips = []
     for clip in run:
@@ -89,14 +89,14 @@ def test_reads_follow_best():
     )  # fmt: skip
 
 
-def test_order_of_the_clips_changes_nothing(run):
+def test_groups_do_not_depend_on_the_order_of_clips(run):
     shuffled = [run[i] for i in np.random.default_rng(0).permutation(len(run))]
     assert rows_of(run) == rows_of(shuffled)
     assert [row["clip_id"] for row in Duplicate()(shuffled)] == [clip.clip_id for clip in shuffled]
 
 
-def test_embeddings_bring_more_candidates(run, monkeypatch):
-    """With one candidate by fingerprint a copy may be missed that its embedding points to."""
+def test_embeddings_add_candidates(run, monkeypatch):
+    """With one candidate by fingerprint, a copy can be missed that its embedding finds."""
     seen = []
     stage = Duplicate(candidates=1)
     real = nearest_pairs
@@ -107,7 +107,7 @@ def test_embeddings_bring_more_candidates(run, monkeypatch):
     assert seen == [(len(run), 128), (len(run) - 1, 16)]
 
 
-def test_a_clip_without_a_fingerprint_has_nulls_and_no_clips_are_no_rows(run):
+def test_clip_without_a_fingerprint_has_nulls_and_no_clips_give_no_rows(run):
     bare = replace(run[0], clip_id="bare", columns={"fingerprint": None, "content_digest": None})
     rows = rows_of([bare, run[1]])
     assert rows["bare"] == {
@@ -121,7 +121,7 @@ def test_a_clip_without_a_fingerprint_has_nulls_and_no_clips_are_no_rows(run):
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 50, 300])
-def test_nearest_pairs_are_the_nearest(count):
+def test_nearest_pairs_equal_a_full_search(count):
     vectors = np.random.default_rng(count).normal(size=(count, 8)).astype(np.float32)
     pairs = nearest_pairs(vectors, 4)
     assert (pairs[:, 0] < pairs[:, 1]).all()
@@ -132,7 +132,7 @@ def test_nearest_pairs_are_the_nearest(count):
         assert {tuple(pair) for pair in pairs.tolist()} == wanted
 
 
-def test_a_chain_whose_ends_differ_is_more_than_one_group():
+def test_chain_with_different_ends_is_more_than_one_group():
     alike = {0: {1: 0.9}, 1: {0: 0.9, 2: 0.9}, 2: {1: 0.9}}
     ends = {(0, 1): 0.9, (1, 2): 0.9, (0, 2): 0.5}
     found = stars([0, 2, 1], alike, lambda a, b: ends[min(a, b), max(a, b)], 0.8)

@@ -6,13 +6,14 @@ import pytest
 
 from curate.clip import ThumbnailError
 from filters import Fingerprint
-from filters.fingerprint import CELLS, Shot, alignments, grid_of, similarity
+from filters.fingerprint import grid_of
+from filters.models.shot import CELLS, Shot, alignments, similarity
 from tests.filters import copies
 
 
 @pytest.fixture(scope="module")
 def scene():
-    """Frames of a camera that stands still, at 20 a second, before which two things move; another seed is another take."""
+    """Frames of a static camera, 20 a second, with two moving objects; each seed is another take."""
     return copies.scene
 
 
@@ -21,7 +22,7 @@ def shot(frames, step_s=0.5):
 
 
 @pytest.mark.parametrize("kind", list(copies.KINDS))
-def test_a_copy_is_told_from_another_take_before_the_same_still_camera(scene, kind):
+def test_copy_is_separated_from_another_take_of_the_same_scene(scene, kind):
     original, other = scene(1), scene(2)
     copy = copies.KINDS[kind](original)
     first = shot(copies.thumbnails(original))
@@ -29,19 +30,19 @@ def test_a_copy_is_told_from_another_take_before_the_same_still_camera(scene, ki
     assert similarity(shot(copies.thumbnails(other)), shot(copy)) < 0.6
 
 
-def test_a_shot_is_itself(scene):
+def test_shot_equals_itself(scene):
     same = shot(copies.thumbnails(scene(1)))
     assert similarity(same, same) == pytest.approx(1, abs=1e-2)  # what noise could have changed is not held for certain
 
 
-def test_half_of_a_shot_is_found_in_it_and_less_is_not_compared(scene):
+def test_half_of_a_shot_matches_it_and_less_is_not_compared(scene):
     frames = copies.thumbnails(scene(1))
     assert similarity(shot(frames), shot(frames[2:6])) > 0.8
     assert similarity(shot(frames[2:6]), shot(frames)) > 0.8
     assert similarity(shot(frames), shot(frames[:2])) == -1.0
 
 
-def test_where_nothing_moves_the_looks_alone_decide(textured):
+def test_still_shots_are_compared_by_looks_only(textured):
     still = [np.ascontiguousarray(textured[:360, :640])] * 6
     noisy = [
         np.clip(f + np.random.default_rng(i).normal(0, 4, f.shape), 0, 255).astype(np.uint8)
@@ -52,7 +53,7 @@ def test_where_nothing_moves_the_looks_alone_decide(textured):
     assert similarity(shot(still), shot(other)) < 0.3
 
 
-def test_a_still_picture_is_no_copy_of_the_same_view_with_motion(scene):
+def test_still_picture_is_not_a_copy_of_the_same_view_with_motion(scene):
     moving = copies.thumbnails(scene(1))
     assert similarity(shot(moving), shot([moving[0]] * 8)) < 0.6
 
@@ -61,7 +62,7 @@ def test_a_still_picture_is_no_copy_of_the_same_view_with_motion(scene):
     ("length_a", "length_b", "step"),
     [(8, 8, 1.0), (8, 6, 1.25), (20, 12, 1.0), (2, 2, 1.0), (1, 1, 1.0), (32, 32, 1.0), (5, 10, 0.5)],
 )
-def test_alignments_cover_what_they_must(length_a, length_b, step):
+def test_alignments_cover_the_minimum_overlap(length_a, length_b, step):
     whole, part, counts = alignments(length_a, length_b, step)
     at = whole + part
     assert whole.shape == part.shape == counts.shape
@@ -70,7 +71,7 @@ def test_alignments_cover_what_they_must(length_a, length_b, step):
     assert counts.sum(axis=1).min() * max(1.25, step * 1.25) >= 0.75 * min(length_a, length_b * step) - 1e-6
 
 
-def test_the_row_holds_64_bytes_a_thumbnail_and_their_step(make_clip, textured):
+def test_row_has_64_bytes_per_thumbnail_and_their_step(make_clip, textured):
     frames = [textured[:90, 20 * i :][:, :160] for i in range(5)]
     (row,) = Fingerprint()([make_clip(frames, fps=4)])
     assert set(row) == {"clip_id", *Fingerprint.columns}
@@ -99,13 +100,13 @@ def test_black_tiny_and_single_frames_have_a_fingerprint(make_clip, frame, count
     assert similarity(same, same) == pytest.approx(1, abs=1e-5)
 
 
-def test_broken_thumbnail_says_why(make_clip, textured):
+def test_broken_thumbnail_names_the_reason(make_clip, textured):
     clip = make_clip([textured[:90, :160]])
     with pytest.raises(ThumbnailError, match="cannot be decoded"):
         Fingerprint()([replace(clip, jpegs=(b"no picture",))])
 
 
-def test_batching_and_order_change_nothing(make_clip, textured):
+def test_value_depends_on_neither_order_nor_batch(make_clip, textured):
     stage = Fingerprint()
     stage.setup()
     clips = [make_clip([textured[i * j :, 30 * i :][:90, :160] for j in range(3)], clip_id=f"c{i}") for i in range(5)]

@@ -4,8 +4,10 @@ import pytest
 
 from curate.clip import ThumbnailError
 from filters import Motion
-from filters.flow import DIS, FARNEBACK, raft
-from filters.motion import flow_map, motion_score, nearest_to_grid
+from filters.models.flow import DIS, FARNEBACK, flow_map, raft
+from filters.models.sampling import nearest_to_grid
+from filters.motion import motion_score
+from tests.filters.families import family
 
 FLOWS = pytest.mark.parametrize("flow", [FARNEBACK, DIS], ids=["farneback", "dis"])
 
@@ -14,7 +16,7 @@ TEXTURED_PHOTOS = ("000000000790", "000000160012", "000000216794", "000000234748
 
 
 def stepping(picture, dx_px, dy_px, count=3, size_px=(480, 360)):
-    """Frames of a window that steps over the picture; the truth is the step."""
+    """Frames of a window that moves over the picture; the true motion is the step."""
     width_px, height_px = size_px
     left, top = (picture.shape[1] - width_px) // 2 - dx_px, (picture.shape[0] - height_px) // 2 - dy_px
     return np.stack(
@@ -34,7 +36,7 @@ def test_known_translation_gives_known_magnitude(textured, dx_px, dy_px, flow):
 
 
 @FLOWS
-@pytest.mark.parametrize("photo", TEXTURED_PHOTOS)
+@pytest.mark.parametrize("photo", family(TEXTURED_PHOTOS))
 @pytest.mark.parametrize("step_px", [(10, 0), (0, 20), (-24, 16)], ids=["right", "down", "diagonal"])
 def test_photographs_moved_by_a_known_amount(shared_dir, photo, step_px, flow):
     picture = cv2.imread(str(shared_dir / "assets/coco_mini" / f"{photo}.jpg"))[..., ::-1]
@@ -43,7 +45,7 @@ def test_photographs_moved_by_a_known_amount(shared_dir, photo, step_px, flow):
     assert motion_score(frames, flow) == pytest.approx(np.hypot(*step_px) * 16 / min(size_px), rel=0.05)
 
 
-def test_flow_points_where_the_picture_goes(textured):
+def test_flow_points_in_the_direction_of_motion(textured):
     left, right = (
         cv2.resize(frame[..., 0], (128, 96), interpolation=cv2.INTER_AREA)
         for frame in stepping(textured, -15, 0, count=2)
@@ -55,7 +57,7 @@ def test_flow_points_where_the_picture_goes(textured):
 
 
 @pytest.mark.parametrize("side_px", [48, 90, 180, 720])
-def test_score_does_not_depend_on_the_size_of_the_thumbnails(textured, side_px):
+def test_score_does_not_depend_on_the_size_of_thumbnails(textured, side_px):
     frames = stepping(textured, 12, 8)
     size_px = (side_px * 4 // 3, side_px)
     resized = np.stack([cv2.resize(f, size_px, interpolation=cv2.INTER_AREA) for f in frames])
@@ -84,7 +86,7 @@ def test_five_speeds_keep_their_order(textured, flow):
 
 
 def draw(frames, overlay):
-    """The frames with a still overlay on each."""
+    """The frames with a still overlay."""
     drawn = frames.copy()
     height_px, width_px = frames.shape[1:3]
     for frame in drawn:
@@ -95,7 +97,7 @@ def draw(frames, overlay):
             for colour, thick in (((0, 0, 0), 6), ((255, 255, 255), 2)):
                 at = (width_px // 2 - 170, height_px - 25)
                 cv2.putText(
-                    frame, "I never said that, no", at, cv2.FONT_HERSHEY_DUPLEX, 0.9, colour, thick, cv2.LINE_AA
+                    frame, "I never paid that, no", at, cv2.FONT_HERSHEY_DUPLEX, 0.9, colour, thick, cv2.LINE_AA
                 )
     return drawn
 
@@ -103,7 +105,7 @@ def draw(frames, overlay):
 @FLOWS
 @pytest.mark.parametrize("bars", [(0, 80), (45, 0), (30, 40)], ids=["pillarbox", "letterbox", "windowbox"])
 @pytest.mark.parametrize("black", [0, 16])
-def test_black_bars_change_nothing(make_clip, textured, bars, black, flow):
+def test_black_bars_do_not_change_the_value(make_clip, textured, bars, black, flow):
     (rows, columns), frames = bars, stepping(textured, 14, 6)
     boxed = np.pad(frames, ((0, 0), (rows, rows), (columns, columns), (0, 0)), constant_values=black)
     (clip, boxed_clip) = (make_clip(f).frames_THWC for f in (frames, boxed))
@@ -113,18 +115,18 @@ def test_black_bars_change_nothing(make_clip, textured, bars, black, flow):
 @FLOWS
 @pytest.mark.parametrize("overlay", ["logo", "subtitle"])
 @pytest.mark.parametrize("step_px", [(14, 0), (0, 9), (24, -18)], ids=["right", "down", "diagonal"])
-def test_an_overlay_that_stands_still_does_not_dilute(make_clip, textured, overlay, step_px, flow):
+def test_still_overlay_does_not_dilute_motion(make_clip, textured, overlay, step_px, flow):
     frames = stepping(textured, *step_px)
     drawn = make_clip(draw(frames, overlay)).frames_THWC
     assert motion_score(drawn, flow) == pytest.approx(motion_score(frames, flow), rel=0.05)
 
 
 @pytest.mark.parametrize("overlay", ["logo", "subtitle"])
-def test_an_overlay_on_a_still_picture_is_still(textured, overlay):
+def test_overlay_on_a_still_picture_is_still(textured, overlay):
     assert motion_score(draw(stepping(textured, 0, 0), overlay)) == 0.0
 
 
-def test_a_still_background_is_no_overlay(textured):
+def test_still_background_is_not_an_overlay(textured):
     before, after = stepping(textured, 0, 0, count=2)
     before[100:220, 60:180] = after[100:220, 90:210] = textured[500:620, 900:1020]
     flow = flow_map(FARNEBACK.prepare(before), FARNEBACK.prepare(after))
@@ -148,7 +150,7 @@ def test_nearest_to_grid(times_s, fps, expected):
     assert nearest_to_grid(np.array(times_s, dtype=float), fps).tolist() == expected
 
 
-def test_denser_thumbnails_are_sampled_at_the_fps_asked_for(make_clip, textured):
+def test_denser_thumbnails_are_sampled_at_fps(make_clip, textured):
     dense = stepping(textured, 5, 0, count=9)
     stage = Motion(fps=2)
     (row,) = stage([make_clip(dense, fps=8)])
@@ -165,12 +167,12 @@ def test_denser_thumbnails_are_sampled_at_the_fps_asked_for(make_clip, textured)
     ],
     ids=["one_thumbnail", "shorter_than_a_step", "thumbnails_too_far_apart"],
 )
-def test_clip_that_cannot_be_measured_says_why(make_clip, textured, count, fps, message):
+def test_clip_that_cannot_be_measured_names_the_reason(make_clip, textured, count, fps, message):
     with pytest.raises(ValueError, match=message):
         Motion()([make_clip([textured[:90, :160]] * count, clip_id="bad", fps=fps)])
 
 
-def test_broken_thumbnail_says_why(make_clip, textured):
+def test_broken_thumbnail_names_the_reason(make_clip, textured):
     clip = make_clip([textured[:90, :160]] * 2, clip_id="bad")
     broken = type(clip)(**{**clip.__dict__, "jpegs": (clip.jpegs[0], b"no picture")})
     with pytest.raises(ThumbnailError, match="bad"):
@@ -185,12 +187,12 @@ def test_broken_thumbnail_says_why(make_clip, textured):
         ({"method": "pwc"}, "farneback, dis or raft"),
     ],
 )
-def test_method_and_weights_must_fit(options, message):
+def test_method_and_weights_must_match(options, message):
     with pytest.raises(ValueError, match=message):
         Motion(**options)
 
 
-def test_dis_is_another_number_in_the_same_column(make_clip, textured):
+def test_dis_writes_the_same_column(make_clip, textured):
     clips = [make_clip(stepping(textured, 9, 4))]
     (row,), (other,) = Motion()(clips), Motion(method="dis")(clips)
     assert row["motion"] != other["motion"] == pytest.approx(row["motion"], rel=0.05)
@@ -198,7 +200,7 @@ def test_dis_is_another_number_in_the_same_column(make_clip, textured):
 
 @pytest.fixture(scope="module")
 def raft_state():
-    """RAFT (small) with random weights: the code path can be tested, what it measures cannot."""
+    """RAFT (small) with random weights: it tests the code path, not the values."""
     torch = pytest.importorskip("torch")
     optical_flow = pytest.importorskip("torchvision.models.optical_flow")
     torch.manual_seed(0)
@@ -209,7 +211,7 @@ def raft_state():
 def test_raft_has_its_own_column_and_does_not_depend_on_the_batch(
     make_clip, textured, raft_state, tmp_path, monkeypatch, kind
 ):
-    monkeypatch.setattr("filters.flow.RAFT_SIDE_PX", 128)  # 450 takes a CPU many seconds
+    monkeypatch.setattr("filters.models.flow.RAFT_SIDE_PX", 128)  # 450 takes a CPU many seconds
     path = tmp_path / ("model.safetensors" if kind == "safetensors" else "model.pth")
     if kind == "safetensors":
         pytest.importorskip("safetensors.torch").save_file(raft_state, path)
@@ -227,17 +229,17 @@ def test_raft_has_its_own_column_and_does_not_depend_on_the_batch(
         assert [rows["c9"], rows["c0"]] == stage([moving, still])
 
 
-def test_raft_sees_what_svd_says(raft_state, tmp_path):
+def test_raft_input_has_the_size_of_svd(raft_state, tmp_path):
     pytest.importorskip("torch").save(raft_state, tmp_path / "model.pth")
     assert raft(tmp_path).prepare(np.zeros((360, 640, 3), np.uint8)).shape == (450, 800, 3)
 
 
-def test_raft_before_setup_says_so(make_clip, textured):
+def test_raft_before_setup_is_refused(make_clip, textured):
     with pytest.raises(RuntimeError, match="setup"):
         Motion(method="raft", weights="x.pth")([make_clip(stepping(textured, 1, 0))])
 
 
-def test_raft_refuses_what_is_not_raft(tmp_path):
+def test_weights_of_another_network_are_refused(tmp_path):
     torch = pytest.importorskip("torch")
     with pytest.raises(ValueError, match="holds 0 files"):
         raft(tmp_path)
@@ -258,7 +260,7 @@ def test_fps_out_of_range_is_refused(fps):
         Motion(fps=fps)
 
 
-def test_batching_and_order_change_nothing(make_clip, textured):
+def test_value_depends_on_neither_order_nor_batch(make_clip, textured):
     stage = Motion()
     stage.setup()
     clips = [make_clip(stepping(textured, 3 * i, i), clip_id=f"c{i}") for i in range(6)]

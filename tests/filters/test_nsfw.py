@@ -6,7 +6,7 @@ import pytest
 
 from curate.clip import ThumbnailError
 from filters import Nsfw
-from filters.nsfw import EXPOSED, Detector, load_detector, network_input
+from filters.models.nudenet import EXPOSED, Detector, load_detector, network_input
 
 # Photographs of coco_mini with a face.
 FACES = ("000000000790", "000000256353", "000000229358")
@@ -37,7 +37,7 @@ def photos(shared_dir):
 
 @pytest.fixture(scope="module")
 def classifier(tmp_path_factory):
-    """A picture classifier of the hub's form, tiny and randomly initialised."""
+    """An image classifier in the hub's format, tiny and randomly initialised."""
     import torch
     from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
@@ -52,13 +52,13 @@ def classifier(tmp_path_factory):
     return str(folder)
 
 
-def test_clean_photographs_stay_below_where_nudenet_reports_from(stage, make_clip, photos):
+def test_clean_photographs_score_below_nudenets_threshold(stage, make_clip, photos):
     rows = stage([make_clip([photo], clip_id=name) for name, photo in list(photos.items())[::3]])
     assert all(0 <= row["nsfw"] < 0.25 for row in rows)
 
 
-def test_the_picture_reaches_the_network_in_the_right_colours_and_place(nudenet, photos):
-    """There are no bare people to test with; the same answer holds faces, and these are found where they are."""
+def test_network_input_has_the_right_colours_and_position(nudenet, photos):
+    """There is no explicit test footage; the same output holds faces, and these are found at their place."""
     detector = load_detector(nudenet)
     faces = detector.indices(["FACE_FEMALE", "FACE_MALE"])
     for name in FACES:
@@ -80,14 +80,14 @@ def test_network_sees_a_padded_square(shape):
     assert seen[0, :, 0, 0].tolist() == [1.0] * 3
 
 
-def test_exposed_classes_are_those_of_the_file(nudenet):
+def test_exposed_classes_are_in_the_file(nudenet):
     detector = load_detector(nudenet)
     assert len(detector.names) == 18
     assert set(EXPOSED) < set(detector.names)
 
 
 def test_highest_exposed_score_of_three_frames_counts(stage, make_clip, monkeypatch):
-    """The scores of each frame are told by its brightness."""
+    """The stand-in network scores each frame by its brightness."""
     names = ("FACE_FEMALE", *EXPOSED, "BELLY_EXPOSED")
 
     def places(self, frame):
@@ -110,14 +110,14 @@ def test_black_frames_are_safe(stage, make_clip):
     assert row["nsfw"] < 0.05
 
 
-def test_batching_and_order_change_nothing(stage, make_clip, photos):
+def test_value_depends_on_neither_order_nor_batch(stage, make_clip, photos):
     clips = [make_clip([photo, photo[::-1]], clip_id=name) for name, photo in list(photos.items())[:4]]
     together = {row["clip_id"]: row for row in stage(clips)}
     assert together == {row["clip_id"]: row for clip in reversed(clips) for row in stage([clip])}
     assert len({row["nsfw"] for row in together.values()}) == 4
 
 
-def test_a_classifier_of_the_hub_does_instead(classifier, make_clip, photos):
+def test_image_classifier_replaces_the_detector(classifier, make_clip, photos):
     stage = Nsfw(weights=classifier)
     stage.setup()
     clips = [make_clip([photo], clip_id=name) for name, photo in list(photos.items())[:4]]
@@ -129,20 +129,20 @@ def test_a_classifier_of_the_hub_does_instead(classifier, make_clip, photos):
     assert both(clips[:1])[0]["nsfw"] == pytest.approx(1, abs=1e-6)
 
 
-def test_a_classifier_without_the_labels_is_refused(classifier):
+def test_classifier_without_the_labels_is_refused(classifier):
     with pytest.raises(ValueError, match="none of the labels cat; it has normal, NSFW"):
         Nsfw(weights=classifier, labels=("cat",)).setup()
 
 
-def test_nan_and_broken_thumbnails_say_why(stage, make_clip, monkeypatch):
+def test_nan_and_broken_thumbnails_are_errors(stage, make_clip, monkeypatch):
     clip = make_clip([np.zeros((90, 160, 3), np.uint8)], clip_id="bad")
     with pytest.raises(ThumbnailError, match="bad"):
         stage([replace(clip, jpegs=(b"no picture",))])
     monkeypatch.setattr(stage, "_score", lambda frame: float("nan"))
-    with pytest.raises(ValueError, match="clip bad: the classifier's answer is not a number"):
+    with pytest.raises(ValueError, match="clip bad: the output of the classifier is not finite"):
         stage([clip])
 
 
-def test_before_setup_it_is_refused(make_clip):
+def test_call_before_setup_is_refused(make_clip):
     with pytest.raises(RuntimeError, match="setup"):
         Nsfw()([make_clip([np.zeros((9, 9, 3), np.uint8)])])

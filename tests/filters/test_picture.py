@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from filters.picture import edges, filled, still_pattern, without_bars
+from filters.models.picture import edges, filled, still_pattern, without_bars
 
 
 def boxed(top=0, bottom=0, left=0, right=0, black=12):
@@ -24,11 +24,11 @@ def boxed(top=0, bottom=0, left=0, right=0, black=12):
     ],
     ids=["none", "pillarbox", "letterbox", "windowbox", "grey_is_no_bar", "too_little_left", "all_black"],
 )
-def test_bars_are_cut_off_with_the_line_beside_them(bars, shape):
+def test_bars_are_removed_with_the_adjacent_line(bars, shape):
     assert without_bars(boxed(**bars)).shape == (2, *shape, 3)
 
 
-def test_what_is_lit_in_one_frame_is_no_bar():
+def test_line_lit_in_one_frame_is_not_a_bar():
     frames = boxed(left=20, right=20)
     frames[1, 40:50, 10] = 200
     assert without_bars(frames).shape == (2, 90, 160 - 10 - 20 - 2, 3)
@@ -42,7 +42,7 @@ def written(frame):
     return cv2.putText(frame.copy(), "words", (150, 330), cv2.FONT_HERSHEY_DUPLEX, 2.0, (255, 255, 255), 4, cv2.LINE_AA)
 
 
-def test_text_over_a_moving_picture_is_found_where_it_is(textured):
+def test_text_over_a_moving_picture_is_located(textured):
     before, after = (written(textured[100:460, x : x + 640]) for x in (100, 130))
     mask = still(before, after)
     rows, columns = np.nonzero(mask)
@@ -58,7 +58,7 @@ def test_no_overlay(textured, case):
     assert still(frame, other) is None
 
 
-def test_a_line_that_slides_along_itself_is_no_overlay():
+def test_line_that_slides_along_itself_is_not_an_overlay():
     before, after = (np.full((360, 640, 3), 90, np.uint8) for _ in range(2))
     for frame, x in ((before, 100), (after, 140)):
         frame[180:190] = 250
@@ -67,7 +67,7 @@ def test_a_line_that_slides_along_itself_is_no_overlay():
     assert still(before, after) is None
 
 
-def test_filling_leaves_the_rest_alone(textured):
+def test_filling_changes_only_the_mask(textured):
     frame = textured[100:460, 100:740]
     mask = np.zeros((180, 320), np.uint8)
     mask[20:60, 200:300] = 1

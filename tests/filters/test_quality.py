@@ -7,9 +7,10 @@ import pytest
 
 from curate.clip import ThumbnailError
 from filters import Quality
-from filters.brisque import Brisque, features
-from filters.picture import lit_area
+from filters.models.brisque import Brisque, features
+from filters.models.picture import lit_area
 from filters.quality import blockiness, contrast, flicker, noise, sharpness
+from tests.filters.families import family
 
 PHOTOS = ("000000000790", "000000084284", "000000160012", "000000234748", "000000403353", "000000516008")
 
@@ -54,7 +55,7 @@ def brighter(luma, strength):
     return np.clip(luma * (1 + 0.25 * strength) + 4 * strength, 0, 255)
 
 
-@pytest.mark.parametrize("name", PHOTOS)
+@pytest.mark.parametrize("name", family(PHOTOS))
 @pytest.mark.parametrize(
     ("measure", "distort", "sign"),
     [
@@ -67,7 +68,7 @@ def brighter(luma, strength):
     ],
     ids=["sharpness", "noise", "blockiness", "under_exposed", "over_exposed", "contrast"],
 )
-def test_monotone_in_its_own_distortion(photo, name, measure, distort, sign):
+def test_measure_is_monotone_in_its_distortion(photo, name, measure, distort, sign):
     values = [float(measure(distort(grey(photo(name)), strength))) for strength in range(6)]
     assert all(sign * (after - before) > 0 for before, after in pairwise(values))
 
@@ -94,7 +95,7 @@ def test_flicker(means, value):
     [(8, (0, 0)), (8, (5, 3)), (4, (0, 0)), (5.33, (0, 0))],
     ids=["source_size", "cropped", "half", "two_thirds"],
 )
-def test_blocks_are_looked_for_where_the_sources_grid_is(period_px, origin):
+def test_blockiness_uses_the_grid_of_the_source(period_px, origin):
     rng = np.random.default_rng(0)
     ys, xs = (np.arange(n) // period_px for n in (180, 320))
     tiles = rng.uniform(90, 150, (60, 100))[ys.astype(int)][:, xs.astype(int)].astype(np.float32)
@@ -104,12 +105,12 @@ def test_blocks_are_looked_for_where_the_sources_grid_is(period_px, origin):
     assert blockiness(shifted, period_px / 8, origin) < 0.5
 
 
-def test_blocks_too_small_to_see_are_null():
+def test_blocks_too_small_to_measure_are_null():
     assert blockiness(np.zeros((90, 160), np.float32), 0.33) is None
     assert blockiness(np.zeros((9, 9), np.float32)) is None
 
 
-def test_bars_change_little(photo, make_clip):
+def test_black_bars_change_values_little(photo, make_clip):
     picture = photo("000000000790")[:320]
     boxed = np.zeros((400, picture.shape[1], 3), np.uint8)
     boxed[40:360] = picture
@@ -141,13 +142,13 @@ def test_night_is_not_a_bar():
     assert lit_area(dark) == (slice(0, 90), slice(0, 160))
 
 
-def test_broken_thumbnail_says_why(make_clip, textured):
+def test_broken_thumbnail_names_the_reason(make_clip, textured):
     clip = make_clip([textured[:90, :160]] * 2, clip_id="bad")
     with pytest.raises(ThumbnailError, match="bad"):
         Quality()([type(clip)(**{**clip.__dict__, "jpegs": (clip.jpegs[0], b"no picture")})])
 
 
-def test_brisque_dislikes_blur_and_blocks(model, photo):
+def test_brisque_increases_with_blur_and_blocks(model, photo):
     brisque = Brisque.load(model)
     for name in PHOTOS:
         luma = grey(photo(name))
@@ -156,14 +157,14 @@ def test_brisque_dislikes_blur_and_blocks(model, photo):
         assert features(luma).shape == (36,)
 
 
-def test_brisque_reads_numbers_and_nothing_else(model, tmp_path):
+def test_brisque_refuses_a_pickle_with_anything_but_numbers(model, tmp_path):
     (tmp_path / "svm.txt").write_text("svm_type epsilon_svr\nkernel_type rbf\ngamma 1\nrho 0\nSV\n1 1:0\n")
     (tmp_path / "normalize.pickle").write_bytes(pickle.dumps({"min_": print, "max_": []}))
     with pytest.raises(pickle.UnpicklingError, match="only numbers"):
         Brisque.load(str(tmp_path))
 
 
-def test_batching_and_order_change_nothing(make_clip, textured, model):
+def test_value_depends_on_neither_order_nor_batch(make_clip, textured, model):
     stage = Quality(weights=model)
     stage.setup()
     clips = [make_clip([textured[i : 90 + i, :160], textured[:90, i : 160 + i]], clip_id=f"c{i}") for i in range(4)]

@@ -39,7 +39,7 @@ def screen(seed, dark=False):
     return cv2.resize(frame, (640, 360), interpolation=cv2.INTER_AREA)
 
 
-def test_drawn_screens_stand_above_photographs(photos):
+def test_drawn_screens_score_above_photographs(photos):
     screens = np.array([screen_score(screen(seed, dark)) for seed in range(6) for dark in (False, True)])
     filmed = np.array([screen_score(photo) for photo in photos])
     assert (screens[:, None] > filmed[None]).mean() > 0.99
@@ -48,7 +48,7 @@ def test_drawn_screens_stand_above_photographs(photos):
 
 @pytest.mark.parametrize("shape", [(360, 640), (8, 8), (1, 40)])
 @pytest.mark.parametrize("value", [0, 128, 255])
-def test_one_colour_is_no_screen(shape, value):
+def test_frame_of_one_colour_is_not_a_screen(shape, value):
     assert screen_score(np.full((*shape, 3), value, np.uint8)) == 0.0
 
 
@@ -68,7 +68,7 @@ def test_talking_head(faces, value):
     assert talking_head(faces) == pytest.approx(value)
 
 
-def test_a_car_phone_call_is_a_talking_head_and_a_street_is_not(stage, shared_dir, make_clip):
+def test_phone_call_in_a_car_is_a_talking_head_and_a_street_is_not(stage, shared_dir, make_clip):
     def clip(name):
         video = cv2.VideoCapture(str(shared_dir / "footage/raw" / name))
         frames = [video.read()[1][..., ::-1] for _ in range(61)][::30]
@@ -91,14 +91,14 @@ def test_without_a_detector_the_talking_head_is_null(make_clip):
     assert row["is_screen"] > 0.5
 
 
-def test_batching_and_order_change_nothing(stage, make_clip, photos):
+def test_value_depends_on_neither_order_nor_batch(stage, make_clip, photos):
     frames = [photos[0], photos[3], screen(1), screen(2)]
     clips = [make_clip([frame, frame[::-1]], clip_id=f"c{i}") for i, frame in enumerate(frames)]
     together = {row["clip_id"]: row for row in stage(clips)}
     assert together == {row["clip_id"]: row for clip in reversed(clips) for row in stage([clip])}
 
 
-def test_broken_thumbnail_and_a_call_before_setup_say_why(stage, make_clip):
+def test_broken_thumbnail_and_call_before_setup_are_errors(stage, make_clip):
     clip = make_clip([np.zeros((90, 160, 3), np.uint8)], clip_id="bad")
     with pytest.raises(ThumbnailError, match="bad"):
         stage([replace(clip, jpegs=(b"no picture",))])

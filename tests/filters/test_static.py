@@ -6,6 +6,7 @@ import pytest
 from curate.clip import ThumbnailError
 from filters import Static
 from filters.static import moved_as_one, repeats, slideshow, stillness
+from tests.filters.families import family
 
 # Photographs of the odd half of coco_mini, on which nothing was tuned.
 PHOTOS = ("000000062554", "000000107438", "000000231460")
@@ -64,7 +65,7 @@ FILMS = {
 
 
 @pytest.mark.parametrize("film", FILMS)
-def test_stills_held_switched_and_moved_are_a_slideshow(make_clip, photos, tmp_path, film):
+def test_held_switched_and_moved_stills_are_a_slideshow(make_clip, photos, tmp_path, film):
     frames = through_codec(FILMS[film](*photos), tmp_path)
     (row,) = Static()([make_clip(frames)])
     assert row["is_slideshow"] is True
@@ -78,7 +79,7 @@ def noisy(frames, sigma=3.0):
 
 
 def with_object(frames, step_px):
-    """Something 40 px wide that moves in front."""
+    """A 40 px wide object that moves in front."""
     out = [frame.copy() for frame in frames]
     for i, frame in enumerate(out):
         x = 20 + round(step_px * i) % 400
@@ -95,7 +96,7 @@ LIVE = {
 
 
 @pytest.mark.parametrize("film", LIVE)
-def test_what_lives_is_no_slideshow(make_clip, photos, tmp_path, film):
+def test_real_motion_is_not_a_slideshow(make_clip, photos, tmp_path, film):
     frames = through_codec(LIVE[film](*photos), tmp_path, crf=18)
     (row,) = Static()([make_clip(frames)])
     assert row["is_slideshow"] is False
@@ -131,7 +132,7 @@ def test_stills_and_switches_between_them(pictures, still, expected):
     assert slideshow(frames, np.array(still, bool)) is expected
 
 
-def test_one_small_thing_that_moves_is_no_repetition(photos):
+def test_one_small_moving_object_is_not_a_repetition(photos):
     before = after = shown(photos[0])
     assert repeats(before, after)
     assert not repeats(before, with_object([after], 0)[0])
@@ -139,8 +140,8 @@ def test_one_small_thing_that_moves_is_no_repetition(photos):
     assert moved_as_one(shown(photos[0]), shown(photos[0], 8))
 
 
-@pytest.mark.parametrize("name", ["intel__bottle-detection.mp4", "opencvdoc__vtest.avi", "finetr__hiker.mp4"])
-def test_real_shots_are_no_slideshows(make_clip, shared_dir, name):
+@pytest.mark.parametrize("name", family(["intel__bottle-detection.mp4", "opencvdoc__vtest.avi", "finetr__hiker.mp4"]))
+def test_real_shots_are_not_slideshows(make_clip, shared_dir, name):
     with av.open(str(shared_dir / "footage/raw" / name)) as container:
         rate = float(container.streams.video[0].average_rate)
         frames = []
@@ -154,7 +155,7 @@ def test_real_shots_are_no_slideshows(make_clip, shared_dir, name):
     assert row["duplicate_frames"] == 0
 
 
-def test_bars_do_not_count(photos):
+def test_black_bars_do_not_count(photos):
     frames = np.stack([shown(photos[0], x) for x in (0, 9, 18)])
     boxed = np.pad(frames, ((0, 0), (0, 0), (100, 100), (0, 0)))
     assert stillness(boxed)["duplicate_frames"] == stillness(frames)["duplicate_frames"] == 0
@@ -181,12 +182,12 @@ def test_pictures_of_any_size(textured, shape):
     ],
     ids=["one_thumbnail", "shorter_than_a_step", "thumbnails_too_far_apart"],
 )
-def test_clip_that_cannot_be_measured_says_why(make_clip, textured, count, fps, message):
+def test_clip_that_cannot_be_measured_names_the_reason(make_clip, textured, count, fps, message):
     with pytest.raises(ValueError, match=message):
         Static()([make_clip([textured[:90, :160]] * count, clip_id="bad", fps=fps)])
 
 
-def test_broken_thumbnail_says_why(make_clip, textured):
+def test_broken_thumbnail_names_the_reason(make_clip, textured):
     clip = make_clip([textured[:90, :160]] * 2, clip_id="bad")
     broken = type(clip)(**{**clip.__dict__, "jpegs": (clip.jpegs[0], b"no picture")})
     with pytest.raises(ThumbnailError, match="bad"):
@@ -199,7 +200,7 @@ def test_fps_out_of_range_is_refused(fps):
         Static(fps=fps)
 
 
-def test_batching_and_order_change_nothing(make_clip, photos):
+def test_value_depends_on_neither_order_nor_batch(make_clip, photos):
     stage = Static()
     stage.setup()
     films = [held(photos[0], 3), [shown(photos[1], 8 * i) for i in range(3)], [shown(p) for p in photos]]

@@ -1,4 +1,4 @@
-"""The losses of a training, as a measure of the run."""
+"""Training losses as a measure of the run."""
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +23,7 @@ def measured(stage, make_clip, names):
     return dict(zip(names, stage([make_clip([np.zeros((8, 8, 3), np.uint8)], name) for name in names]), strict=True))
 
 
-def test_what_was_learned_and_what_was_not(tmp_path, make_clip):
+def test_never_learned_clips_are_marked(tmp_path, make_clip):
     learned = [("good", level, 1.0 - 0.5 * late, late) for level in (0.1, 0.9) for late in (False, True)] * 2
     stuck = [("bad", level, 2.0, late) for level in (0.1, 0.9) for late in (False, True)] * 2
     few = [("few", 0.5, 3.0, False), ("few", 0.5, 3.0, True)]
@@ -38,15 +38,15 @@ def test_what_was_learned_and_what_was_not(tmp_path, make_clip):
     assert all(rows["unseen"][name] is None for name in TrainLoss.columns if name != "never_learned")
 
 
-def test_levels_weigh_the_same_whatever_was_drawn(tmp_path, make_clip):
-    """A clip that was drawn at noisy levels, where losses are large, does not look harder than one that was not."""
+def test_noise_levels_have_equal_weight(tmp_path, make_clip):
+    """A clip sampled at noisy levels, where losses are large, does not appear harder than others."""
     draws = [("a", 0.1, 1.0, False), ("a", 0.9, 5.0, False), *[("b", 0.9, 5.0, False)] * 9, ("b", 0.1, 1.0, False)]
     rows = measured(losses(tmp_path, draws), make_clip, ["a", "b"])
     assert rows["a"]["train_loss"] == rows["b"]["train_loss"] == pytest.approx(3.0)
 
 
-def test_the_wrong_file_is_one_sentence(tmp_path):
-    with pytest.raises(ValueError, match="name the training"):
+def test_wrong_file_is_refused_in_one_sentence(tmp_path):
+    with pytest.raises(ValueError, match="name a training"):
         TrainLoss().check()
     pq.write_table(pa.table({"clip_id": ["a"]}), tmp_path / "other.parquet")
     with pytest.raises(ValueError, match=r"is not the clip_losses\.parquet of a training: it has no column train_loss"):
@@ -58,7 +58,7 @@ def test_the_wrong_file_is_one_sentence(tmp_path):
         TrainLoss()([])
 
 
-def test_a_clip_losses_table_goes_on_from_its_state():
+def test_clip_losses_resume_from_their_state():
     one, two = ClipLosses(), ClipLosses()
     one.add("a", 0.3, 1.5, False)
     two.restore(one.state())

@@ -7,9 +7,9 @@ import pytest
 
 from curate.clip import ThumbnailError
 from filters import SourceWatermark, Watermark
-from filters.overlay import gradients
+from filters.models.overlay import gradients
+from filters.models.still_edges import MAP_CELLS, long_lines, median_over_time, unpacked
 from filters.source_watermark import common_mark
-from filters.still_edges import MAP_CELLS, long_lines, median_over_time, unpacked
 from filters.text_area import shares
 from filters.watermark import edge_score, marks_owner
 
@@ -38,7 +38,7 @@ def logo(frames, opacity, at=(430, 40), r=24):
 
 
 def signed(line, shape=(270, 480), at=(40, 200)):
-    """Dark frames with a line of text, and its box as TextArea writes it."""
+    """Dark frames with a line of text, and its box in TextArea's format."""
     frame = np.full((*shape, 3), 40, np.uint8)
     cv2.putText(frame, line, at, cv2.FONT_HERSHEY_DUPLEX, 1.0, (230, 230, 230), 2, cv2.LINE_AA)
     ys, xs = np.nonzero(frame[..., 0] > 100)
@@ -48,7 +48,7 @@ def signed(line, shape=(270, 480), at=(40, 200)):
 
 @pytest.mark.parametrize("opacity", [0.7, 1.0])
 @pytest.mark.parametrize("at", [(430, 40), (50, 220), (240, 135)], ids=["top_right", "bottom_left", "centre"])
-def test_a_logo_over_a_moving_picture_is_found_where_it_is(stage, make_clip, textured, opacity, at):
+def test_logo_over_a_moving_picture_is_located(stage, make_clip, textured, opacity, at):
     frames = window(textured)
     (clean,), (marked,) = (stage([make_clip(f)]) for f in (frames, logo(frames, opacity, at)))
     assert clean["watermark"] < 0.3
@@ -62,13 +62,13 @@ def test_a_logo_over_a_moving_picture_is_found_where_it_is(stage, make_clip, tex
     assert bottom - top < 0.4
 
 
-def test_a_tripod_is_no_mark(stage, make_clip, textured):
+def test_tripod_shot_has_no_mark(stage, make_clip, textured):
     (row,) = stage([make_clip(window(textured, [(30, 30)] * 8))])
     assert row["watermark"] < 0.5
 
 
 @pytest.mark.parametrize("border", ["letterbox", "frame"])
-def test_borders_are_no_mark(stage, make_clip, textured, border):
+def test_borders_are_not_marks(stage, make_clip, textured, border):
     frames = window(textured)
     for frame in frames:
         if border == "letterbox":
@@ -113,7 +113,7 @@ def test_words_of_an_overlay_are_read(stage, make_clip, line, kind, found):
         assert row["watermark_box"][0] == pytest.approx(boxes[0][0], abs=0.01)
 
 
-def test_nothing_is_read_without_text_area_or_when_switched_off(make_clip):
+def test_nothing_is_read_without_text_area_or_without_weights(make_clip):
     frame, boxes = signed("www.example.com")
     silent = Watermark(text_weights=None)
     silent.setup()
@@ -137,7 +137,7 @@ def tiny_classifier(tmp_path_factory):
     return str(folder)
 
 
-def test_a_classifier_has_its_say(make_clip, textured, tiny_classifier):
+def test_classifier_is_one_of_the_detectors(make_clip, textured, tiny_classifier):
     stage = Watermark(weights=tiny_classifier, text_weights=None)
     stage.setup()
     clips = [make_clip(window(textured, [(30 * k, 30 * k)] * 3), clip_id=f"c{k}") for k in range(3)]
@@ -149,7 +149,7 @@ def test_a_classifier_has_its_say(make_clip, textured, tiny_classifier):
         assert row["watermark_box"] is None
 
 
-def test_a_classifier_that_answers_nan_fails_its_clip(make_clip, textured, tiny_classifier):
+def test_nan_from_the_classifier_is_an_error(make_clip, textured, tiny_classifier):
     import torch
     import transformers
 
@@ -159,7 +159,7 @@ def test_a_classifier_that_answers_nan_fails_its_clip(make_clip, textured, tiny_
     transformers.ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tiny_classifier + "_nan")
     stage = Watermark(weights=tiny_classifier + "_nan", text_weights=None)
     stage.setup()
-    with pytest.raises(ValueError, match="NaN"):
+    with pytest.raises(ValueError, match="not finite"):
         stage([make_clip(window(textured, [(0, 0)] * 2))])
 
 
@@ -172,13 +172,13 @@ def test_frames_of_one_colour_have_no_mark(stage, make_clip, level, count):
     assert (row["watermark_edges"] is None) == (count == 1)
 
 
-def test_broken_thumbnail_says_why(stage, make_clip, textured):
+def test_broken_thumbnail_names_the_reason(stage, make_clip, textured):
     clip = make_clip([textured[:90, :160]] * 2, clip_id="bad")
     with pytest.raises(ThumbnailError, match="bad"):
         stage([replace(clip, jpegs=(clip.jpegs[0], b"no picture"))])
 
 
-def test_batching_and_order_change_nothing(stage, make_clip, textured):
+def test_value_depends_on_neither_order_nor_batch(stage, make_clip, textured):
     frames = window(textured)
     clips = [make_clip(logo(frames, 0.4 + 0.15 * k, (100 + 60 * k, 60)), clip_id=f"c{k}") for k in range(5)]
     together = {row["clip_id"]: row for row in stage(clips)}
@@ -187,7 +187,7 @@ def test_batching_and_order_change_nothing(stage, make_clip, textured):
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 7, 8, 11, 12])
-def test_the_median_is_the_median(count):
+def test_median_equals_numpys(count):
     values = np.random.default_rng(count).integers(-9000, 9000, (count, 500)).astype(np.int16)
     assert np.array_equal(median_over_time(values), np.median(values.astype(np.float32), axis=0))
 
@@ -209,7 +209,7 @@ def test_gradients_have_units_of_levels_per_pixel():
 
 
 def shots(make_clip, stage, marked, source):
-    """Clips of one source with their maps: five tripod shots, each of other shapes."""
+    """Clips of one source with their maps: five tripod shots with different shapes."""
     clips = []
     for k in range(5):
         rng = np.random.default_rng(k)
@@ -234,14 +234,14 @@ def test_a_mark_shared_by_the_shots_of_one_source(stage, make_clip):
     assert {r["clip_id"]: r for r in SourceWatermark()(clips[::-1])} == rows
 
 
-def test_one_tripod_all_along_says_nothing(stage, make_clip):
+def test_one_tripod_shot_has_no_common_mark(stage, make_clip):
     clip = shots(make_clip, stage, True, "s")[0]
     data = clip.columns["watermark_edges"]
     rows = SourceWatermark()([replace(clip, clip_id=f"c{k}", columns={"watermark_edges": data}) for k in range(5)])
     assert rows[0]["source_watermark"] < 0.05
 
 
-def test_too_few_clips_are_null(make_clip, textured):
+def test_source_with_too_few_clips_is_null(make_clip, textured):
     clip = make_clip([textured[:90, :160]])
     rows = SourceWatermark()([replace(clip, clip_id=f"c{k}", columns={"watermark_edges": None}) for k in range(5)])
     assert all(row["source_watermark"] is None for row in rows)
@@ -252,8 +252,8 @@ def test_empty_maps_have_no_mark():
     assert unpacked(np.packbits(np.ones((2, *MAP_CELLS), bool)).tobytes()).all()
 
 
-def test_a_score_is_between_0_and_1():
-    from filters.still_edges import Group
+def test_score_is_between_0_and_1():
+    from filters.models.still_edges import Group
 
     low, high = (
         edge_score(Group((0, 0, 1, 1), n, o, z, r, e)) for n, o, z, r, e in ((12, 0, 4, 1, 99), (1e6, 1, 1e6, 0, 0))

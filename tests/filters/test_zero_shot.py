@@ -5,7 +5,7 @@ from curate.clip import Clip
 from curate.stages import stage as stages
 from curate.stages.stage import StageSpec
 from filters import ZeroShot
-from filters.open_clip import unit
+from filters.models.openclip import unit
 from filters.zero_shot import LABELS, NEUTRAL, probabilities
 from tests.filters import tiny_openclip
 
@@ -25,7 +25,7 @@ def clip(clip_id, vectors):
     return Clip(clip_id, "s", 0.0, 1.0, 24.0, 24, 640, 360, (), (), dict(zip(NAMES, vectors, strict=True)))
 
 
-def test_probabilities_by_hand():
+def test_probabilities_equal_a_manual_computation():
     label, neutral = np.eye(4, dtype=np.float32)[:2]
     frames = np.stack(
         [label, neutral, (label + neutral) / np.sqrt(2).astype(np.float32), np.eye(4, dtype=np.float32)[3]]
@@ -34,8 +34,8 @@ def test_probabilities_by_hand():
     assert found == pytest.approx([np.exp(2) / (np.exp(2) + 1), 1 / (np.exp(2) + 1), 0.5, 0.5])
 
 
-def test_a_frame_that_is_what_the_words_say(stage):
-    """Vectors of the prompts themselves, as a frame that fits perfectly would have."""
+def test_frame_that_matches_the_prompts_scores_high(stage):
+    """Vectors of the prompts themselves, those of a perfectly matching frame."""
     for name in LABELS:
         row = stage([clip("a", [stage._vectors[name]] * 3)])[0]
         assert row[f"zero_shot_{name}"] > 0.5
@@ -44,7 +44,7 @@ def test_a_frame_that_is_what_the_words_say(stage):
     assert all(value < 0.5 for key, value in row.items() if key != "clip_id")
 
 
-def test_it_is_the_bare_models_softmax(stage, tmp_path):
+def test_scores_equal_the_bare_models_softmax(stage, tmp_path):
     import torch
 
     file, net = tiny_openclip.build(tmp_path / "tiny")
@@ -63,7 +63,7 @@ def test_it_is_the_bare_models_softmax(stage, tmp_path):
     assert own([clip("a", frames)])[0] == {"clip_id": "a", "zero_shot_dog": pytest.approx(float(wanted), abs=1e-5)}
 
 
-def test_neither_order_nor_batch_changes_a_value(stage):
+def test_value_depends_on_neither_order_nor_batch(stage):
     rng = np.random.default_rng(1)
     clips = [clip(f"c{i}", unit(rng.normal(size=(3, 48)))) for i in range(7)]
     rows = {row["clip_id"]: row for row in stage(clips)}
@@ -73,7 +73,7 @@ def test_neither_order_nor_batch_changes_a_value(stage):
 
 
 @pytest.mark.parametrize("vectors", [[None] * 3, [np.ones(7, np.float32)] * 3], ids=["none", "another model's"])
-def test_a_clip_without_its_vectors_costs_itself(stage, vectors):
+def test_clip_without_vectors_affects_only_itself(stage, vectors):
     good = clip("good", unit(np.random.default_rng(2).normal(size=(3, 48))))
     rows = stages.apply(stage, [clip("bad", vectors), good], {name: name for name in stage.columns})
     assert "has no openclip vectors of 48 numbers" in rows[0]["error"]
@@ -81,25 +81,25 @@ def test_a_clip_without_its_vectors_costs_itself(stage, vectors):
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
-        ({"labels": {"Big Dog": ("a dog",)}}, "small letters"),
+        ({"labels": {"Big Dog": ("a dog",)}}, "lower-case letters"),
         ({"labels": {"dog": ()}}, "no prompt"),
         ({"labels": {"dog": (" ",)}}, "empty"),
         ({"neutral": ()}, "neutral"),
     ],
 )
-def test_options_that_make_no_sense(options, told):
-    with pytest.raises(ValueError, match=told):
+def test_invalid_options_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
         ZeroShot(**options)
 
 
-def test_labels_of_ones_own_come_from_yaml():
+def test_own_labels_are_read_from_yaml():
     built = stages.build(StageSpec("filters.ZeroShot", "z", {"labels": {"sport": ["people doing sport"]}}))
     assert list(built.columns) == ["zero_shot_sport"]
     assert built.neutral == NEUTRAL
 
 
-def test_before_setup():
+def test_call_before_setup_is_refused():
     with pytest.raises(RuntimeError, match="setup"):
         ZeroShot()([])

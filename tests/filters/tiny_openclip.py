@@ -1,4 +1,4 @@
-"""An open_clip model of ViT-L/14's architecture, small and randomly initialised: no CLIP weights can be had where the tests run."""
+"""An open_clip model of ViT-L/14's architecture, small and randomly initialised: the tests have no CLIP weights."""
 
 import json
 from collections.abc import Callable
@@ -16,7 +16,7 @@ TINY = {
 def build(
     folder: Path, config: dict[str, Any] | None = None, change: Callable[[Any], None] = lambda net: None
 ) -> tuple[Path, Any]:
-    """Writes a folder as the hub's are (configuration and safetensors), and `<folder>.json`; that file and the model itself."""
+    """Writes a folder in the hub's format (configuration and safetensors) and `<folder>.json`; returns that file and the model."""
     import open_clip
     import torch
     from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD

@@ -18,7 +18,7 @@ from typing import Any
 HANG_S = 5.0
 """An input that takes longer counts as a finding. Ours; the slowest seen took 0.11 s."""
 OWN = ["curate", "train_hooks"]
-"""Packages whose branches atheris counts; it has eyes for Python alone."""
+"""Packages whose branches atheris counts; it sees only Python."""
 
 
 def at_random(name: str, seconds: float, seed: int, folder: Path) -> int:

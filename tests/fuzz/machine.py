@@ -1,7 +1,7 @@
-"""A run at the mercy of chance: sessions that are killed between two writes, other thresholds, more footage, tables made anew, parts merged.
+"""A state machine over a run: sessions killed between two writes, changed thresholds, more footage, recomputed tables, compacted parts.
 
-Whatever the order, a session that ends well leaves what one session over the same footage would have left. Everything is the real pipeline, in
-this process, but for the child that opens videos.
+In any order, a session that finishes leaves what a single session over the same footage leaves. Everything is the real pipeline in this process,
+except the sandbox that opens videos.
 """
 
 import shutil
@@ -20,8 +20,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from curate.config import config
 from curate.dataset.run import Run
 from curate.pipeline import execute as pipeline
-from curate.pipeline import jobs
 from curate.progress.progress import Progress
+from curate.sandbox import job as sandbox_job
 from curate.tables import store
 from tests.project import moving
 from tests.videos import write_video
@@ -42,11 +42,11 @@ FILMS = 3
 
 
 class Killed(BaseException):
-    """The process ends here."""
+    """Stands for the end of the process."""
 
 
 class Here:
-    """In place of the sandbox: calls the function."""
+    """Replaces the sandbox: calls the function in this process."""
 
     def __init__(self, *_: object) -> None: ...
 
@@ -58,7 +58,7 @@ class Here:
 
 @contextmanager
 def killed_after(writes: int | None) -> Iterator[None]:
-    """Ends the process, as it were, before one of its writes or removals to come; None: never."""
+    """Raises Killed before the given write or removal from now on; None: never."""
     left = 10**9 if writes is None else writes
 
     def counted(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -74,7 +74,7 @@ def killed_after(writes: int | None) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("put", "remove", "link"):
             patch.setattr(store, name, counted(getattr(store, name)))
-        patch.setattr(jobs, "Sandbox", Here)
+        patch.setattr(sandbox_job, "Sandbox", Here)
         yield
 
 
@@ -152,7 +152,7 @@ class Resume(RuleBasedStateMachine):
         assert self.ended_well
 
     @rule(killed=st.none() | st.integers(0, 45), name=st.sampled_from(["brightness", "fussy", "clips", "sources"]))
-    def made_anew(self, killed: int | None, name: str) -> None:
+    def recomputed(self, killed: int | None, name: str) -> None:
         self.session(killed, False, (name,))
 
     @precondition(lambda self: (self.folder / "run" / "pipeline.json").exists())
@@ -208,6 +208,6 @@ def rows(run: Run) -> dict[str, pd.DataFrame]:
     found = {"clips": clips}
     for name in ("brightness", "fussy"):
         table = run.tables()[name].read_unordered().to_pandas()
-        assert not table["clip_id"].duplicated().any(), f"a clip stands twice in {name}"
+        assert not table["clip_id"].duplicated().any(), f"duplicate clip in {name}"
         found[name] = table.assign(film=table["clip_id"].map(film))
     return {name: frame.sort_values("clip_id", ignore_index=True) for name, frame in found.items()}

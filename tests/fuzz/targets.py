@@ -1,7 +1,7 @@
-"""Readers of what strangers write, each with small real inputs to begin from. A finding is any exception but our own, a hang, or much memory.
+"""Readers of untrusted input, each with small valid inputs to start from. A finding is any exception but our own, a hang, or high memory use.
 
-`python -m tests.fuzz TARGET --seconds 60` runs one; with the package `atheris` installed it is guided by coverage, otherwise inputs are changed
-at random from a seed. Videos are opened in this process: a crash of the decoder ends it, which is what the sandbox is for.
+`python -m tests.fuzz TARGET --seconds 60` runs one; with the package `atheris` installed it is guided by coverage, otherwise inputs are mutated
+at random from a seed. Videos are opened in this process: a crash of the decoder ends it, which is why the product uses a sandbox.
 """
 
 import contextlib
@@ -40,7 +40,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Target:
-    """`reads` takes bytes and raises nothing but our own; `begins` gives inputs that are good."""
+    """`reads` takes bytes and raises only our own errors; `begins` returns valid inputs."""
 
     reads: Callable[[bytes], object]
     begins: Callable[[], Sequence[bytes]]
@@ -48,7 +48,7 @@ class Target:
 
 @cache
 def scratch() -> Path:
-    """A folder for what must lie in a file; it goes with the process."""
+    """A folder for inputs that must be files; it is deleted with the process."""
     folder = tempfile.TemporaryDirectory(prefix="rushes-fuzz-")
     _held.append(folder)
     return Path(folder.name)

@@ -1,4 +1,4 @@
-"""The machine of tests/fuzz/machine.py: a few fixed walks in every run of the tests, many where there is time (`make test-all`)."""
+"""The state machine of tests/fuzz/machine.py: a few fixed walks in `make test`, many in `make test-all`."""
 
 import pytest
 from hypothesis import HealthCheck, settings

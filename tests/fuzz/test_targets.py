@@ -1,4 +1,4 @@
-"""Every reader of strangers' files, for a moment with fixed inputs; longer by hand: `python -m tests.fuzz all --seconds 60`."""
+"""Every reader of untrusted files, briefly, with fixed inputs; for longer: `python -m tests.fuzz all --seconds 60`."""
 
 import random
 
@@ -9,7 +9,7 @@ from tests.fuzz.targets import TARGETS, changed, survives
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", TARGETS)
-def test_whatever_is_read_raises_our_own_errors_alone(name: str) -> None:
+def test_mutated_input_raises_only_our_own_errors(name: str) -> None:
     target = TARGETS[name]
     rng = random.Random(0)
     begins = list(target.begins())

@@ -1,4 +1,4 @@
-"""Notebooks as files: executing one, cleaning it for a commit, and telling whether its outputs belong to its source."""
+"""Notebook files: execute one, clean it for a commit, compute the digest that ties its outputs to its source."""
 
 import hashlib
 import os
@@ -15,7 +15,7 @@ from tests.project import ROOT, environment
 FOLDER = ROOT / "notebooks"
 PLAYER = "(a player; run the cell to see the clip)"
 MOST_BYTES = 700_000
-"""Of a committed notebook."""
+"""Size limit of a committed notebook."""
 
 
 def paths() -> list[Path]:
@@ -24,17 +24,17 @@ def paths() -> list[Path]:
 
 
 def read(path: Path) -> NotebookNode:
-    """A notebook as it lies."""
+    """Reads a notebook."""
     return nbformat.read(path, as_version=4)
 
 
 def digest(book: NotebookNode) -> str:
-    """A digest of what a person writes: the cells without their outputs."""
+    """SHA-256 of the cells without their outputs."""
     return hashlib.sha256("\0".join(f"{cell.cell_type}\n{cell.source}" for cell in book.cells).encode()).hexdigest()
 
 
 def execute(path: Path, variables: dict[str, str]) -> NotebookNode:
-    """The notebook after it ran from top to bottom in a kernel of its own, with these environment variables. Raises where a cell does."""
+    """Executes a notebook in a new kernel with these environment variables. Raises when a cell does."""
     book = read(path)
     env = {**environment(), "MPLBACKEND": "module://matplotlib_inline.backend_inline", **variables}
     env["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [variables.get("PYTHONPATH")])])
@@ -59,7 +59,7 @@ def outputs(book: NotebookNode) -> Iterator[Any]:
 
 
 def text_of(output: Any) -> str:
-    """What an output says in words: a stream, or the text and HTML of a result."""
+    """The text of an output: a stream, or the plain text and HTML of a result."""
     data = output.get("data", {})
     return "".join([output.get("text", ""), *(data.get(kind, "") for kind in ("text/plain", "text/html"))])
 

@@ -78,8 +78,8 @@ def prepare(raw: Path, folder: Path, names: Iterable[str] = tuple(FILMS)) -> Non
     folder.mkdir(parents=True, exist_ok=True)
     for name, film in ((name, FILMS[name]) for name in names):
         target = folder / f"{name}.mp4"
-        told = [{"start_s": start_s, "end_s": end_s, "caption": text} for start_s, end_s, text in film.captions]
-        target.with_suffix(".json").write_text(json.dumps(told, indent=1) + "\n")
+        captions = [{"start_s": start_s, "end_s": end_s, "caption": text} for start_s, end_s, text in film.captions]
+        target.with_suffix(".json").write_text(json.dumps(captions, indent=1) + "\n")
         if not target.exists():
             frames, fps = _frames(raw / film.file, film)
             aside = target.with_name(f".{name}.mp4")

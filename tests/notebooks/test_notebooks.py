@@ -1,5 +1,7 @@
-"""The notebooks run from top to bottom on a real small run, and what is committed shows what they show."""
+"""Notebooks: their committed outputs match their sources, and they execute on a small run and, slow, on the run of `make demo`."""
 
+import os
+import shutil
 from pathlib import Path
 
 import nbformat
@@ -9,7 +11,7 @@ import pytest
 from curate.dataset.run import Run
 from tests.curate.ablation.made import make_project
 from tests.notebooks import books, gallery
-from tests.project import SMALLEST_RECIPE, Rushes, moving
+from tests.project import ROOT, SMALLEST_RECIPE, Rushes, moving
 from tests.videos import write_video
 
 PIPELINE = """\
@@ -32,6 +34,8 @@ shards: {short_side_px: 64, workers: 1}
 """
 RECIPE = f"{SMALLEST_RECIPE}batch: 2\nheldout_every: 1\n"
 NAMES = [path.stem for path in books.paths()]
+SHORT = "03_captions_side_by_side"
+"""Executed in `make test`; the others in `make test-all`."""
 PICTURES = {
     "01_inspect_a_run": 3,
     "02_choose_thresholds": 4,
@@ -45,7 +49,7 @@ PICTURES = {
 
 @pytest.fixture(scope="module")
 def variables(tmp_path_factory: pytest.TempPathFactory, rushes: Rushes) -> dict[str, str]:
-    """A run of three videos, one of them a copy, and what makes the notebooks small."""
+    """A run of three videos, one of them a copy, and settings that make the notebooks small."""
     folder = tmp_path_factory.mktemp("notebook")
     (folder / "footage").mkdir()
     for i in range(2):
@@ -65,10 +69,10 @@ def variables(tmp_path_factory: pytest.TempPathFactory, rushes: Rushes) -> dict[
 
 
 @pytest.fixture(scope="module")
-def of_more_clips(
+def with_more_clips(
     variables: dict[str, str], tmp_path_factory: pytest.TempPathFactory, rushes: Rushes
 ) -> dict[str, str]:
-    """The same, with a run that has clips enough to be divided."""
+    """The same, with a run of enough clips to divide."""
     folder = make_project(tmp_path_factory.mktemp("ablated"), rushes)
     return {**variables, "RUSHES_RUN": str(folder / "run"), "RUSHES_AXES": "brightness"}
 
@@ -78,30 +82,62 @@ def pictures(book: nbformat.NotebookNode) -> int:
     return sum(bool({"image/png", "image/jpeg"} & set(o.get("data", {}))) for o in books.outputs(book))
 
 
+@pytest.fixture(scope="module")
+def demo(variables: dict[str, str], tmp_path_factory: pytest.TempPathFactory, rushes: Rushes) -> dict[str, str]:
+    """The same, with the run of `make demo`: pipeline.yaml on the footage of `rushes footage`."""
+    folder = tmp_path_factory.mktemp("demo")
+    shutil.copyfile(ROOT / "pipeline.yaml", folder / "pipeline.yaml")
+    for command in (("footage", "footage"), ("weights", "pull", "pipeline.yaml"), ("run", "pipeline.yaml")):
+        done = rushes(*command, cwd=folder, timeout_s=1800, process=True)
+        if done.code and command[0] != "run" and os.environ.get("CI") != "true":
+            pytest.skip(f"needs the package index: {done.err}")
+        assert done.code == 0, done.err
+    return {
+        **variables,
+        "RUSHES_RUN": str(folder / "runs" / "demo"),
+        "RUSHES_OUT": str(folder / "trained"),
+        "RUSHES_SCRATCH": str(folder / "my_filter"),
+    }
+
+
+def executed(name: str, variables: dict[str, str]) -> nbformat.NotebookNode:
+    """The executed notebook, without errors, standard error, empty tables or escape codes."""
+    book = books.execute(books.FOLDER / f"{name}.ipynb", variables)
+    shown = list(books.outputs(book))
+    assert not [o for o in shown if o.output_type == "error"]
+    assert not [o.text for o in shown if o.get("name") == "stderr"]
+    tables = [o.data["text/html"] for o in shown if "<table" in o.get("data", {}).get("text/html", "")]
+    assert all("<td>" in table for table in tables)
+    assert tables or name.startswith("05")
+    assert "\x1b[" not in "".join(map(books.text_of, shown))
+    return book
+
+
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
 @pytest.mark.parametrize("name", NAMES)
-def test_it_runs_from_top_to_bottom(name: str, request: pytest.FixtureRequest) -> None:
-    variables: dict[str, str] = request.getfixturevalue("of_more_clips" if name.startswith("07") else "variables")
-    book = books.execute(books.FOLDER / f"{name}.ipynb", variables)
-    told = list(books.outputs(book))
-    assert not [o for o in told if o.output_type == "error"]
-    assert not [o.text for o in told if o.get("name") == "stderr"]
+def test_a_notebook_executes_on_the_run_of_make_demo(name: str, demo: dict[str, str]) -> None:
+    executed(name, demo)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name == SHORT else pytest.mark.slow) for name in NAMES]
+)
+def test_a_notebook_executes_on_a_small_run(name: str, request: pytest.FixtureRequest) -> None:
+    variables: dict[str, str] = request.getfixturevalue("with_more_clips" if name.startswith("07") else "variables")
+    book = executed(name, variables)
     assert pictures(book) == PICTURES[name]
-    tables = [o.data["text/html"] for o in told if "<table" in o.get("data", {}).get("text/html", "")]
-    assert all("<td>" in table for table in tables)
-    text = "".join(map(books.text_of, told))
-    assert "\x1b[" not in text
+    text = "".join(map(books.text_of, books.outputs(book)))
     if name.startswith("01"):
         assert "<video" in text
     if name.startswith("04"):
         assert "0 groups" not in text
     if name.startswith("05"):
         assert (Path(variables["RUSHES_OUT"]) / "sample.png").exists()
-    else:
-        assert tables
 
 
-def test_captions_and_copies_as_the_notebooks_ask_for_them(variables: dict[str, str]) -> None:
+def test_captions_and_duplicates_of_the_small_run(variables: dict[str, str]) -> None:
     run = Run.open(variables["RUSHES_RUN"])
     captions = run.captions()
     assert list(captions["captioner"].unique()) == ["says", "repeats"]
@@ -123,7 +159,7 @@ def test_captions_and_copies_as_the_notebooks_ask_for_them(variables: dict[str, 
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_is_committed_belongs_to_its_source(name: str) -> None:
+def test_committed_outputs_belong_to_the_committed_cells(name: str) -> None:
     path = books.FOLDER / f"{name}.ipynb"
     book = books.read(path)
     code = [cell for cell in book.cells if cell.cell_type == "code"]
@@ -135,10 +171,10 @@ def test_what_is_committed_belongs_to_its_source(name: str) -> None:
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
     assert pictures(book) == PICTURES[name]
     assert path.stat().st_size <= books.MOST_BYTES
-    assert books.clean(book) == books.read(path)  # nothing of a machine, no warnings, no videos
+    assert books.clean(book) == books.read(path)  # no paths of a machine, no warnings, no videos
 
 
-def test_an_edited_cell_and_a_path_of_the_machine_are_noticed() -> None:
+def test_an_edited_cell_and_a_machine_path_are_detected() -> None:
     book = books.read(books.paths()[0])
     before = books.digest(book)
     book.cells[1].source += "\n"
@@ -151,7 +187,7 @@ def test_an_edited_cell_and_a_path_of_the_machine_are_noticed() -> None:
         books.clean(book)
 
 
-def test_the_gallery_is_made_of_the_projects_footage(shared_dir: Path, tmp_path: Path) -> None:
+def test_the_gallery_is_cut_from_the_shared_footage(shared_dir: Path, tmp_path: Path) -> None:
     from curate.video import open as video
 
     for film in gallery.FILMS.values():

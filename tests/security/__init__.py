@@ -1,1 +1,1 @@
-"""What an attacker could try, and what comes of it: one test each, named after the attempt (docs/security.md)."""
+"""Attacks and their results: one test for each attack, named after it (docs/security.md)."""

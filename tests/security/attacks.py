@@ -1,4 +1,4 @@
-"""What a decoder does that was taken over by the file it reads: functions for the sandbox's child. Each returns what stopped it, or "done"."""
+"""Attacks by a decoder that was exploited by its file: functions for the sandbox's child. Each returns the error that stopped it, or "done"."""
 
 import os
 import pickle
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 
-def told(attempt: Callable[[], object]) -> str:
+def outcome(attempt: Callable[[], object]) -> str:
     try:
         attempt()
     except OSError as error:
@@ -22,23 +22,23 @@ def told(attempt: Callable[[], object]) -> str:
 
 
 def touch_files(folder: str, victim: str) -> dict[str, str]:
-    """Every way to change something outside the scratch directory: `victim` is a file in `folder`."""
+    """All ways to change files outside the scratch directory. `victim`: a file in `folder`."""
     new, old = Path(folder) / "new", Path(victim)
     return {
-        "create": told(lambda: new.write_text("x")),
-        "overwrite": told(lambda: old.write_text("x")),
-        "append": told(lambda: old.open("a").close()),
-        "truncate": told(lambda: os.truncate(old, 0)),
-        "remove": told(old.unlink),
-        "rename": told(lambda: old.rename(new)),
-        "make a directory": told(new.mkdir),
-        "make a link": told(lambda: new.symlink_to(old)),
-        "make a hard link": told(lambda: new.hardlink_to(old)),
-        "make a pipe": told(lambda: os.mkfifo(new)),
-        "change the mode": told(lambda: old.chmod(0o777)),
-        "change the times": told(lambda: os.utime(old, (0, 0))),
-        "change attributes": told(lambda: os.setxattr(old, "user.x", b"x")),
-        "move out of the scratch directory": told(_move_out(new)),
+        "create": outcome(lambda: new.write_text("x")),
+        "overwrite": outcome(lambda: old.write_text("x")),
+        "append": outcome(lambda: old.open("a").close()),
+        "truncate": outcome(lambda: os.truncate(old, 0)),
+        "remove": outcome(old.unlink),
+        "rename": outcome(lambda: old.rename(new)),
+        "make a directory": outcome(new.mkdir),
+        "make a link": outcome(lambda: new.symlink_to(old)),
+        "make a hard link": outcome(lambda: new.hardlink_to(old)),
+        "make a pipe": outcome(lambda: os.mkfifo(new)),
+        "change the mode": outcome(lambda: old.chmod(0o777)),
+        "change the times": outcome(lambda: os.utime(old, (0, 0))),
+        "change attributes": outcome(lambda: os.setxattr(old, "user.x", b"x")),
+        "move out of the scratch directory": outcome(_move_out(new)),
     }
 
 
@@ -56,7 +56,7 @@ def use_scratch() -> str:
 
 
 def reach_out(port: int) -> dict[str, str]:
-    """Every way to reach a port of this machine."""
+    """All ways to reach a port of this machine."""
 
     def tcp() -> None:
         with socket.create_connection(("127.0.0.1", port), timeout=2):
@@ -74,20 +74,20 @@ def reach_out(port: int) -> dict[str, str]:
         with socket.socket(socket.AF_UNIX) as sender:
             sender.connect("\0nobody")
 
-    return {"tcp": told(tcp), "udp": told(udp), "listen": told(listen), "unix": told(unix)}
+    return {"tcp": outcome(tcp), "udp": outcome(udp), "listen": outcome(listen), "unix": outcome(unix)}
 
 
 def connect(port: int) -> str:
-    """To a port of this machine, as a reader of object storage does."""
-    return told(lambda: socket.create_connection(("127.0.0.1", port), timeout=5).close())
+    """Connects to a port of this machine, as a reader of object storage does."""
+    return outcome(lambda: socket.create_connection(("127.0.0.1", port), timeout=5).close())
 
 
 def look_into_the_parent() -> dict[str, str]:
     parent = os.getppid()
     return {
-        "environment": told(lambda: Path(f"/proc/{parent}/environ").read_bytes()),
-        "memory": told(lambda: Path(f"/proc/{parent}/mem").open("rb").close()),
-        "signal": told(lambda: os.kill(parent, signal.SIGCONT)),
+        "environment": outcome(lambda: Path(f"/proc/{parent}/environ").read_bytes()),
+        "memory": outcome(lambda: Path(f"/proc/{parent}/mem").open("rb").close()),
+        "signal": outcome(lambda: os.kill(parent, signal.SIGCONT)),
     }
 
 
@@ -96,7 +96,7 @@ def environment() -> dict[str, str]:
 
 
 class Bomb:
-    """Unpickled, it writes a file."""
+    """Writes a file when it is unpickled."""
 
     def __init__(self, canary: str) -> None:
         self.canary = canary
@@ -106,7 +106,7 @@ class Bomb:
 
 
 def answer_with(message: bytes) -> None:
-    """Sends its own answer and waits for nothing."""
+    """Sends a forged answer immediately."""
     Connection(int(sys.argv[1])).send_bytes(message)
     os._exit(0)
 
@@ -116,7 +116,7 @@ def answer_with_a_pickle(canary: str) -> None:
 
 
 def announce(n_bytes: int) -> None:
-    """Begins an answer that would be larger than any memory."""
+    """Announces an answer that is larger than the memory."""
     os.write(int(sys.argv[1]), struct.pack("!iQ", -1, n_bytes) + bytes(2**16))
     os._exit(0)
 

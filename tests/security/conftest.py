@@ -1,4 +1,4 @@
-"""Files and ports that nobody may touch."""
+"""Files and ports that the tested code must not touch."""
 
 import ctypes
 import os
@@ -13,13 +13,13 @@ from tests.videos import numbered_frames, write_video
 
 @pytest.fixture(scope="session")
 def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An innocent video of 2 s."""
+    """A normal video of 2 s."""
     return write_video(tmp_path_factory.mktemp("film") / "film.mp4", numbered_frames(50))
 
 
 @pytest.fixture
 def opened(tmp_path: Path) -> Iterator[Callable[[], list[str]]]:
-    """Tells the names of the files in `tmp_path` that were opened since it was asked last."""
+    """Returns the names of the files in `tmp_path` that were opened since the last call."""
     libc = ctypes.CDLL(None, use_errno=True)
     watch = libc.inotify_init1(os.O_NONBLOCK)
     assert libc.inotify_add_watch(watch, str(tmp_path).encode(), 0x20) >= 0  # IN_OPEN
@@ -42,7 +42,7 @@ def opened(tmp_path: Path) -> Iterator[Callable[[], list[str]]]:
 
 @pytest.fixture
 def port() -> Iterator[socket.socket]:
-    """A port of this machine; `accept` raises BlockingIOError while nobody called."""
+    """A port of this machine; `accept` raises BlockingIOError when there is no connection."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.setblocking(False)
         yield server

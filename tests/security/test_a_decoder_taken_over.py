@@ -1,4 +1,4 @@
-"""A file that takes its decoder over: what the sandbox's child cannot do any more (curate/sandbox/confine.py, curate/sandbox/answers.py)."""
+"""A file that exploits its decoder: actions that the sandbox's child cannot do (curate/sandbox/confine.py, curate/sandbox/answers.py)."""
 
 import os
 import pickle
@@ -103,13 +103,13 @@ def test_reading_the_parents_environment_and_memory_and_stopping_it(child: Sandb
 
 def test_answering_with_a_pickle_that_runs_code(tmp_path: Path) -> None:
     canary = tmp_path / "canary"
-    with Sandbox(memory_mb=512, attempts=1) as box, pytest.raises(SandboxError, match="an answer that is none"):
+    with Sandbox(memory_mb=512, attempts=1) as box, pytest.raises(SandboxError, match="a malformed answer"):
         box.call(attacks.answer_with_a_pickle, str(canary), wall_s=30)
     assert not canary.exists()
 
 
 def test_answering_with_an_object(child: Sandbox) -> None:
-    with pytest.raises(SandboxError, match=r"cannot hand over a tests\.security\.attacks\.Bomb"):
+    with pytest.raises(SandboxError, match=r"cannot return a tests\.security\.attacks\.Bomb"):
         child.call(attacks.return_code, wall_s=30)
 
 
@@ -140,7 +140,7 @@ def forged(head: str, rest: bytes = b"") -> bytes:
         pytest.param(forged('{"a":["|O",[1],0,8]}', bytes(8)), id="an array of objects"),
         pytest.param(forged('{"a":["f8,O",[1],0,16]}', bytes(16)), id="an array of records"),
         pytest.param(forged('{"a":["<f8",[9999999999],0,8]}', bytes(8)), id="a shape that does not fit"),
-        pytest.param(forged('{"a":["<f8",[-1,-1],0,8]}', bytes(8)), id="a shape that is none"),
+        pytest.param(forged('{"a":["<f8",[-1,-1],0,8]}', bytes(8)), id="an invalid shape"),
         pytest.param(forged('{"r":["Popen",[["true"]]]}'), id="a class of others"),
         pytest.param(forged('{"r":["../os.system",["true"]]}'), id="a module by path"),
         pytest.param(forged('{"r":["Cut",[]]}'), id="a record without fields"),
@@ -156,7 +156,7 @@ def test_a_forged_answer(message: bytes) -> None:
         answers.decode(message)
 
 
-def test_what_is_handed_over_comes_back_the_same() -> None:
+def test_an_answer_is_decoded_to_the_same_value() -> None:
     value = {
         "a": [1, -2.5, None, True, "é\ud800", float("inf")],
         ("t", 1): (b"\x00bytes", [b"", {}], Box(1, 2, 3, 4)),

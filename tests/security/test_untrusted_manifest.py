@@ -1,4 +1,4 @@
-"""A manifest that names files of the machine, the inner network, protocols that lead elsewhere (curate/scan/uri_policy.py)."""
+"""A manifest with files of the machine, the internal network, or chained protocols (curate/scan/uri_policy.py)."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ from curate.scan import sources
 
 
 def discover(folder: Path, *uris: str, **rules: object) -> list[str]:
-    """What is found by a manifest of these uris in `folder`."""
+    """The sources found by a manifest of these uris in `folder`."""
     pd.DataFrame({"uri": uris}).to_csv(folder / "list.csv", index=False)
     return list(sources.discover(SourcesConfig.model_validate({"from": "list.csv", **rules}), folder))
 
@@ -84,7 +84,7 @@ def test_what_a_manifest_may_name(uri: str, tmp_path: Path) -> None:
     ],
 )
 def test_what_a_manifest_may_name_only_when_it_is_allowed(uri: str, needs: str, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"^sources: row 1 of the manifest 'list.csv' names .* admit it with") as error:
+    with pytest.raises(UsageError, match=r"^sources: row 1 of the manifest 'list.csv' names .* allow it with") as error:
         discover(tmp_path, uri)
     assert str(error.value).endswith(f"allow: [{needs}]}}")
     if needs != "/tmp/x":
@@ -92,7 +92,7 @@ def test_what_a_manifest_may_name_only_when_it_is_allowed(uri: str, needs: str, 
 
 
 @pytest.mark.parametrize("uri", ["http:///a", "://x", "http://a b/", "https://good.org\\@127.0.0.1/", "http://[::1/"])
-def test_an_address_that_is_none(uri: str, tmp_path: Path) -> None:
+def test_a_malformed_address(uri: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"^sources: row 1 of the manifest"):
         discover(tmp_path, uri)
 
@@ -139,7 +139,7 @@ def test_a_folder_with_a_link_out_of_the_root(tmp_path: Path) -> None:
     (tmp_path / "root" / "link.mp4").symlink_to(tmp_path / "secret.mp4")
     for given in ("root", "root/*.mp4", "root/link.mp4"):
         assert sources.discover(SourcesConfig.model_validate(given), tmp_path)
-        with pytest.raises(UsageError, match=r"lies outside sources.root"):
+        with pytest.raises(UsageError, match=r"is outside sources.root"):
             sources.discover(SourcesConfig.model_validate({"from": given, "root": "root"}), tmp_path)
 
 
@@ -148,7 +148,7 @@ def test_a_folder_with_a_link_out_of_the_root(tmp_path: Path) -> None:
 )
 def test_leaving_a_root_on_object_storage(uri: str, tmp_path: Path) -> None:
     assert discover(tmp_path, "s3://bucket/clips/a.mp4", root="s3://bucket/clips/")
-    with pytest.raises(UsageError, match=r"lies outside sources.root"):
+    with pytest.raises(UsageError, match=r"is outside sources.root"):
         discover(tmp_path, uri, root="s3://bucket/clips/")
 
 

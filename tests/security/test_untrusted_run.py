@@ -1,4 +1,4 @@
-"""A run directory, shards or weights that came from a stranger: what they name is neither run nor followed."""
+"""A run directory, shards or weights that are untrusted: code and paths that they name are neither run nor followed."""
 
 import json
 import pickle
@@ -14,13 +14,13 @@ from curate.config import config
 from curate.cuts.transnet import TransNetV2
 from curate.dataset.run import Run
 from curate.errors import ConfigError, RunError, UsageError, WeightsError, plain_name
-from curate.exports import export
+from curate.exports import csv_table, export
 from curate.scan import sources
 from curate.shards import verify as shards_verify
 from curate.stages import weights
 from curate.stages.stage import StageSpec, ready
 from curate.tables import store
-from filters.brisque import Brisque
+from filters.models.brisque import Brisque
 from tests.security.attacks import Bomb
 from train_hooks.errors import TrainError
 from train_hooks.shard_index import read_index
@@ -49,7 +49,7 @@ class Stage:
 
 @pytest.fixture
 def strange(tmp_path: Path) -> Path:
-    """A run directory beside code of its own that leaves a canary when it is imported."""
+    """A run directory with its own code, which creates a canary file when it is imported."""
     folder = tmp_path / "strange"
     (folder / "run").mkdir(parents=True)
     (folder / f"theirs_{tmp_path.name}.py").write_text(STAGE.format(canary=str(tmp_path / "canary")))
@@ -84,7 +84,7 @@ def test_the_user_who_is_there_or_says_so_gets_the_stages(strange: Path, monkeyp
     assert f"theirs_{strange.parent.name}" in str(Run.open("run").claims)
 
 
-def test_a_notebook_elsewhere_says_where_its_code_lies(strange: Path) -> None:
+def test_a_notebook_elsewhere_reports_where_its_code_is(strange: Path) -> None:
     assert "stage" in Run.open(strange / "run", code=strange).tables()
 
 
@@ -126,11 +126,11 @@ def shards_of(folder: Path, file: str, clip_id: str = "clip") -> Path:
 @pytest.mark.parametrize("file", ["../outside.parquet", "/etc/passwd", "..", "a/../../outside.parquet"])
 def test_an_index_that_names_shards_elsewhere(file: str, tmp_path: Path) -> None:
     folder = shards_of(tmp_path / "shards", file)
-    with pytest.raises(RunError, match="which would lie elsewhere"):
+    with pytest.raises(RunError, match="which is outside its folder"):
         export.export(str(folder), "csv", tmp_path / "out")
-    with pytest.raises(RunError, match="which would lie elsewhere"):
+    with pytest.raises(RunError, match="which is outside its folder"):
         list(shards_verify.verify(str(folder)))
-    with pytest.raises(TrainError, match="which would lie elsewhere"):
+    with pytest.raises(TrainError, match="which is outside the folder"):
         read_index(folder)
 
 
@@ -139,7 +139,7 @@ def test_an_index_that_names_shards_elsewhere(file: str, tmp_path: Path) -> None
 )
 def test_a_clip_whose_id_is_a_path(to: str, tmp_path: Path) -> None:
     folder = shards_of(tmp_path / "shards", "shard.parquet", "../../escaped")
-    with pytest.raises(RunError, match="which would lie elsewhere"):
+    with pytest.raises(RunError, match="which is outside its folder"):
         export.export(str(folder), to, tmp_path / "out")
     assert not list(tmp_path.rglob("escaped*"))
 
@@ -154,13 +154,13 @@ def test_a_formula_in_a_caption_becomes_text_in_csv(tmp_path: Path) -> None:
     export.export(str(shards_of(tmp_path / "shards", "shard.parquet")), "csv", tmp_path / "out")
     assert (tmp_path / "out" / "clips.csv").read_text().splitlines()[1].endswith("'=1+1")
     for text in ("=HYPERLINK(1)", "+1", "-1", "@SUM(1)", "\tx", "\rx"):
-        assert export.inert(text) == f"'{text}"
-    assert [export.inert(value) for value in (-1.5, None, "a = b", "")] == [-1.5, None, "a = b", ""]
+        assert csv_table.inert(text) == f"'{text}"
+    assert [csv_table.inert(value) for value in (-1.5, None, "a = b", "")] == [-1.5, None, "a = b", ""]
 
 
-@pytest.mark.filterwarnings("ignore:Detected pickle protocol")  # torch, before it refuses
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")  # torch warns before it refuses
 def test_weights_that_are_a_pickle_with_code(tmp_path: Path) -> None:
-    """PyTorch files in a filter and in a detector, and the one pickle that is read as data."""
+    """PyTorch files of a filter and a detector, and the only pickle that is read, as data."""
     canary = tmp_path / "canary"
     bomb = pickle.dumps(Bomb(str(canary)))
     for name in ("raft.pth", "normalize.pickle"):
@@ -228,8 +228,8 @@ def test_names_and_errors_with_escape_codes_and_markup(capsys: pytest.CaptureFix
     as_json = capsys.readouterr().out
     with pytest.raises(SystemExit):
         fail("there is no \x1b[2Jrun", 2)
-    for told in (shown, as_json, capsys.readouterr().err):
-        assert told
-        assert not [c for c in told if not (c.isprintable() or c in "\n\t")], repr(told)
+    for text in (shown, as_json, capsys.readouterr().err):
+        assert text
+        assert not [c for c in text if not (c.isprintable() or c in "\n\t")], repr(text)
     assert "[bold]b[/nothing].mp4" in shown
     assert {row["uri"] for row in json.loads(as_json)} == set(names)

@@ -1,4 +1,4 @@
-"""Video files that name other files and addresses, or ask for more than a file should (curate/video/container.py, curate/video/limits.py)."""
+"""Video files that refer to other files and addresses, or exceed the limits (curate/video/container.py, curate/video/limits.py)."""
 
 import io
 import socket
@@ -62,10 +62,10 @@ def test_a_playlist_on_object_storage(kind: str, tmp_path: Path, opened: Callabl
     assert not opened()
 
 
-def test_without_the_fence_the_canary_would_be_read(
+def test_without_the_protection_the_canary_is_read(
     tmp_path: Path, opened: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So the tests above can fail."""
+    """Shows that the tests above can fail."""
     write_video(tmp_path / "canary.ts", numbered_frames(5))
     (tmp_path / "list.m3u8").write_text(PLAYLISTS["hls"].format(canary=tmp_path / "canary.ts"))
     monkeypatch.setattr(opening, "_formats", lambda: ",".join(av.formats_available))
@@ -109,8 +109,8 @@ def test_a_picture_of_a_thousand_megapixels(tmp_path: Path) -> None:
         with pytest.raises(SandboxError, match=r"Picture size 32768x32768 is invalid$") as error:  # FFmpeg's own limit
             box.call(sources.probe_file, str(path), Limits(), wall_s=30)
         path.write_bytes(y4m(15000, 15000))
-        told = r"^pictures of 15000 x 15000 pixels, more than scan.max_megapixels \(140\) allows$"
-        with pytest.raises(SandboxError, match=told) as error:
+        message = r"^pictures of 15000 x 15000 pixels, more than scan.max_megapixels \(140\) allows$"
+        with pytest.raises(SandboxError, match=message) as error:
             box.call(sources.probe_file, str(path), Limits(), wall_s=30)
         assert error.value.raised
     path.write_bytes(y4m(160, 96))
@@ -129,7 +129,7 @@ def test_a_header_that_promises_a_hundred_years(film: Path, tmp_path: Path) -> N
     path = tmp_path / "century.mp4"
     path.write_bytes(data)
     info = probe(str(path))
-    assert n_windows(info.duration_s, 300.0) == 1, "what the file's own size cannot hold is not believed"
+    assert n_windows(info.duration_s, 300.0) == 1, "a duration that the file's size cannot hold is ignored"
     with pytest.raises(VideoError, match=r"^the header promises 0 hours, more than scan.max_hours \(0.0001\)$"):
         probe(str(film), limits=Limits(max_hours=0.0001))
 
@@ -152,7 +152,7 @@ def with_extras(film: Path, path: Path, **extras: int) -> Path:
     """The film as Matroska with attachments (their number), subtitles (their number) or metadata (its bytes)."""
     with av.open(str(film)) as given, av.open(str(path), "w") as container:
         if size := extras.get("metadata"):
-            for n in range(5):  # FFmpeg takes 16 MB of one
+            for n in range(5):  # FFmpeg reads up to 16 MB of each
                 container.metadata[f"comment{n}"] = "x" * (size // 5)
         stream = container.add_stream_from_template(given.streams.video[0])
         for n in range(extras.get("attachments", 0)):
@@ -194,10 +194,10 @@ def test_twenty_megabytes_of_metadata(film: Path, tmp_path: Path) -> None:
 
 
 def test_a_sample_table_of_billions(film: Path, tmp_path: Path) -> None:
-    """A few bytes of an mp4 that stand for a table of 2 ** 31 samples."""
+    """A few bytes of an mp4 that declare a table of 2 ** 31 samples."""
     data = bytearray(film.read_bytes())
     at = data.index(b"stsz")
-    struct.pack_into(">II", data, at + 8, 1, 2**31 - 1)  # all of one byte, so there is no list of sizes
+    struct.pack_into(">II", data, at + 8, 1, 2**31 - 1)  # all samples have one byte, so there is no list of sizes
     stts = data.index(b"stts")
     struct.pack_into(">II", data, stts + 12, 2**31 - 1, 1)
     path = tmp_path / "samples.mp4"

@@ -41,8 +41,8 @@ def main() -> None:
             quit_after(line)
 
     done = run(load_recipe("tiny_modelscope", values), Path(shards), Path(out), say)
-    told = {"losses": done.losses, "weights": done.weights, "clips": done.clips, "step": done.training.state.step}
-    print(json.dumps(told))
+    result = {"losses": done.losses, "weights": done.weights, "clips": done.clips, "step": done.training.state.step}
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def test_a_base_is_read_as_it_was_built(folders, name):
 
 
 @pytest.mark.parametrize(
-    ("name", "harm", "says"),
+    ("name", "damage", "says"),
     [
         pytest.param("tiny", lambda f: shutil.rmtree(f / "text_encoder"), "it has no text_encoder/", id="no text encoder"),
         pytest.param(
@@ -63,16 +63,16 @@ def test_a_base_is_read_as_it_was_built(folders, name):
         ),
     ],
 )  # fmt: skip
-def test_what_is_wrong_with_a_base_is_one_sentence(folders, tmp_path, name, harm, says):
+def test_what_is_wrong_with_a_base_is_one_sentence(folders, tmp_path, name, damage, says):
     folder = tmp_path / "base"
     shutil.copytree(folders[name], folder)
-    harm(folder)
+    damage(folder)
     with pytest.raises(TrainError, match=says) as caught:
         load_base(folder, load_recipe(name, SMALL))
     assert "\n" not in str(caught.value)
 
 
-def test_a_size_that_the_vae_cannot_hold_is_told(folders):
+def test_a_size_that_the_vae_cannot_encode_is_refused(folders):
     recipe = load_recipe("tiny", {**SMALL, "base": "x"})
     base = load_base(folders["tiny"], recipe)
     check_size(base.vae, recipe)
@@ -80,7 +80,7 @@ def test_a_size_that_the_vae_cannot_hold_is_told(folders):
         check_size(base.vae, replace(recipe, width_px=34))
 
 
-def test_a_base_that_is_nowhere_is_told(monkeypatch):
+def test_a_missing_base_is_refused(monkeypatch):
     with pytest.raises(TrainError, match=r"there is no folder \./nope"):
         folder_of("./nope")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

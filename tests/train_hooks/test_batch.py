@@ -11,12 +11,12 @@ from tests.train_hooks.test_feed import feed
 from train_hooks.base import load_base
 from train_hooks.batch import Batch, Encoder, shows_images
 from train_hooks.conditioning import MotionBuckets, encode_text
-from train_hooks.draws import Draws
 from train_hooks.errors import TrainError
 from train_hooks.net import Conditions
 from train_hooks.objectives import Noised
 from train_hooks.optim import update_ema
 from train_hooks.recipe_files import load_recipe
+from train_hooks.rng import Rng
 from train_hooks.shard_index import by_tag
 from train_hooks.tiny_base import build_base, save_base
 
@@ -47,24 +47,24 @@ def lavie(tmp_path_factory):
     return recipe, load_base(folder, recipe)
 
 
-def test_stills_lie_behind_the_video_with_their_own_captions(lavie, make_shards, square_rows):
+def test_stills_follow_the_video_with_their_own_captions(lavie, make_shards, square_rows):
     recipe, base = lavie
     made = feed(make_shards(square_rows), frames=4, width_px=32, height_px=32, batch=2)
     samples, stills = made.samples(0), made.stills(0, 2)
     assert [s.clip_id for s in made.stills(0, 2)] == [s.clip_id for s in stills]
     assert [s.clip_id for s in made.stills(1, 2)] != [s.clip_id for s in stills]
     encoder = Encoder(base, MotionBuckets(()))
-    batch = encoder.batch(recipe, samples, stills, Draws(0, 0, [0, 1]))
+    batch = encoder.batch(recipe, samples, stills, Rng(0, 0, [0, 1]))
     assert batch.latents_BCFhw.shape == (2, 4, 6, 8, 8)
-    assert batch.told.images == 2
-    assert batch.told.text.shape == (2, 6, 77, 64)
-    alone = encoder.batch(recipe, samples, [], Draws(0, 0, [0, 1]))
+    assert batch.conditions.images == 2
+    assert batch.conditions.text.shape == (2, 6, 77, 64)
+    alone = encoder.batch(recipe, samples, [], Rng(0, 0, [0, 1]))
     assert torch.equal(batch.latents_BCFhw[:, :, :4], alone.latents_BCFhw)
     for clip in range(2):
-        assert torch.equal(batch.told.text[clip, 3], encode_text(base, [samples[clip].caption])[0])
+        assert torch.equal(batch.conditions.text[clip, 3], encode_text(base, [samples[clip].caption])[0])
         for still in range(2):
             own = encode_text(base, [stills[2 * clip + still].caption])[0]
-            assert (batch.told.text[clip, 4 + still] - own).abs().max() < 1e-6
+            assert (batch.conditions.text[clip, 4 + still] - own).abs().max() < 1e-6
 
 
 def test_the_loss_of_stills_counts_alpha(lavie):
@@ -129,7 +129,7 @@ def test_the_average_follows_the_weights():
 
 def test_random_numbers_are_a_function_of_seed_step_and_place():
     def numbers(*of):
-        return Draws(of[0], of[1], [of[2]]).uniform(4)[0].tolist()
+        return Rng(of[0], of[1], [of[2]]).uniform(4)[0].tolist()
 
     assert numbers(1, 2, 3) == numbers(1, 2, 3)
     others = [(1, 2, 3), (2, 2, 3), (1, 3, 3), (1, 2, 4), (1, 23, 0), (12, 3, 0)]
@@ -137,8 +137,8 @@ def test_random_numbers_are_a_function_of_seed_step_and_place():
 
 
 def test_a_batch_in_pieces_has_the_same_numbers():
-    whole = Draws(3, 5, range(4))
+    whole = Rng(3, 5, range(4))
     first, second = whole.normal(2, 3), whole.uniform()
-    pieces = [Draws(3, 5, [0, 1]), Draws(3, 5, [2, 3])]
-    assert torch.equal(first, torch.cat([piece.normal(2, 3) for piece in pieces]))
-    assert torch.equal(second, torch.cat([piece.uniform() for piece in pieces]))
+    parts = [Rng(3, 5, [0, 1]), Rng(3, 5, [2, 3])]
+    assert torch.equal(first, torch.cat([part.normal(2, 3) for part in parts]))
+    assert torch.equal(second, torch.cat([part.uniform() for part in parts]))

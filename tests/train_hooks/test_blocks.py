@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers.models.attention_processor import Attention
 
-from tests.train_hooks.unets import ALL, STYLES, image_unet, stirred, told, video_unet
+from tests.train_hooks.unets import ALL, STYLES, image_unet, inputs, stirred, video_unet
 from train_hooks.blocks import (
     FrameAttention,
     RelativePosition,
@@ -78,7 +78,7 @@ def test_attention_with_positions_knows_the_order(make):
 def test_the_whole_net_knows_the_order_once_its_temporal_layers_do_something(kind):
     """Test 20."""
     fresh, net = Net(video_unet(kind).eval()), Net(stirred(video_unet(kind)).eval())
-    x, t, conditions = told(frames=4)
+    x, t, conditions = inputs(frames=4)
     order = [2, 0, 3, 1]
     with torch.no_grad():
         still = fresh(x[:, :, order], t, conditions) - fresh(x, t, conditions)[:, :, order]
@@ -92,14 +92,16 @@ def test_the_whole_net_knows_the_order_once_its_temporal_layers_do_something(kin
 def test_stills_and_video_do_not_see_each_other(kind, training):
     """Test 19: the video's answer is that without stills, bit by bit; gradients across are exactly zero; stills are alone too."""
     net = Net(stirred(video_unet(kind)).train(training))
-    x, t, conditions = told(frames=3, images=2, per_frame=True)
+    x, t, conditions = inputs(frames=3, images=2, per_frame=True)
     x.requires_grad_(True)
     torch.manual_seed(5)
     together = net(x, t, conditions)
-    alone_x, _, alone_told = told(frames=3, images=2, per_frame=True)
+    alone_x, _, alone_conditions = inputs(frames=3, images=2, per_frame=True)
     torch.manual_seed(5)
     alone = net(
-        alone_x[:, :, :3], t, type(alone_told)(alone_told.text[:, :3], alone_told.fps_B, alone_told.motion_bucket_B)
+        alone_x[:, :, :3],
+        t,
+        type(alone_conditions)(alone_conditions.text[:, :3], alone_conditions.fps_B, alone_conditions.motion_bucket_B),
     )
     assert (
         together[:, :, :3] - alone
@@ -113,7 +115,7 @@ def test_stills_and_video_do_not_see_each_other(kind, training):
 def test_svd_stills_are_spatial_alone_where_the_indicator_says_so():
     """diffusers fixes `image_only_indicator` at zero; `ImageOnly` sets it."""
     net = Net(stirred(video_unet("svd")).eval())
-    x, t, conditions = told(frames=1, images=2, per_frame=True)
+    x, t, conditions = inputs(frames=1, images=2, per_frame=True)
     with torch.no_grad():
         before = net(x, t, conditions)
         for key, parameter in net.unet.named_parameters():
@@ -127,7 +129,7 @@ def test_svd_stills_are_spatial_alone_where_the_indicator_says_so():
 @pytest.mark.parametrize("kind", ALL)
 def test_each_frame_can_have_its_own_text(kind):
     net = Net(video_unet(kind).eval())
-    x, t, conditions = told(batch=2, frames=3, per_frame=True)
+    x, t, conditions = inputs(batch=2, frames=3, per_frame=True)
     with torch.no_grad():
         together = net(x, t, conditions)
         for i in range(3):
@@ -169,7 +171,7 @@ def test_a_first_frame_becomes_tokens_that_the_videos_text_stands_beside():
     assert (projector(tokens.flip(1)) - projector(tokens)).abs().max() < 1e-5  # a set, not a row
 
 
-def test_more_stills_than_frames_is_told():
+def test_more_stills_than_frames_is_refused():
     video = video_unet("lavie")
     video.layout.images = 3
     with pytest.raises(ValueError, match="3 frames, 3 of which should be stills"):
@@ -180,7 +182,7 @@ def test_more_stills_than_frames_is_told():
 def test_a_clip_is_not_mixed_with_its_neighbour(style):
     net = Net(stirred(video_unet(next(k for k, v in STYLES.items() if v == style))).eval())
     assert isinstance(net.unet, VideoUNet)
-    x, t, conditions = told(batch=2, frames=3)
+    x, t, conditions = inputs(batch=2, frames=3)
     with torch.no_grad():
         both = net(x, t, conditions)
         x2 = x.clone()

@@ -36,8 +36,8 @@ def test_captions_are_a_pure_function_of_seed_and_step(make_shards, square_rows)
     drawn = [[(s.clip_id, s.caption) for s in feed(shards).samples(step)] for step in range(12)]
     again = feed(shards)
     assert [[(s.clip_id, s.caption) for s in again.samples(step)] for step in reversed(range(12))] == drawn[::-1]
-    said = [caption for step in drawn for _, caption in step]
-    assert {caption.split()[0] for caption in said} == {"coca", "vlm"}
+    captions = [caption for step in drawn for _, caption in step]
+    assert {caption.split()[0] for caption in captions} == {"coca", "vlm"}
     for clip_id, caption in (pair for step in drawn for pair in step):
         assert caption.split()[1] == str([row["clip_id"] for row in rows].index(clip_id))
 
@@ -52,7 +52,7 @@ def test_captions_are_a_pure_function_of_seed_and_step(make_shards, square_rows)
     ],
     ids=["all", "no coca", "empty vlm", "none"],
 )
-def test_captioners_that_said_nothing_leave_the_mix(row, choices):
+def test_captioners_without_a_caption_leave_the_mix(row, choices):
     found = CaptionPolicy.of({"captions": SVD}).choices(row)
     assert [text for text, _ in found] == [text for text, _ in choices]
     assert [share for _, share in found] == pytest.approx([share for _, share in choices])
@@ -92,7 +92,7 @@ def test_an_older_index_means_the_caption_column():
 
 
 @pytest.mark.parametrize(
-    "said",
+    "policy",
     [
         [1],
         {"mix": [1]},
@@ -103,9 +103,9 @@ def test_an_older_index_means_the_caption_column():
         "x",
     ],
 )
-def test_a_damaged_policy_is_told(said):
+def test_a_malformed_policy_is_reported(policy):
     with pytest.raises(TrainError, match="'captions' is not a mix and suffixes"):
-        CaptionPolicy.of({"captions": said})
+        CaptionPolicy.of({"captions": policy})
 
 
 def test_pick_covers_the_line():

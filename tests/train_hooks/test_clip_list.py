@@ -55,11 +55,11 @@ def test_the_order_of_a_list_does_not_matter_and_no_list_changes_no_fingerprint(
 
 
 @pytest.mark.parametrize(
-    ("clip_ids", "told"),
+    ("clip_ids", "reason"),
     [(["clip1", "nobody"], "names 1 clips that are not in these shards, such as 'nobody'"), ([], "names no clip")],
 )
-def test_a_list_that_does_not_fit_is_one_sentence(square_rows, make_shards, tmp_path, clip_ids, told) -> None:
-    with pytest.raises(TrainError, match=told):
+def test_a_list_that_does_not_fit_is_one_sentence(square_rows, make_shards, tmp_path, clip_ids, reason) -> None:
+    with pytest.raises(TrainError, match=reason):
         train(
             "tiny_modelscope",
             make_shards(square_rows),

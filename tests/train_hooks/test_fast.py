@@ -12,7 +12,7 @@ import torch
 from diffusers.models.resnet import ResnetBlock2D
 
 from tests.train_hooks.trainings import SMALL, run
-from tests.train_hooks.unets import stirred, told, video_unet
+from tests.train_hooks.unets import inputs, stirred, video_unet
 from train_hooks import loop
 from train_hooks.errors import StoppedBySignal, TrainError
 from train_hooks.fast import compile_blocks, speed_up
@@ -28,7 +28,7 @@ def answers(kind, change):
     assert list(net.unet.state_dict()) == keys
     found = []
     for frames in (5, 1):
-        x, t, conditions = told(batch=2, frames=frames)
+        x, t, conditions = inputs(batch=2, frames=frames)
         answer = net(x, t, conditions)
         answer.square().mean().backward()
         found.append(answer)
@@ -112,23 +112,23 @@ def test_a_compiler_that_fails_is_one_sentence(interrupted, square_rows, make_sh
         if interrupted
         else "torch.compile failed: .*file too short; --set comp"
     )
-    with pytest.raises(StoppedBySignal if interrupted else TrainError, match=sentence) as told:
+    with pytest.raises(StoppedBySignal if interrupted else TrainError, match=sentence) as caught:
         run(recipe, make_shards(square_rows[:4]), tmp_path / "out")
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_the_mean_of_many_roundings_is_the_number():
     """Test 23: unbiased to 2e-5 where rounding to the nearest is off by 1e-3."""
     exact = torch.full((400_000,), 1.0009766)
-    draws = torch.Generator().manual_seed(0)
-    rounded = round_stochastically(exact, draws)
+    rng = torch.Generator().manual_seed(0)
+    rounded = round_stochastically(exact, rng)
     assert rounded.dtype == torch.bfloat16
     assert set(rounded.unique().tolist()) == {1.0, 1.0078125}
     assert abs(rounded.double().mean().item() - 1.0009766) < 2e-5
     assert abs(exact.to(torch.bfloat16).double().mean().item() - 1.0009766) > 9e-4
     for value in (0.0, -3.5, float("inf"), 1.0):
-        assert round_stochastically(torch.tensor([value]), draws).item() == value
-    assert round_stochastically(torch.tensor([float("nan")]), draws).isnan().all()
+        assert round_stochastically(torch.tensor([value]), rng).item() == value
+    assert round_stochastically(torch.tensor([float("nan")]), rng).isnan().all()
 
 
 def test_bf16_weights_learn_where_rounding_to_the_nearest_stands_still():
@@ -153,12 +153,12 @@ def test_bf16_weights_learn_where_rounding_to_the_nearest_stands_still():
 
 def test_bf16_adamw_is_adamw():
     """On weights that bfloat16 holds exactly, three steps are those of torch's AdamW, rounded one way or the other."""
-    draws = torch.Generator().manual_seed(0)
-    start = torch.randn(64, generator=draws).to(torch.bfloat16)
+    rng = torch.Generator().manual_seed(0)
+    start = torch.randn(64, generator=rng).to(torch.bfloat16)
     ours, theirs = torch.nn.Parameter(start.clone()), torch.nn.Parameter(start.float())
     mine = AdamWBf16([ours], lr=0.1, weight_decay=0.01, seed=0)
     plain = torch.optim.AdamW([theirs], lr=0.1, weight_decay=0.01)
-    grad = torch.randn(64, generator=draws)
+    grad = torch.randn(64, generator=rng)
     for _ in range(3):
         ours.grad, theirs.grad = grad.to(torch.bfloat16), grad.to(torch.bfloat16).float()
         mine.step()
@@ -179,8 +179,8 @@ def test_the_gpu_benchmark_runs_at_small_size():
     cpu = torch.device("cpu")
     variant = bench.PARTS[2]
     assert max(bench.check(variant, bench.SMALL, cpu).values()) < 1e-4
-    told = bench.in_turn(bench.PLAIN, variant, bench.SMALL, "32x32x3", 1, cpu)
-    assert told["times_as_fast"] > 0
+    result = bench.in_turn(bench.PLAIN, variant, bench.SMALL, "32x32x3", 1, cpu)
+    assert result["times_as_fast"] > 0
     bf16 = bench.in_turn(
         bench.PLAIN, bench.Variant("bf16", {}, "selective", bf16_weights=True), bench.SMALL, "32x32x3", 1, cpu
     )

@@ -1,4 +1,4 @@
-"""What a training does when something is wrong: with a clip, a shard, a number, the memory, or with what it goes on from."""
+"""Faults in a training: a corrupt clip or shard, a loss that is not finite, too little memory, a checkpoint of another training."""
 
 import json
 import shutil
@@ -30,12 +30,14 @@ def shards(square_rows, tmp_path_factory):
 # -- clips
 
 
-def test_a_corrupt_clip_has_the_same_substitute_every_time_and_is_told(square_rows, tmp_path):
+def test_a_corrupt_clip_has_the_same_substitute_every_time_and_is_reported(square_rows, tmp_path):
     shards = write_shards(tmp_path / "shards", [*square_rows[:4], clip_row("broken", b"no", 24, "x")])
     done = [run(load_recipe("tiny_modelscope", QUICK), shards, tmp_path / str(i)) for i in range(2)]
-    told = [line for line in done[0].said if line.startswith("clip broken in shard-00000.parquet cannot be decoded")]
-    assert len(told) == 1
-    assert told[0].endswith("is taken in its place")
+    messages = [
+        line for line in done[0].lines if line.startswith("clip broken in shard-00000.parquet cannot be decoded")
+    ]
+    assert len(messages) == 1
+    assert messages[0].endswith("is used instead")
     assert done[0].losses == done[1].losses
     assert set(done[0].training.state.broken) == {"broken"}
     assert "broken" not in done[0].training.clip_losses.table()["clip_id"].to_pylist()
@@ -47,7 +49,7 @@ def test_a_corrupt_clip_has_the_same_substitute_every_time_and_is_told(square_ro
     assert result.sample.is_file()
 
 
-def test_a_corrupt_clip_that_was_held_out_costs_itself(square_rows, tmp_path):
+def test_a_corrupt_heldout_clip_affects_only_itself(square_rows, tmp_path):
     whole = feed(write_shards(tmp_path / "whole", square_rows), heldout_share=0.25)
     assert len(whole.heldout) == 2
     ill = whole.heldout[0].clip_id
@@ -75,7 +77,7 @@ def test_more_than_one_in_a_hundred_ends_the_training(square_rows, tmp_path):
     run(load_recipe("tiny_modelscope", {**QUICK, "max_broken_share": "0.9"}), shards, tmp_path / "other")
 
 
-def test_loader_processes_read_the_same_and_tell_errors_as_they_are(shards, square_rows, tmp_path):
+def test_loader_processes_read_the_same_and_pass_errors_on(shards, square_rows, tmp_path):
     made = feed(shards)
     chunks = [made.chunk(step, [0, 1]) for step in range(3)]
     loader = Loader(made, iter(chunks), 1)
@@ -116,7 +118,7 @@ def test_a_shard_that_is_not_the_one_that_was_written_is_refused(square_rows, tm
         feed(shards)
 
 
-def test_going_on_with_something_else_is_refused_by_its_name(shards, square_rows, tmp_path):
+def test_resuming_with_changed_inputs_is_refused_and_names_them(shards, square_rows, tmp_path):
     out = tmp_path / "out"
     train("tiny_modelscope", shards, out, QUICK, lambda line: None)
     other = tmp_path / "other"
@@ -153,17 +155,17 @@ def test_a_step_that_is_not_finite_is_skipped_and_five_in_a_row_end_it(shards, t
     real = loop.backward
     broken = {1}
 
-    def backward(stage, piece, clip_ids, tools, tally):
-        real(stage, piece, clip_ids, tools, tally)
-        if piece.chunk.step in broken:
-            tally.rows[0, piece.chunk.places[0]] = float("nan")
+    def backward(stage, micro_batch, clip_ids, tools, tally):
+        real(stage, micro_batch, clip_ids, tools, tally)
+        if micro_batch.chunk.step in broken:
+            tally.rows[0, micro_batch.chunk.places[0]] = float("nan")
 
     monkeypatch.setattr(loop, "backward", backward)
     done = run(load_recipe("tiny_modelscope", QUICK), shards, tmp_path / "out")
     assert done.losses[1] is None
     assert done.training.state.skipped == [1]
     assert [
-        line for line in done.said if "the loss is not finite at step 1, on clips clip" in line and "skipped" in line
+        line for line in done.lines if "the loss is not finite at step 1, on clips clip" in line and "skipped" in line
     ]
     assert done.training.metrics.table()["loss"].to_pylist() == done.losses
     broken |= set(range(20))
@@ -185,16 +187,16 @@ def test_where_memory_runs_out_the_pieces_get_smaller_and_the_batch_stays(shards
     one_by_one = run(load_recipe("tiny_modelscope", {**settings, "micro_batch": "1"}), shards, tmp_path / "one")
     real = loop.backward
 
-    def backward(stage, piece, clip_ids, tools, tally):
-        real(stage, piece, clip_ids, tools, tally)
-        if len(piece.samples) > 1:  # gradients of this piece are there already: they must be forgotten
+    def backward(stage, micro_batch, clip_ids, tools, tally):
+        real(stage, micro_batch, clip_ids, tools, tally)
+        if len(micro_batch.samples) > 1:  # gradients of this piece are there already: they must be forgotten
             raise torch.OutOfMemoryError("no memory")
 
     monkeypatch.setattr(loop, "backward", backward)
     done = run(load_recipe("tiny_modelscope", settings), shards, tmp_path / "out")
-    assert [line for line in done.said if line.startswith("memory ran out on")] == [
-        "memory ran out on 4 clips of 16x16x3 at once: 2 from now on, as many in a batch as before",
-        "memory ran out on 2 clips of 16x16x3 at once: 1 from now on, as many in a batch as before",
+    assert [line for line in done.lines if line.startswith("memory ran out on")] == [
+        "memory ran out on 4 clips of 16x16x3 at once: 2 from now on, the batch size is unchanged",
+        "memory ran out on 2 clips of 16x16x3 at once: 1 from now on, the batch size is unchanged",
     ]
     assert done.training.state.pieces == {"16x16x3": 1}
     assert (done.losses, done.weights) == (one_by_one.losses, one_by_one.weights)

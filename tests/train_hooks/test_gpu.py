@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.train_hooks.trainings import SMALL, deaf, run, stop_after
+from tests.train_hooks.trainings import SMALL, ignoring_sigterm, run, stop_after
 from tests.train_hooks.worlds import write_shards
 from train_hooks.plan import plan
 from train_hooks.recipe_files import load_recipe
@@ -76,7 +76,7 @@ def test_each_way_of_being_fast_learns_the_same(more, plain, shards, tmp_path) -
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_a_stopped_training_goes_on_as_if_it_had_not_been(precision, shards, tmp_path) -> None:
     whole = run(recipe(precision=precision, steps="7"), shards, tmp_path / "whole")
-    with deaf():
+    with ignoring_sigterm():
         first = run(recipe(precision=precision, steps="7"), shards, tmp_path / "out", stop_after(3))
     assert first.training.stopped_by == signal.SIGTERM
     second = run(recipe(precision=precision, steps="7"), shards, tmp_path / "out")
@@ -98,9 +98,9 @@ def test_memory_that_runs_out_costs_pieces_not_the_training(plain, shards, tmp_p
         done = run(recipe(), shards, tmp_path / "out")
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
-    told = [line for line in done.said if line.startswith("memory r")]
-    print(told, needed)
-    assert told
+    messages = [line for line in done.lines if line.startswith("memory r")]
+    print(messages, needed)
+    assert messages
     assert apart(plain.losses, done.losses) < 2e-2
 
 
@@ -110,25 +110,25 @@ def free() -> None:
 
 
 def test_the_plan_tells_what_a_step_will_need(shards, tmp_path) -> None:
-    said: list[str] = []
-    plan("tiny_modelscope", shards, WIDER, said.append)
-    bucket = next(line for line in said if line.startswith("bucket "))
-    told = float(bucket.split(" GiB")[0].split()[-1])
+    lines: list[str] = []
+    plan("tiny_modelscope", shards, WIDER, lines.append)
+    bucket = next(line for line in lines if line.startswith("bucket "))
+    predicted_gib = float(bucket.split(" GiB")[0].split()[-1])
     free()
     torch.cuda.reset_peak_memory_stats()
     done = run(recipe(steps="2"), shards, tmp_path / "out")
     peak = done.training.metrics.table().to_pylist()[-1]["memory_gb"]
     print(bucket, "| peak", round(peak, 3), "GiB")
-    assert 0.5 < told / peak < 1.5
+    assert 0.5 < predicted_gib / peak < 1.5
 
 
 def test_from_shards_to_a_sample(shards, tmp_path) -> None:
     """The whole of `rushes train`, in half precision, and the folder's sample."""
-    said: list[str] = []
+    lines: list[str] = []
     result = train(
-        "tiny_modelscope", shards, tmp_path / "out", {**WIDER, "precision": "bf16", "fast": "true"}, said.append
+        "tiny_modelscope", shards, tmp_path / "out", {**WIDER, "precision": "bf16", "fast": "true"}, lines.append
     )
-    print("\n".join(said))
+    print("\n".join(lines))
     assert (tmp_path / "out" / "sample.mp4").stat().st_size > 0
     assert result.last_loss < 1.0
     assert json.loads((tmp_path / "out" / "model_index.json").read_text())["_class_name"]

@@ -33,7 +33,7 @@ def test_step_0_equals_the_image_model_frame_by_frame(kind, base, frames, bound)
 
 
 def test_step_0_equals_the_image_model_in_training_too():
-    """Dropout lies before layers that are zero."""
+    """Dropout comes before layers that are zero."""
     image, x = image_unet().eval(), torch.randn(2, 4, 3, 8, 12)
     video = video_unet("unet3d", image).train()
     text, t = torch.randn(2, 8, 32), torch.tensor([20, 700])

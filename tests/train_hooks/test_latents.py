@@ -12,7 +12,6 @@ from tests.train_hooks.worlds import clip_row, write_shards
 from train_hooks import latents
 from train_hooks.base import load_base
 from train_hooks.conditioning import encode_moments, encode_text
-from train_hooks.draws import Draws
 from train_hooks.errors import TrainError
 from train_hooks.feed import as_float
 from train_hooks.latent_cache import LatentCache
@@ -20,6 +19,7 @@ from train_hooks.latent_making import clips_of, plan_latents
 from train_hooks.latents import tiny_base
 from train_hooks.prepare import prepare
 from train_hooks.recipe_files import load_recipe
+from train_hooks.rng import Rng
 from train_hooks.stage_feed import feed_of
 
 SETTINGS = {**SMALL, "heldout_share": "0.2", "steps": "4"}
@@ -41,7 +41,7 @@ def made(shards):
     return make(shards)
 
 
-def test_they_are_the_vaes(shards, made):
+def test_latents_equal_the_output_of_the_vae(shards, made):
     """Test 25: mean and log-variance of every window within float16 of what the VAE says, and the text encoder's states too."""
     (_, ((folder, clips, windows, errors),)) = made
     assert (clips, windows, errors) == (8, 2, {})
@@ -61,7 +61,7 @@ def test_they_are_the_vaes(shards, made):
         assert (states - encode_text(base, [clip.caption])[0]).abs().max() < 2e-3
     assert worst < 1e-3
     assert cache.text("") is not None
-    assert cache.text("never said") is None
+    assert cache.text("no such caption") is None
 
 
 def test_training_on_them_is_training_on_the_frames(shards, made):
@@ -69,7 +69,7 @@ def test_training_on_them_is_training_on_the_frames(shards, made):
     recipe = load_recipe("tiny_modelscope", {**SETTINGS, "windows_per_clip": "2"})
     live = run(recipe, shards, shards.parent / "live", latents="off")
     cached = run(recipe, shards, shards.parent / "cached")
-    assert any(line.startswith("latents: ") and "2 windows of each clip, with text" in line for line in cached.said)
+    assert any(line.startswith("latents: ") and "2 windows of each clip, with text" in line for line in cached.lines)
     assert cached.clips == live.clips
     assert cached.losses == pytest.approx(live.losses, rel=2e-3)
     assert cached.losses != live.losses
@@ -94,23 +94,25 @@ def test_what_is_there_is_not_made_again_and_what_is_missing_is(shards, made, tm
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "reason"),
     [
-        ({"vae_fit_steps": "1", "unet_channels": "16,32"}, r"vae_sha256: \w{12} -> \w{12}"),
+        pytest.param(
+            {"vae_fit_steps": "1", "unet_channels": "16,32"}, r"vae_sha256: \w{12} -> \w{12}", marks=pytest.mark.slow
+        ),
         ({"seed": "1"}, r"seed: 0 -> 1"),
-        ({"fps": "6"}, r"fps: 4.0 -> 6.0"),
-        ({"width_px": "32"}, r"sizes: \[\"16x16x3\"\] -> \[\"32x16x3\"\]"),
+        pytest.param({"fps": "6"}, r"fps: 4.0 -> 6.0", marks=pytest.mark.slow),
+        pytest.param({"width_px": "32"}, r"sizes: \[\"16x16x3\"\] -> \[\"32x16x3\"\]", marks=pytest.mark.slow),
     ],
 )
-def test_latents_of_something_else_are_refused(shards, made, tmp_path, changes, told):
-    """With `--latents` they end the training; found beside the shards they are told of and left alone."""
+def test_latents_of_something_else_are_refused(shards, made, tmp_path, changes, reason):
+    """With `--latents` they end the training; latents beside the shards are reported and not used."""
     recipe = load_recipe("tiny_modelscope", {**SETTINGS, **changes})
-    with pytest.raises(TrainError, match=rf"the latents in .* are of something else: .*{told}"):
+    with pytest.raises(TrainError, match=rf"the latents in .* are of something else: .*{reason}"):
         prepare(recipe, shards, tmp_path / "base", str(shards.parent / "latents"), lambda line: None)
-    said: list[str] = []
-    ready = prepare(recipe, shards, tmp_path / "base", None, said.append)
+    lines: list[str] = []
+    ready = prepare(recipe, shards, tmp_path / "base", None, lines.append)
     assert ready.latents == [None]
-    assert any("are not used, they are of something else" in line for line in said)
+    assert any("are not used, they are of something else" in line for line in lines)
 
 
 def test_text_of_another_encoder_is_refused(shards, made, tmp_path):
@@ -155,9 +157,7 @@ def test_a_first_frame_comes_along_and_the_posterior_can_be_drawn_from(shards, t
     pixels, _ = feed.window(feed.train[loaded.chunk.clips[0][0]], 0, feed.sizes[0])
     assert torch.equal(loaded.samples[0].pixels_CTHW[:, 0], pixels[0])
     tools = ready.tools
-    batches = [
-        tools.encoder.batch(stage, loaded.samples, [], Draws(0, step, [0, 1])).latents_BCFhw for step in (0, 0, 1)
-    ]
+    batches = [tools.encoder.batch(stage, loaded.samples, [], Rng(0, step, [0, 1])).latents_BCFhw for step in (0, 0, 1)]
     assert torch.equal(batches[0], batches[1])
     assert not torch.equal(batches[0], batches[2])
     moments = loaded.samples[0].latents
@@ -168,7 +168,7 @@ def test_a_first_frame_comes_along_and_the_posterior_can_be_drawn_from(shards, t
     assert z.std() == pytest.approx(1.0, abs=0.1)
 
 
-def test_a_storage_that_may_not_be_listed_does_not_keep_anybody_from_training(shards, tmp_path, monkeypatch):
+def test_training_works_on_a_storage_that_cannot_be_listed(shards, tmp_path, monkeypatch):
     def refused(root):
         raise PermissionError(13, "Access Denied")
 

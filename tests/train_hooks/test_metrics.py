@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tests.train_hooks.evaluators import write_features, write_tiny_clip
 from tests.train_hooks.trainings import SMALL, run
-from tests.train_hooks.unets import ALL, stirred, told, video_unet
+from tests.train_hooks.unets import ALL, inputs, stirred, video_unet
 from tests.train_hooks.worlds import write_shards
 from train_hooks import plan as plans
 from train_hooks.errors import TrainError
@@ -55,13 +55,13 @@ def test_every_step_has_its_row(square_rows, tmp_path):
     assert list((result.out / "tensorboard").glob("events*"))
 
 
-def test_metrics_go_on_where_a_checkpoint_was():
+def test_metrics_resume_at_a_checkpoint():
     from train_hooks.metrics import as_parquet
 
     one, two = Metrics(), Metrics()
     for metrics in (one, two):
         metrics.step("a", 1.5, 0.1)
-        metrics.tell(1, {"epoch": 0.5, "mfu": None})
+        metrics.log(1, {"epoch": 0.5, "mfu": None})
     again = Metrics()
     again.restore(as_parquet(one.table()))
     for metrics in (again, two):
@@ -79,7 +79,7 @@ def test_losses_by_noise_level():
 def test_temporal_layers_have_no_share_at_first_and_one_when_stirred(kind):
     for unet, least, most in ((video_unet(kind), 0.0, 1e-6), (stirred(video_unet(kind)), 1e-3, 5.0)):
         net = Net(unet.eval())
-        x, t, conditions = told(frames=4)
+        x, t, conditions = inputs(frames=4)
         with torch.no_grad(), temporal_share(unet) as shares:
             net(x, t, conditions)
         assert len(shares) > 1
@@ -100,17 +100,17 @@ def test_what_is_kept_for_the_way_back_and_what_is_computed():
     assert FlopCounterMode is not None
 
 
-def test_the_plan_tells_before_anything_starts(square_rows, tmp_path):
+def test_the_plan_is_printed_before_anything_starts(square_rows, tmp_path):
     rows = [{**row, "n_frames": 24 if i else 2} for i, row in enumerate(square_rows)]
     shards = write_shards(tmp_path / "shards", rows)
-    said: list[str] = []
-    plan("tiny_modelscope", shards, {**SMALL, "steps": "2", "buckets": "32x32x3"}, said.append)
-    text = "\n".join(said)
+    lines: list[str] = []
+    plan("tiny_modelscope", shards, {**SMALL, "steps": "2", "buckets": "32x32x3"}, lines.append)
+    text = "\n".join(lines)
     assert "2 steps of 2 clips, 3.5 steps an epoch, 0.571 epochs" in text
     assert "clips: 4 used, 0 held out, 1 left out, 3 not reached" in text
     assert "1 left out, as here: too short: 2 frames at 12 fps, and 3 at 4 fps need 7" in text
     assert "weights, gradients and optimizer: 0.0" in text
-    assert [line.split(":")[0] for line in said if line.startswith("bucket ")] == ["bucket 32x32x3"]
+    assert [line.split(":")[0] for line in lines if line.startswith("bucket ")] == ["bucket 32x32x3"]
     assert not (tmp_path / "out").exists()
 
 
@@ -150,18 +150,18 @@ def test_memory_that_runs_out_before_the_first_step_leaves_no_gradient(square_ro
         raise torch.OutOfMemoryError("no memory")
 
     monkeypatch.setattr(plans, "backward", backward)
-    said: list[str] = []
-    assert preflight(made, said.append) == {}
-    assert said == ["memory runs out on 2 clips at once; training will work in smaller pieces"]
+    lines: list[str] = []
+    assert preflight(made, lines.append) == {}
+    assert lines == ["memory runs out on 2 clips at once; training will use smaller micro-batches"]
     assert all(weight.grad is None for weight in made.net.unet.parameters())
 
 
 def test_frechet_distance_of_known_distributions():
     """Between N(0, 1) and N(3, 4) in one dimension: 9 + 1 + 4 - 2 * 2 = 10; and 0 of a set to itself."""
-    draws = torch.Generator().manual_seed(0)
-    a = torch.randn(200_000, 1, generator=draws)
-    assert frechet_distance(a, 3 + 2 * torch.randn(200_000, 1, generator=draws)) == pytest.approx(10.0, abs=0.1)
-    b = torch.randn(500, 6, generator=draws)
+    rng = torch.Generator().manual_seed(0)
+    a = torch.randn(200_000, 1, generator=rng)
+    assert frechet_distance(a, 3 + 2 * torch.randn(200_000, 1, generator=rng)) == pytest.approx(10.0, abs=0.1)
+    b = torch.randn(500, 6, generator=rng)
     assert abs(frechet_distance(b, b)) < 1e-6
 
 

@@ -1,4 +1,4 @@
-"""What the nets are told, what is trained of them, and activations computed again: training.md, section 6, tests 5, 7 and 18."""
+"""Conditions of the nets, their trained weights, and recomputed activations: training.md, section 6, tests 5, 7 and 18."""
 
 import json
 from dataclasses import replace
@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from tests.train_hooks.unets import ALL, image_unet, sd1_unet, stirred, told, video_unet
+from tests.train_hooks.unets import ONE, image_unet, inputs, sd1_unet, stirred, video_unet
 from train_hooks.checkpointing import checkpoint_activations
 from train_hooks.conditioning import MotionBuckets, added_time_ids, noisy_first_frame
-from train_hooks.draws import Draws
 from train_hooks.errors import TrainError
 from train_hooks.net import Net, load_unet, make
 from train_hooks.recipe_files import load_recipe
+from train_hooks.rng import Rng
 from train_hooks.trainable import choose, is_temporal, merge_lora, scale_inherited
 
 TINY = load_recipe("tiny")
@@ -21,7 +21,7 @@ TINY = load_recipe("tiny")
 
 def train(net, weights, steps=5, lr=1e-2, weight_decay=0.01):
     optimizer = torch.optim.AdamW(weights, lr=lr, weight_decay=weight_decay)
-    x, t, conditions = told(batch=2)
+    x, t, conditions = inputs(batch=2)
     torch.manual_seed(0)
     for _ in range(steps):
         net(x, t, conditions).square().mean().backward()
@@ -29,14 +29,14 @@ def train(net, weights, steps=5, lr=1e-2, weight_decay=0.01):
         optimizer.zero_grad()
 
 
-# -- what is told
+# -- conditions
 
 
 @pytest.mark.parametrize("kind", ["svd", "svd i2v", "videocrafter"])
 def test_fps_motion_and_noise_change_the_answer(kind):
     """Test 18."""
     net = Net(stirred(video_unet(kind)).eval())
-    x, t, conditions = told()
+    x, t, conditions = inputs()
     if kind == "svd i2v":
         torch.nn.init.normal_(net.unet.conv_in.weight[:, 4:])  # zero at the start
         conditions = replace(
@@ -53,16 +53,16 @@ def test_fps_motion_and_noise_change_the_answer(kind):
             assert (net(x, t, replace(conditions, **change)) - plain).abs().max() > 1e-3, change
 
 
-def test_fps_is_told_as_the_pipeline_tells_it():
+def test_fps_is_encoded_as_in_the_pipeline():
     """Test 18: StableVideoDiffusionPipeline(fps=7) gives the net 6."""
     ids = added_time_ids(torch.tensor([7.0]), torch.tensor([127]), torch.tensor([0.02]))
     assert ids.tolist() == [[6.0, 127.0, pytest.approx(0.02)]]
     assert added_time_ids(torch.tensor([7.0]), torch.tensor([127]), None).shape == (1, 2)
 
 
-def test_a_unet3d_can_be_told_the_frame_rate_too(tmp_path):
+def test_a_unet3d_can_be_conditioned_on_the_frame_rate(tmp_path):
     plain = video_unet("unet3d").eval()
-    x, t, conditions = told()
+    x, t, conditions = inputs()
     with torch.no_grad():
         before = Net(plain)(x, t, conditions)
         net = Net(plain, fps_condition=True)
@@ -72,7 +72,7 @@ def test_a_unet3d_can_be_told_the_frame_rate_too(tmp_path):
         assert (fast - net(x, t, conditions)).abs().max() > 1e-3
         plain.save_pretrained(tmp_path)
         again = Net(load_unet(tmp_path))
-        # Not to the bit on every CPU: weights that were read from a file lie otherwise in memory.
+        # Not to the bit on every CPU: weights read from a file have another memory layout.
     assert (again(x, t, replace(conditions, fps_B=torch.tensor([24.0]))) - fast).abs().max() < 1e-5
 
 
@@ -93,9 +93,9 @@ def test_motion_buckets_are_ranks_and_can_be_read_back():
     assert MotionBuckets(tuple(json.loads(json.dumps(buckets.quantiles)))) == buckets
 
 
-def test_the_first_frame_gets_the_noise_that_is_told():
+def test_the_first_frame_gets_the_stated_noise():
     frames = torch.zeros(4000, 3, 4, 4)
-    noisy, sigma = noisy_first_frame(frames, -3.0, 0.5, Draws(0, 0, range(4000)))
+    noisy, sigma = noisy_first_frame(frames, -3.0, 0.5, Rng(0, 0, range(4000)))
     assert sigma.log().mean().item() == pytest.approx(-3.0, abs=0.05)
     assert sigma.log().std().item() == pytest.approx(0.5, rel=0.05)
     assert (noisy.flatten(1).std(dim=1) / sigma).mean().item() == pytest.approx(1.0, rel=0.03)
@@ -104,7 +104,7 @@ def test_the_first_frame_gets_the_noise_that_is_told():
 # -- what is trained
 
 
-@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("kind", ONE)
 @pytest.mark.parametrize("trainable", ["temporal", "spatial", "attention"])
 def test_what_is_not_trained_does_not_move(kind, trainable):
     """Test 5."""
@@ -122,11 +122,11 @@ def test_what_is_not_trained_does_not_move(kind, trainable):
 
 
 @pytest.mark.parametrize("where", ["temporal", "spatial", "all"])
-@pytest.mark.parametrize("kind", ALL)
-def test_a_lora_begins_as_nothing_and_merges_into_the_same(kind, where):
+@pytest.mark.parametrize("kind", ONE)
+def test_a_new_lora_changes_nothing_and_a_trained_one_merges_exactly(kind, where):
     """Test 5."""
     net = Net(video_unet(kind).eval())
-    x, t, conditions = told()
+    x, t, conditions = inputs()
     with torch.no_grad():
         before = net(x, t, conditions)
     keys = set(net.unet.state_dict())
@@ -146,7 +146,7 @@ def test_a_lora_begins_as_nothing_and_merges_into_the_same(kind, where):
         assert all(is_temporal(key) == (where == "temporal") for key in lora)
 
 
-def test_a_lora_without_peft_or_attention_is_told(monkeypatch):
+def test_a_lora_without_peft_or_attention_is_refused(monkeypatch):
     with pytest.raises(TrainError, match="no attention for a LoRA of rank 2 on the temporal layers"):
         choose(nn.Sequential(nn.Linear(2, 2)), replace(TINY, trainable="lora", lora_rank=2))
     monkeypatch.setitem(__import__("sys").modules, "peft", None)
@@ -156,7 +156,7 @@ def test_a_lora_without_peft_or_attention_is_told(monkeypatch):
 
 def test_inherited_weights_learn_half_as_fast():
     net = Net(video_unet("unet3d").train())
-    x, t, conditions = told()
+    x, t, conditions = inputs()
     choose(net.unet, TINY)
 
     def gradients():
@@ -192,7 +192,7 @@ def saved_bytes(unet, work):
     return result, sum(storage.nbytes() for storage in kept.values())
 
 
-@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("kind", ONE)
 @pytest.mark.parametrize("policy", ["blocks", "selective"])
 def test_checkpointing_changes_no_bit_and_saves_memory(kind, policy):
     """Test 7, with dropout on."""
@@ -201,7 +201,7 @@ def test_checkpointing_changes_no_bit_and_saves_memory(kind, policy):
         net = Net(stirred(video_unet(kind)).train())
         n = checkpoint_activations(net.unet, how)
         assert (n > 0) == (how != "none")
-        x, t, conditions = told(frames=4, images=2, per_frame=True)
+        x, t, conditions = inputs(frames=4, images=2, per_frame=True)
         torch.manual_seed(2)
         answer, size = saved_bytes(net.unet, lambda: net(x, t, conditions))  # noqa: B023
         answer.square().mean().backward()

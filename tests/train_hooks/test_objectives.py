@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from train_hooks.draws import Draws
 from train_hooks.objectives import (
     draw_levels,
     draw_noise,
@@ -21,13 +20,14 @@ from train_hooks.objectives import (
     snr,
 )
 from train_hooks.recipe_files import load_recipe
+from train_hooks.rng import Rng
 from train_hooks.sample import sampler
 
 TINY = load_recipe("tiny")
 
 
-def draws(n, seed=0):
-    return Draws(seed, 0, range(n))
+def rng_of(n, seed=0):
+    return Rng(seed, 0, range(n))
 
 
 def seeded(seed=0):
@@ -57,29 +57,29 @@ def test_the_loss_is_the_mean_square_per_clip_and_frame():
 def test_timesteps_follow_the_power_law(power):
     recipe = replace(TINY, timestep_power=power)
     zeros = torch.zeros(20000, 1, 1, 1, 1)
-    t = noised(recipe, schedule(recipe), zeros, zeros, draw_levels(draws(20000))).time_B
+    t = noised(recipe, schedule(recipe), zeros, zeros, draw_levels(rng_of(20000))).time_B
     assert 0 <= t.min() <= t.max() <= 999
     assert t.float().mean().item() == pytest.approx(1000 / (power + 1), rel=0.02)
 
 
 def test_caption_dropout_drops_its_share_and_repeats_by_seed():
     captions = [str(i) for i in range(4000)]
-    kept = drop_captions(captions, 0.1, draws(len(captions), 5))
+    kept = drop_captions(captions, 0.1, rng_of(len(captions), 5))
     assert 0.08 < kept.count("") / 4000 < 0.12
     assert all(a in ("", b) for a, b in zip(kept, captions, strict=True))
-    assert kept == drop_captions(captions, 0.1, draws(len(captions), 5))
-    assert drop_captions(captions, 0.0, draws(len(captions), 5)) == captions
+    assert kept == drop_captions(captions, 0.1, rng_of(len(captions), 5))
+    assert drop_captions(captions, 0.0, rng_of(len(captions), 5)) == captions
 
 
 def test_offset_noise_is_the_same_for_all_frames_of_a_clip():
     """Test 12: variance 1 + s^2; of a clip's mean s^2 + 1/(THW); correlation of frames' means s^2 / (s^2 + 1/HW); within 3 %."""
     s, t, h, w = 0.5, 4, 8, 8
-    noise = draw_noise((4000, 4, t, h, w), s, draws(4000))
+    noise = draw_noise((4000, 4, t, h, w), s, rng_of(4000))
     assert noise.var().item() == pytest.approx(1 + s**2, rel=0.03)
     assert noise.mean(dim=(2, 3, 4)).var().item() == pytest.approx(s**2 + 1 / (t * h * w), rel=0.03)
     frames = noise.mean(dim=(3, 4)).flatten(0, 1)
     assert torch.corrcoef(frames.T)[0, 1].item() == pytest.approx(s**2 / (s**2 + 1 / (h * w)), rel=0.03)
-    assert torch.equal(draw_noise((2, 4, 1, 2, 2), 0.0, draws(2)), draws(2).normal(4, 1, 2, 2))
+    assert torch.equal(draw_noise((2, 4, 1, 2, 2), 0.0, rng_of(2)), rng_of(2).normal(4, 1, 2, 2))
 
 
 def test_zero_terminal_snr_changes_the_schedule_itself():
@@ -129,7 +129,7 @@ def test_edm_has_unit_input_and_target_and_a_weight_of_one():
 @pytest.mark.parametrize(("mean", "std"), [(-1.2, 1.0), (0.7, 1.6)])
 def test_log_sigma_is_normal(mean, std):
     """Test 15: the mean and deviation that a stage names."""
-    for u in (draw_levels(draws(40000)), draw_levels(draws(40000), 40000)):
+    for u in (draw_levels(rng_of(40000)), draw_levels(rng_of(40000), 40000)):
         values = log_sigma(u, mean, std)
         assert values.mean().item() == pytest.approx(mean, abs=0.02 * std)
         assert values.std().item() == pytest.approx(std, rel=0.02)
@@ -157,8 +157,6 @@ def test_signal_scale_falls_over_400_timesteps():
 def test_stratified_levels_take_one_from_each_part_over_all_ranks(world):
     n = 8 // world
     places = range(n * world)
-    levels = (
-        torch.cat([draw_levels(Draws(0, 0, places[rank::world]), n * world) for rank in range(world)]).sort().values
-    )
+    levels = torch.cat([draw_levels(Rng(0, 0, places[rank::world]), n * world) for rank in range(world)]).sort().values
     assert (levels * 8).long().tolist() == list(range(8))
-    assert math.isclose(draw_levels(draws(20000), 20000).mean().item(), 0.5, abs_tol=1e-3)
+    assert math.isclose(draw_levels(rng_of(20000), 20000).mean().item(), 0.5, abs_tol=1e-3)

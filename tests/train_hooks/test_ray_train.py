@@ -38,20 +38,20 @@ def ray():
 
 
 def dies_once(config: dict[str, Any]) -> None:
-    """A worker like the others, but the first one to say that step 6 is done is killed: all it said before has been heard."""
+    """A normal worker, except that the first one to report step 6 is killed, after the driver received all its lines."""
     import ray
 
     mark = Path(config["call"]["out"]).with_name("killed")
 
     def train_and_die(recipe, shards, out, overrides, say, **options):
-        def heard(line: str) -> None:
+        def received(line: str) -> None:
             say(line)
             if line.startswith("step 6/") and not mark.exists():
                 ray.get(config["ear"].say.remote("killed"))
                 mark.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        return train(recipe, shards, out, overrides, heard, **options)
+        return train(recipe, shards, out, overrides, received, **options)
 
     ray_train.train = train_and_die
     WORKER(config)
@@ -62,18 +62,18 @@ def dies_once(config: dict[str, Any]) -> None:
 @pytest.mark.filterwarnings("ignore")  # Ray's own, while it starts
 def test_a_killed_worker_costs_no_step_beyond_the_last_checkpoint(ray, square_rows, tmp_path, monkeypatch):
     shards = write_shards(tmp_path / "shards", square_rows)
-    said: list[str] = []
-    say = said.append
+    lines: list[str] = []
+    say = lines.append
     with monkeypatch.context() as patched:
         patched.setattr(ray_train, "_worker", dies_once)
         result = train_on_ray("tiny_modelscope", shards, tmp_path / "out", SETTINGS, 2, 0, say)
-    assert said.count("killed") == 1
-    begun = [line for line in said if line.startswith("going on from step ")]
+    assert lines.count("killed") == 1
+    begun = [line for line in lines if line.startswith("resuming at step ")]
     assert [int(line.split()[4]) for line in begun] == [4]  # the newest checkpoint when it died
     assert not list(tmp_path.glob(".out.ray"))
     alone = train("tiny_modelscope", shards, tmp_path / "alone", SETTINGS, lambda line: None)
     assert result.last_loss == pytest.approx(alone.last_loss, abs=1e-5)
-    losses = {line.split("loss ")[0]: line for line in said if line.startswith("step ")}
+    losses = {line.split("loss ")[0]: line for line in lines if line.startswith("step ")}
     assert len(losses) == STEPS
 
     with pytest.raises(TrainError, match="64 workers with 2 GPU each are asked for, and this Ray cluster has"):

@@ -21,6 +21,7 @@ from train_hooks.sample import Ask, denoise, open_folder, sample, sampler
 from train_hooks.train import train
 from train_hooks.trainable import load_lora
 
+QUICK_ONE = "tiny_modelscope"
 RECIPES = ["tiny_modelscope", "tiny_zeroscope_576w", "tiny_videocrafter", "tiny_lavie", "tiny_svd_t2v", "tiny_svd_i2v"]
 SMALL = {
     "frames": "4", "width_px": "32", "height_px": "32", "vae_fit_steps": "0", "steps": "30", "overfit": "1", "sample_steps": "3",
@@ -55,7 +56,21 @@ def trained(shards, tmp_path_factory):
     return of
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.fixture(scope="module")
+def finished(shards, tmp_path_factory):
+    """A folder of a recipe trained for four steps, for tests of what is exported."""
+    made = {}
+
+    def of(name):
+        if name not in made:
+            out = tmp_path_factory.mktemp("finished") / name
+            made[name] = train(name, shards, out, {**SMALL, "steps": "4"}, lambda line: None, pickled=True)
+        return made[name].out
+
+    return of
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n == QUICK_ONE else pytest.mark.slow) for n in RECIPES])
 def test_it_learns_one_batch_and_can_be_sampled(trained, name):
     """Test 22: the loss of a batch that is shown again and again falls below 5 % of its start."""
     out = trained(name)
@@ -97,20 +112,20 @@ def test_the_pipeline_and_the_loop_agree(trained):
     noise = torch.randn(1, 4, 4, 8, 8, generator=torch.Generator().manual_seed(5))
     text = encode_text(base, ["a red square", ""])
     fps, bucket = torch.tensor([4.0]), torch.tensor([127])
-    told, untold = Conditions(text[:1], fps, bucket), Conditions(text[1:], fps, bucket)
+    conditions, unconditional = Conditions(text[:1], fps, bucket), Conditions(text[1:], fps, bucket)
     with torch.no_grad():
-        ours = denoise(recipe, net, scheduler, scheduler.timesteps, noise, told, untold)
+        ours = denoise(recipe, net, scheduler, scheduler.timesteps, noise, conditions, unconditional)
     # It runs both halves of the guidance as one batch, which rounds otherwise.
     assert (ours - theirs).abs().max() < 1e-6 * ours.abs().max()
     times = torch.tensor([700])
     with torch.no_grad():
-        theirs, ours = pipeline.unet(noise, times, text[:1]).sample, net(noise, times, told)
+        theirs, ours = pipeline.unet(noise, times, text[:1]).sample, net(noise, times, conditions)
     assert torch.equal(ours, theirs)
 
 
-def test_svd_loads_in_its_pipeline_and_is_told_the_same(trained, monkeypatch):
+def test_svd_loads_in_its_pipeline_with_the_same_conditions(finished, monkeypatch):
     """Tests 18 and 24: StableVideoDiffusionPipeline(fps=4) hands the net what the training did."""
-    out = trained("tiny_svd_i2v")
+    out = finished("tiny_svd_i2v")
     pipeline = StableVideoDiffusionPipeline.from_pretrained(out)
     pipeline.set_progress_bar_config(disable=True)
     _, base, net = open_folder(out)
@@ -128,33 +143,33 @@ def test_svd_loads_in_its_pipeline_and_is_told_the_same(trained, monkeypatch):
         generator=torch.Generator().manual_seed(1), output_type="np", min_guidance_scale=1.0, max_guidance_scale=1.0,
     ).frames  # fmt: skip
     assert np.asarray(frames).shape == (1, 4, 32, 32, 3)
-    told = Conditions(
+    conditions = Conditions(
         encode_image(base, picture * 2 - 1), torch.tensor([4.0]), torch.tensor([127]),
         first_frame_latents(base.vae, picture * 2 - 1), torch.zeros(1),
     )  # fmt: skip
     with torch.no_grad():
-        net(seen[0][0][:, :, :4].transpose(1, 2), seen[0][1][None], told)
+        net(seen[0][0][:, :, :4].transpose(1, 2), seen[0][1][None], conditions)
     (theirs, _, embedding, ids), (ours, _, own_embedding, own_ids) = seen
     assert torch.equal(ids, own_ids)
     assert (theirs - ours).abs().max() < 1e-4
     assert (embedding - own_embedding).abs().max() < 2e-2, "the pipeline blurs by itself before it scales down"
 
 
-def test_a_finished_folder_is_a_base_too(trained, shards, tmp_path):
-    """ModelScope's, ZeroScope's and SVD's folders load as they are: so does what we make of them."""
-    for name in ("tiny_modelscope", "tiny_svd_i2v"):
-        said: list[str] = []
-        changes = {**SMALL, "steps": "3", "sample_steps": "1", "base": str(trained(name)), "lr": "1e-8"}
-        out = train(name, shards, tmp_path / name, changes, said.append).out
-        assert any("is trained on as it is" in line for line in said)
-        assert json.loads((out / "train.json").read_text())["identity_error"] is None
-        before, after = open_folder(trained(name))[2].unet.state_dict(), open_folder(out)[2].unet.state_dict()
-        assert all((after[key] - value).abs().max() < 1e-6 for key, value in before.items())
+@pytest.mark.parametrize("name", ["tiny_modelscope", pytest.param("tiny_svd_i2v", marks=pytest.mark.slow)])
+def test_a_finished_folder_is_a_base_too(name, finished, shards, tmp_path):
+    """ModelScope's, ZeroScope's and SVD's folders load as they are, and so do ours."""
+    lines: list[str] = []
+    changes = {**SMALL, "steps": "3", "sample_steps": "1", "base": str(finished(name)), "lr": "1e-8"}
+    out = train(name, shards, tmp_path / name, changes, lines.append).out
+    assert any("is trained on as it is" in line for line in lines)
+    assert json.loads((out / "train.json").read_text())["identity_error"] is None
+    before, after = open_folder(finished(name))[2].unet.state_dict(), open_folder(out)[2].unet.state_dict()
+    assert all((after[key] - value).abs().max() < 1e-6 for key, value in before.items())
 
 
-@pytest.mark.parametrize("name", ["tiny_videocrafter", "tiny_lavie"])
-def test_other_projects_files_hold_the_same_weights(trained, name):
-    out = trained(name)
+@pytest.mark.parametrize("name", ["tiny_videocrafter", pytest.param("tiny_lavie", marks=pytest.mark.slow)])
+def test_other_projects_files_hold_the_same_weights(finished, name):
+    out = finished(name)
     _, _, net = open_folder(out)
     if name == "tiny_videocrafter":
         safe, pickled = (
@@ -170,6 +185,7 @@ def test_other_projects_files_hold_the_same_weights(trained, name):
     assert all(torch.equal(value, back[key]) for key, value in net.unet.unet.state_dict().items())
 
 
+@pytest.mark.slow
 def test_videocrafter_can_be_shown_a_first_frame(shards, tmp_path):
     """Its image-to-video: `--set image_condition=attention`."""
     quick = {**SMALL, "steps": "4", "sample_steps": "2", "image_condition": "attention", "image_dropout": "0.2"}
@@ -190,7 +206,7 @@ def test_a_pickle_is_written_only_when_asked_for(shards, tmp_path):
     assert (out / "lavie_base.safetensors").is_file()
 
 
-@pytest.mark.parametrize("name", ["tiny_modelscope", "tiny_svd_t2v"])
+@pytest.mark.parametrize("name", ["tiny_modelscope", pytest.param("tiny_svd_t2v", marks=pytest.mark.slow)])
 def test_a_lora_is_merged_and_can_be_loaded_again(shards, tmp_path, name):
     """The merged UNet, and the plain one with the LoRA beside it, answer alike."""
     quick = {**SMALL, "steps": "4", "trainable": "lora", "lora_rank": "2", "lora_layers": "all", "sample_steps": "1"}
@@ -205,11 +221,11 @@ def test_a_lora_is_merged_and_can_be_loaded_again(shards, tmp_path, name):
             weights[f"{owner}.weight"] -= lora[key.replace("lora_A", "lora_B")] @ lora[key]
     plain.unet.load_state_dict(weights)
     x, t = torch.randn(1, 4, 4, 8, 8), torch.tensor([0.7])
-    told = Conditions(torch.randn(1, 77, 64), torch.tensor([8.0]), torch.tensor([127]))
+    conditions = Conditions(torch.randn(1, 77, 64), torch.tensor([8.0]), torch.tensor([127]))
     with torch.no_grad():
-        wanted, before = merged(x, t, told), plain(x, t, told)
+        wanted, before = merged(x, t, conditions), plain(x, t, conditions)
         load_lora(plain.unet, lora)
-        got = plain(x, t, told)
+        got = plain(x, t, conditions)
     assert (wanted - before).abs().max() > 1e-4
     assert (got - wanted).abs().max() < 1e-5
 
@@ -230,7 +246,7 @@ def test_a_perfect_net_samples_the_clip_itself(name):
         def __init__(self):
             pass
 
-        def __call__(self, x, time_B, told):
+        def __call__(self, x, time_B, conditions):
             if recipe.prediction == "edm":
                 sigma = torch.exp(4 * time_B.float())
                 noise = (x * torch.sqrt(sigma**2 + 1) - clean) / sigma
@@ -242,8 +258,8 @@ def test_a_perfect_net_samples_the_clip_itself(name):
             return noised(recipe, plan, clean, noise, u).target_BCTHW
 
     start = torch.randn(clean.shape, generator=torch.Generator().manual_seed(1)) * scheduler.init_noise_sigma
-    told = Conditions(torch.zeros(1, 1, 1), torch.ones(1), torch.ones(1))
-    got = denoise(recipe, Perfect(), scheduler, scheduler.timesteps, start, told, told)
+    conditions = Conditions(torch.zeros(1, 1, 1), torch.ones(1), torch.ones(1))
+    got = denoise(recipe, Perfect(), scheduler, scheduler.timesteps, start, conditions, conditions)
     if recipe.sampler == "ddim":  # Stable Diffusion's ends at the first timestep's noise, a share sqrt(1 - abar_0)
         first, last = plan.alphas_cumprod[scheduler.timesteps[0]], plan.final_alpha_cumprod
         noise = (start - first.sqrt() * signal_scale(scheduler.timesteps[:1], recipe.signal_scale) * clean) / (
@@ -253,7 +269,7 @@ def test_a_perfect_net_samples_the_clip_itself(name):
     assert (got - clean).abs().max() < 1e-4
 
 
-def test_a_folder_that_is_no_training_is_told(tmp_path):
+def test_a_folder_without_a_training_is_refused(tmp_path):
     with pytest.raises(TrainError, match=r"is not a finished training: it has no train\.json"):
         open_folder(tmp_path)
 

@@ -1,4 +1,4 @@
-"""A training that was stopped goes on as if it had not been (tests 8, 9, 10, 21)."""
+"""A resumed training equals the uninterrupted one (tests 8, 9, 10, 21)."""
 
 import json
 import os
@@ -15,10 +15,11 @@ import pytest
 
 from tests.project import environment
 from tests.servers import free_port
-from tests.train_hooks.trainings import SMALL, deaf, run, stop_after
+from tests.train_hooks.trainings import SMALL, ignoring_sigterm, run, stop_after
 from tests.train_hooks.worlds import write_shards
-from train_hooks.checkpoint import FOLDER, Checkpoints, saved
+from train_hooks.checkpoint import Checkpoints, saved
 from train_hooks.errors import TrainError
+from train_hooks.out_folder import FOLDER
 from train_hooks.recipe_files import load_recipe
 
 ONE_THREAD = {
@@ -60,16 +61,18 @@ def same(one, other):
     assert one.ema == other.ema
 
 
-@pytest.mark.parametrize("step", range(1, 7))
+@pytest.mark.parametrize(
+    "step", [pytest.param(step, marks=[] if step == 4 else pytest.mark.slow) for step in range(1, 7)]
+)
 def test_resume_is_bit_exact_at_every_step(step, recipe, shards, whole, tmp_path):
     """Tests 8 and 21: weights, average, losses and clips; across an epoch's end, a switch of stages, and in the middle of both."""
     out = tmp_path / "out"
-    with deaf():
+    with ignoring_sigterm():
         first = run(recipe, shards, out, stop_after(step))
     assert first.training.stopped_by == signal.SIGTERM
     assert first.training.state.step == step
     second = run(recipe, shards, out)
-    assert f"going on from step {step}" in "\n".join(second.said)
+    assert f"resuming at step {step}" in "\n".join(second.lines)
     same(second, whole)
     assert first.clips + second.clips == whole.clips
 
@@ -83,7 +86,7 @@ def test_the_switch_comes_at_its_step(recipe, whole, shards, tmp_path):
     assert lrs[4] == pytest.approx(1e-3 / 5)  # a warm-up of its own
     optimizer = {}
     for step in (4, 7):
-        with deaf():
+        with ignoring_sigterm():
             done = run(recipe, shards, tmp_path / str(step), stop_after(step) if step < 7 else None)
         optimizer[step] = next(iter(saved(tmp_path / str(step) / FOLDER)))
         assert done.training.state.step == step
@@ -92,12 +95,13 @@ def test_the_switch_comes_at_its_step(recipe, whole, shards, tmp_path):
     early = load_file(optimizer[4] / "optimizer.safetensors")
     late = load_file(optimizer[7] / "optimizer.safetensors")
     counts = {key: value.item() for key, value in late.items() if key.startswith("step/")}
-    assert set(counts.values()) <= {3.0, 7.0}  # moments of weights that are kept go on
+    assert set(counts.values()) <= {3.0, 7.0}  # moments of weights that stay trained are kept
     assert all(counts[key] == 7.0 for key in early if key.startswith("step/"))
 
 
+@pytest.mark.slow  # six processes that import torch; test_ray_train has two ranks in the quick suite
 def test_the_number_of_ranks_changes_no_clip(shards, tmp_path):
-    """Test 9: the same clips in every step, the same losses within 1e-6, on 1, 2 and 4 ranks: 2 are stopped after two steps, and 4 go on."""
+    """Test 9: equal clips in every step, equal losses within 1e-6, on 1, 2 and 4 ranks: 2 ranks are stopped after two steps, and 4 resume."""
     settings = {**SMALL, "batch": "4", "micro_batch": "1", "steps": "4", "image_rank_share": "0.25"}
     alone = run(load_recipe("tiny_modelscope", settings), shards, tmp_path / "alone")
     two = ranks(2, tmp_path / "many", shards, {**settings, "stop": "2"})
@@ -123,22 +127,25 @@ def ranks(world: int, out: Path, shards: Path, settings: dict[str, str]) -> list
         for rank in range(world)
     ]  # fmt: skip
     try:
-        told = [child.communicate(timeout=300) for child in children]
+        outputs = [child.communicate(timeout=300) for child in children]
     finally:
         for child in children:
             child.kill()
-    assert [child.returncode for child in children] == [0] * world, told[0][1] + told[-1][1]
-    return [json.loads(out.splitlines()[-1]) for out, _ in told]
+    assert [child.returncode for child in children] == [0] * world, outputs[0][1] + outputs[-1][1]
+    return [json.loads(out.splitlines()[-1]) for out, _ in outputs]
 
 
-def test_a_kill_while_saving_leaves_the_last_good_one(shards, tmp_path):
+@pytest.mark.parametrize(
+    "attempts", [1, pytest.param(int(os.environ.get("RUSHES_KILLS", "2")), marks=pytest.mark.slow)]
+)
+def test_a_kill_while_saving_leaves_the_last_intact_checkpoint(attempts, shards, tmp_path):
     """Test 10: kill -9 at random moments; what is there afterwards is whole, and the training ends as if nothing had been."""
     settings = {**SMALL, "steps": "12", "checkpoint_every": "1"}
     undisturbed = run(load_recipe("tiny_modelscope", settings), shards, tmp_path / "whole")
     out = tmp_path / "many"
     script = Path(__file__).with_name("ranks.py")
     kills = 0
-    for attempt in range(int(os.environ.get("RUSHES_KILLS", "2"))):
+    for attempt in range(attempts):
         child = subprocess.Popen(
             [sys.executable, str(script), "-", "0", "1", str(shards), str(out), json.dumps(settings)],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ONE_THREAD,
@@ -164,15 +171,15 @@ def test_a_damaged_checkpoint_is_not_used(shards, tmp_path):
     raw[-1] ^= 1
     (newer / "weights.safetensors").write_bytes(raw)
     again = run(recipe, shards, tmp_path / "out")
-    assert "weights.safetensors is not the file that was saved; the one before it is taken" in "\n".join(again.said)
+    assert "weights.safetensors is not the file that was saved; the one before it is used" in "\n".join(again.lines)
     same(again, whole)
     for path in saved(tmp_path / "out" / FOLDER):
         (path / "checkpoint.json").write_text("{")
-    with pytest.raises(TrainError, match=r"none of the checkpoints in .* is whole"):
+    with pytest.raises(TrainError, match=r"none of the checkpoints in .* is intact"):
         run(recipe, shards, tmp_path / "out")
 
 
-def test_a_full_disk_costs_a_checkpoint_and_not_the_training(shards, tmp_path, monkeypatch):
+def test_a_full_disk_loses_a_checkpoint_but_not_the_training(shards, tmp_path, monkeypatch):
     settings = {**SMALL, "steps": "4", "checkpoint_every": "2"}
     from train_hooks import checkpoint
 
@@ -186,7 +193,7 @@ def test_a_full_disk_costs_a_checkpoint_and_not_the_training(shards, tmp_path, m
 
     monkeypatch.setattr(checkpoint, "save_file", full)
     done = run(load_recipe("tiny_modelscope", settings), shards, tmp_path / "out")
-    assert "No space left on device; training goes on" in "\n".join(done.said)
+    assert "No space left on device; training continues" in "\n".join(done.lines)
     assert [path.name for path in saved(tmp_path / "out" / FOLDER)] == ["step-00000004"]
     assert [p.name for p in (tmp_path / "out" / FOLDER).iterdir() if p.name.startswith(".")] == []
     shutil.rmtree(tmp_path / "out")
@@ -210,12 +217,12 @@ def test_a_running_process_can_be_asked_to_stop(square_rows, tmp_path):
     assert child.stdout is not None
     assert any(line.startswith("step 2/") for line in child.stdout)
     os.killpg(child.pid, signal.SIGINT)
-    _, told = child.communicate(timeout=60)
-    assert child.returncode == 128 + signal.SIGINT, told
+    _, stderr = child.communicate(timeout=60)
+    assert child.returncode == 128 + signal.SIGINT, stderr
     (checkpoint,) = saved(tmp_path / "out 🎬" / FOLDER)
     step = int(checkpoint.name.removeprefix("step-"))
     assert (
-        told
-        == f"rushes: stopped after step {step} of 2000; out 🎬 has a checkpoint, and the same command goes on from there\n"
+        stderr
+        == f"rushes: stopped after step {step} of 2000; out 🎬 has a checkpoint: the same command resumes there\n"
     )
     assert len(pq.read_table(tmp_path / "out 🎬" / "metrics.parquet")) == step

@@ -35,7 +35,7 @@ def video(tmp_path):
     return path
 
 
-def test_the_command_writes_a_video_and_tells_where(folder, tmp_path):
+def test_the_command_writes_a_video_and_prints_its_path(folder, tmp_path):
     out = tmp_path / "s.mp4"
     done = subprocess.run(
         [sys.executable, "-c", "from curate.cli import main; main()", "sample", str(folder), "--prompt", "a", "--out", str(out)],

@@ -43,9 +43,9 @@ def trained(square_rows, tmp_path_factory):
 def test_the_loss_on_the_fixed_grid_falls(trained):
     result, lines, _ = trained
     assert result.last_loss < 0.5 * result.first_loss
-    said = "\n".join(lines)
-    assert f"{result.first_loss:.4f} -> {result.last_loss:.4f}" in said
-    assert "left out short: too short: 3 frames at 12 fps" in said
+    text = "\n".join(lines)
+    assert f"{result.first_loss:.4f} -> {result.last_loss:.4f}" in text
+    assert "left out short: too short: 3 frames at 12 fps" in text
 
 
 def test_every_clip_is_in_the_record(trained):
@@ -92,7 +92,7 @@ def test_the_sample_is_a_playable_video_and_a_sheet(trained):
     assert frames[0].shape[1] >= 384
     sheet = np.asarray(Image.open(result.out / "sample.png"))
     assert sheet.shape == (2 * 2 * 28, 2 * 4 * 36, 3)
-    real = sheet[56 : 56 + 48, : 32 * 2]  # the first real frame: a square of its colour stands in it
+    real = sheet[56 : 56 + 48, : 32 * 2]  # the first real frame: it shows a square of its colour
     colour = COLOURS[json.loads((result.out / "train.json").read_text())["sample"]["prompt"].split()[1]]
     assert (np.abs(real.astype(int) - colour).sum(-1) < 60).sum() > 100
 
@@ -104,7 +104,7 @@ def test_the_same_seed_gives_the_same_training(trained, tmp_path):
     assert (again.first_loss, again.last_loss) == (result.first_loss, result.last_loss)
 
 
-def test_a_foreign_folder_stays_and_an_own_one_is_gone_on_with(trained, tmp_path):
+def test_a_foreign_folder_is_kept_and_a_training_is_resumed(trained, tmp_path):
     _, _, shards = trained
     foreign = tmp_path / "mine"
     foreign.mkdir()
@@ -114,27 +114,27 @@ def test_a_foreign_folder_stays_and_an_own_one_is_gone_on_with(trained, tmp_path
     assert (foreign / "thesis.txt").read_text() == "years of work"
 
     quick = {**SMALL, "steps": "1", "vae_fit_steps": "0", "sample_steps": "1"}
-    ours, said = tmp_path / "ours", []
-    result = train("tiny", shards, ours, quick, said.append)
+    ours, lines = tmp_path / "ours", []
+    result = train("tiny", shards, ours, quick, lines.append)
     # One step of two clips reaches two of eight; the others are named, not silently left out.
     assert result.n_clips_used == 2
     assert sum(reason.startswith("not reached in 1 steps") for reason in result.left_out.values()) == 6
     assert [path.name for path in ours.iterdir() if path.name.startswith(".")] == []
 
-    again = train("tiny", shards, ours, {**quick, "threads": "2", "sample_steps": "2"}, said.append)
-    assert said[-1] == f"{ours} holds this training, finished; --restart trains anew"
+    again = train("tiny", shards, ours, {**quick, "threads": "2", "sample_steps": "2"}, lines.append)
+    assert lines[-1] == f"{ours} holds this training, finished; --restart trains again from step 0"
     assert again == result
     with pytest.raises(
         TrainError,
-        match=r"holds another training \(recipe\.lr: 0\.002 -> 0\.001; recipe\.steps: 1 -> 3\); --restart begins anew",
+        match=r"holds another training \(recipe\.lr: 0\.002 -> 0\.001; recipe\.steps: 1 -> 3\); --restart starts from step 0",
     ):
-        train("tiny", shards, ours, {**quick, "steps": "3", "lr": "1e-3"}, said.append)
-    longer = train("tiny", shards, ours, {**quick, "steps": "3", "lr": "1e-3"}, said.append, allow_changes=True)
-    assert any(line.startswith("going on from step 1 ") for line in said)
+        train("tiny", shards, ours, {**quick, "steps": "3", "lr": "1e-3"}, lines.append)
+    longer = train("tiny", shards, ours, {**quick, "steps": "3", "lr": "1e-3"}, lines.append, allow_changes=True)
+    assert any(line.startswith("resuming at step 1 ") for line in lines)
     losses = json.loads((longer.out / "train.json").read_text())["losses"]["per_step"]
     assert len(losses) == 3
-    anew = train("tiny", shards, ours, quick, said.append, restart=True)
-    assert (anew.first_loss, anew.last_loss) == (result.first_loss, result.last_loss)
+    restarted = train("tiny", shards, ours, quick, lines.append, restart=True)
+    assert (restarted.first_loss, restarted.last_loss) == (result.first_loss, result.last_loss)
 
 
 def test_wrong_calls_fail_before_anything_is_written(tmp_path):

@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 
-from train_hooks.checkpoint import FOLDER
 from train_hooks.fingerprint import fingerprint
+from train_hooks.out_folder import FOLDER
 from train_hooks.prepare import prepare
 from train_hooks.recipe import Recipe
-from train_hooks.train import begin
+from train_hooks.session import begin
 
 SMALL = {
     "frames": "3", "width_px": "16", "height_px": "16", "unet_channels": "16,16", "vae_channels": "16,16", "head_dim": "16",
@@ -33,7 +33,7 @@ class Done:
     ema: str
     clips: list[list[str]]
     training: Any = None
-    said: list[str] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
 
 
 def digest(tensors: dict[str, torch.Tensor]) -> str:
@@ -49,15 +49,15 @@ def run(
     recipe: Recipe, shards: Path, out: Path, say: Callable[[str], None] | None = None, latents: str | None = None
 ) -> Done:
     """Trains, from the newest checkpoint in `out` where there is one. `say` hears every line; what it does is up to it."""
-    said: list[str] = []
+    lines: list[str] = []
 
-    def hear(line: str) -> None:
-        said.append(line)
+    def log(line: str) -> None:
+        lines.append(line)
         if say is not None:
             say(line)
 
-    made = prepare(recipe, shards, out / FOLDER, latents, hear)
-    training = begin(made, out, fingerprint(recipe, made.feed.index, made.latents), hear)
+    made = prepare(recipe, shards, out / FOLDER, latents, log)
+    training = begin(made, out, fingerprint(recipe, made.feed.index, made.latents), log)
     clips: list[list[str]] = []
     note = training.note
 
@@ -72,22 +72,22 @@ def run(
         made.machine.close()
     unet = made.net.unet
     return Done(
-        training.metrics.losses, digest(dict(unet.named_parameters())), digest(training.ema), clips, training, said
+        training.metrics.losses, digest(dict(unet.named_parameters())), digest(training.ema), clips, training, lines
     )
 
 
 def stop_after(step: int) -> Callable[[str], None]:
     """For `say`: ends the training behind this step, as SIGTERM during it would."""
 
-    def hear(line: str) -> None:
+    def log(line: str) -> None:
         if line.startswith(f"step {step - 1}/") or (step == 1 and line.startswith("stage ")):
             os.kill(os.getpid(), signal.SIGTERM)
 
-    return hear
+    return log
 
 
 @contextmanager
-def deaf() -> Iterator[None]:
+def ignoring_sigterm() -> Iterator[None]:
     """SIGTERM that comes before the loop listens is not the end of the tests."""
     before = signal.signal(signal.SIGTERM, lambda number, frame: None)
     try:

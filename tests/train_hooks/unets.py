@@ -1,5 +1,6 @@
 """Small UNets of every kind, filled at random."""
 
+import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
@@ -46,24 +47,26 @@ def video_unet(kind: str, image=None):
 
 
 ALL = ["unet3d", "svd", *STYLES]
+ONE = ["unet3d", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ALL if kind != "unet3d")]
+"""ALL, of which `make test` runs one and `make test-all` the rest."""
 
 
 @torch.no_grad()
 def stirred(unet, seed=0, size=0.2):
     """The same with every zero weight moved away from zero, so that temporal layers do something."""
-    draws = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
     for parameter in unet.parameters():
         if not parameter.any():
-            parameter += size * torch.randn(parameter.shape, generator=draws)
+            parameter += size * torch.randn(parameter.shape, generator=rng)
     return unet
 
 
-def told(batch=1, frames=3, images=0, seed=0, per_frame=False, fps=8.0, bucket=127.0):
+def inputs(batch=1, frames=3, images=0, seed=0, per_frame=False, fps=8.0, bucket=127.0):
     """Latents, noise levels and conditions for a small UNet."""
-    draws = torch.Generator().manual_seed(seed)
-    x = torch.randn(batch, 4, frames + images, 8, 12, generator=draws)
+    rng = torch.Generator().manual_seed(seed)
+    x = torch.randn(batch, 4, frames + images, 8, 12, generator=rng)
     shape = (batch, frames + images, 8, 32) if per_frame else (batch, 8, 32)
     conditions = Conditions(
-        torch.randn(shape, generator=draws), torch.full((batch,), fps), torch.full((batch,), bucket), images=images
+        torch.randn(shape, generator=rng), torch.full((batch,), fps), torch.full((batch,), bucket), images=images
     )
     return x, torch.full((batch,), 400), conditions

@@ -1,10 +1,10 @@
-// Starts the page: what is needed first is drawn first.
+// Starts the page and draws the sections from top to bottom.
 "use strict";
 
 let ids = [];
 
 async function start() {
-  for (const piece of ["ids", "places", "good", "sources"]) load(piece).catch(() => {});  // on their way while the run is read
+  for (const piece of ["ids", "places", "good", "sources"]) load(piece).catch(() => {});  // starts these downloads while the run is read
   await open_run();
   document.title = `rushes: ${facts.name}`;
   byId("title").textContent = facts.name;
@@ -27,7 +27,8 @@ async function start() {
 }
 
 function draw_bar() {
-  byId("kept").textContent = `kept ${grouped(selection.kept)} of ${counted(rows, "clip")} · ${length(selection.kept_s)} · ${share(selection.kept, rows)}`;
+  const all_s = seconds.reduce((sum, s) => sum + s, 0);
+  byId("kept").textContent = `kept ${grouped(selection.kept)} of ${counted(rows, "clip")} (${share(selection.kept, rows)}) · ${length(selection.kept_s)} of ${length(all_s)} (${share(selection.kept_s, all_s)})`;
   byId("reset").disabled = JSON.stringify(keep.map(({ mask, ...rule }) => rule)) === JSON.stringify(facts.keep);
 }
 
@@ -40,7 +41,7 @@ byId("copy").addEventListener("click", async () => {
   setTimeout(() => button.replaceChildren("Copy ", make("code", {}, "keep:"), " as YAML"), 1500);
 });
 
-/** Where the clipboard is out of reach (a page opened from a disk, in some browsers). */
+/** Copies without the clipboard API, which some browsers refuse to a page opened from a disk. */
 function copy_by_hand(text) {
   const area = make("textarea", {}, text);
   document.body.append(area);
@@ -49,4 +50,4 @@ function copy_by_hand(text) {
   area.remove();
 }
 
-telling(start)();
+showing_errors(start)();

@@ -1,10 +1,10 @@
-// Charts by uPlot (page/vendor): histograms with what is kept, lines, points. Colours come from the style sheet, so that dark stays dark.
+// Charts by uPlot (page/vendor): histograms, lines, points. Colours come from the style sheet, for the light and the dark scheme.
 "use strict";
 
 const charts = new Set(), colours = new Map();
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { colours.clear(); for (const chart of charts) chart.redraw(false); });
 
-/** A colour of the style sheet; asking the browser each time a bar is drawn would make it lay out the page. */
+/** A colour of the style sheet, cached: a lookup for each bar would force a layout of the page each time. */
 function colour(name) {
   if (!colours.has(name)) colours.set(name, getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim());
   return colours.get(name);
@@ -12,7 +12,7 @@ function colour(name) {
 
 const axis = (more = {}) => ({ stroke: () => colour("soft-text"), grid: { stroke: () => colour("line"), width: 1 }, ticks: { stroke: () => colour("line"), width: 1, size: 4 }, font: "11px system-ui, sans-serif", ...more });
 
-/** A uPlot in `place` that keeps the width of it. */
+/** A uPlot in `place` that follows its width. */
 function chart(place, options, data) {
   const width = () => Math.max(160, place.clientWidth);
   const made = new uPlot({ width: width(), legend: { show: false }, cursor: { show: false }, ...options }, data, place);
@@ -23,7 +23,7 @@ function chart(place, options, data) {
 
 const BINS = 48;
 
-/** Bin of each row of a number column (255: null), with the range that most values lie in; what is beyond it counts in the outermost bins. */
+/** The bin of each row of a number column (255: null) and the range of most values; values outside it count in the outermost bins. */
 function bins_of(found) {
   if (found.bins) return found.bins;
   const sorted = sorted_values(found);
@@ -40,14 +40,14 @@ function bins_of(found) {
   return found.bins;
 }
 
-/** Counts per bin of the good rows that are wanted: of all, or of the kept ones. */
+/** Square roots of the counts per bin, of all good rows or only of the kept ones. */
 function bin_counts({ of_row }, only_kept) {
   const counts = new Uint32Array(256), { first } = selection;
   for (let row = 0; row < rows; row += 1) if (!only_kept || first[row] === KEPT) counts[of_row[row]] += 1;
   return Array.from(counts.subarray(0, BINS), Math.sqrt);
 }
 
-/** A histogram; `refresh()` counts the kept ones anew. Heights are square roots of counts, so that small bins show. */
+/** A histogram; `refresh()` counts the kept rows again. Heights are square roots of counts, so that small bins are visible. */
 function histogram(place, found) {
   const bins = bins_of(found), step = (bins.high - bins.low) / BINS;
   const centres = Array.from({ length: BINS }, (_, i) => bins.low + (i + 0.5) * step);
@@ -73,7 +73,7 @@ function curve(place, steps, lines, height = 200) {
   }, [steps, ...lines.map((line) => line.values)]);
 }
 
-/** A mean over levels within its interval, beside a second line; nothing happens at 0. `lines`: mean, low, high, other. */
+/** A line over levels with its interval, and a second line. Level 0 drops nothing. `lines`: mean, low, high, other. */
 function levels_chart(place, levels, lines, height = 150) {
   const line = (label, of, more = {}) => ({ label, stroke: () => colour(of), width: 1.5, spanGaps: true, points: { show: true, size: 5 }, ...more });
   const edge = { stroke: "transparent", points: { show: false } };
@@ -86,7 +86,7 @@ function levels_chart(place, levels, lines, height = 150) {
   }, [levels, ...lines]);
 }
 
-/** Points of two columns, dropped ones below kept ones; `chosen` is told the rows inside what is brushed. */
+/** Points of two columns, kept ones drawn over dropped ones. `chosen` receives the rows inside the brushed rectangle. */
 function points(place, across, up, chosen) {
   const span = (found) => { const { low, high } = bins_of(found), edge = 0.02 * (high - low); return [low - edge, high + edge]; };
   const paint = (u) => {
@@ -124,7 +124,7 @@ function points(place, across, up, chosen) {
   }, [span(across), [null, null]]);
 }
 
-/** Where a value lies on the canvas, as a function. */
+/** The position of a value on the canvas, as a function. */
 function linear(u, key) {
   const { min, max } = u.scales[key], { left, top, width, height } = u.bbox;
   return key === "x" ? (v) => left + ((v - min) / (max - min)) * width : (v) => top + height - ((v - min) / (max - min)) * height;

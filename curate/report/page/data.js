@@ -1,5 +1,5 @@
-// The run's data: scripts that each deliver one piece, because a page opened from a disk may fetch nothing else.
-// `facts` is what curate/report/facts.py tells; `columns` are those of curate/report/columns.py, loaded when they are first needed.
+// The run's data: each script delivers one piece, because a page opened from a disk may load only scripts and pictures.
+// `facts` comes from curate/report/facts.py, `columns` from curate/report/columns.py; a column is loaded when it is first needed.
 "use strict";
 
 const folder = document.documentElement.dataset.folder;
@@ -15,7 +15,7 @@ function deliver(name, text) {
   arriving.delete(name);
 }
 
-/** The bytes of a piece. Rejects with one sentence when it is not there. */
+/** The bytes of a piece. Rejects with one sentence when its file is missing. */
 function load(name) {
   if (!loaded.has(name)) loaded.set(name, fetched(name).then(inflated));
   return loaded.get(name);
@@ -26,7 +26,7 @@ function fetched(name) {
     arriving.set(name, resolve);
     const script = make("script", { src: `${folder}/${name}.js` });
     script.addEventListener("load", () => script.remove());
-    script.addEventListener("error", () => reject(new Error(`${folder}/${name}.js is missing; write the report anew: rushes report`)));
+    script.addEventListener("error", () => reject(new Error(`${folder}/${name}.js is missing; write the report again: rushes report ${facts?.run ?? "RUN"}`)));
     document.head.append(script);
   });
 }
@@ -39,7 +39,7 @@ async function inflated(text) {
 
 const parsed = (bytes) => JSON.parse(new TextDecoder().decode(bytes));
 
-/** Loads what the whole page needs. */
+/** Loads `facts` and the list of columns. */
 async function open_run() {
   facts = parsed(await load("run"));
   rows = facts.rows;
@@ -57,7 +57,7 @@ async function column(name) {
   return found;
 }
 
-/** The value of a loaded column in a row, as people read it: a number, true or false, a word, the number of a row; null is null. */
+/** The value of a loaded column in a row: a number, true or false, a word, the number of another row, or null. */
 function value_of(found, row) {
   const value = found.values[row];
   if (found.kind === "number") return Number.isNaN(value) ? null : value;
@@ -78,18 +78,18 @@ function text_chunk(n) {
   return chunks.get(n);
 }
 
-/** The value of any column in a row, loading what it takes. */
+/** The value of any column in a row. Loads the column or the chunk of text. */
 async function shown_value(name, row) {
   if (columns.get(name).kind === "text") return (await texts(row))[name] ?? null;
   return value_of(await column(name), row);
 }
 
-/** All values of a text column, null where there is none. Loads every chunk: some seconds for many clips. */
+/** All values of a text column, or null. Loads every chunk, which takes some seconds for many clips. */
 async function all_texts(name) {
   const found = [];
   for (let n = 0; n * facts.text_rows < rows; n += 1) for (const row of await text_chunk(n)) found.push(row[name] ?? null);
   return found;
 }
 
-/** A list as people read it. */
+/** A value as text; lists and structs as JSON. */
 const as_text = (value) => (typeof value === "object" && value !== null ? JSON.stringify(value) : typeof value === "string" ? value : shown(value));

@@ -1,4 +1,4 @@
-// Elements and numbers. Text from a run becomes text nodes and nothing else.
+// Elements and numbers. Text from a run only ever becomes text nodes.
 "use strict";
 
 /** An element: `make("td", {class: "n", title: "..."}, "text", child)`. Properties that begin with `on` are listeners. */
@@ -16,10 +16,10 @@ function make(tag, properties = {}, ...children) {
 const byId = (id) => document.getElementById(id);
 
 const number_format = new Intl.NumberFormat("en");
-/** A count with its thousands set apart. */
+/** A count with separators between thousands. */
 const grouped = (n) => number_format.format(n);
 
-/** A number for people: about four digits, no more than it has. */
+/** A value as text; numbers with up to four significant digits. */
 function shown(value) {
   if (value === null || value === undefined || Number.isNaN(value)) return "–";
   if (typeof value === "boolean") return value ? "yes" : "no";
@@ -32,7 +32,7 @@ function shown(value) {
 /** A count with its noun: `1 clip`, `1,024 clips`. */
 const counted = (n, noun) => `${grouped(n)} ${noun}${n === 1 ? "" : "s"}`;
 
-/** Seconds for people. */
+/** A length in seconds as text: in s, min or h. */
 function length(seconds) {
   if (seconds < 600) return `${seconds.toFixed(1)} s`;
   return seconds < 36000 ? `${(seconds / 60).toFixed(1)} min` : `${(seconds / 3600).toFixed(1)} h`;
@@ -40,7 +40,7 @@ function length(seconds) {
 
 const share = (part, whole) => `${(whole ? (100 * part) / whole : 0).toFixed(1)} %`;
 
-/** A table with a head; a cell that is a number is set to the right. */
+/** A table with a head. Numbers are aligned to the right. A cell that is a td or th is used as it is. */
 function grid(head, rows) {
   const line = (cells, tag) => make("tr", {}, ...cells.map((cell) => (cell instanceof Node && /^T[DH]$/.test(cell.nodeName) ? cell
     : make(tag, { class: typeof cell === "number" ? "n" : undefined }, typeof cell === "number" ? shown(cell) : cell ?? ""))));
@@ -56,18 +56,18 @@ function choice(options, value, onchange, label) {
   return select;
 }
 
-/** Calls `act` once a burst of calls has been silent for `ms`. */
+/** Calls `act` once, `ms` after the last of a burst of calls. */
 function settled(act, ms) {
   let timer = 0;
   return (...values) => { clearTimeout(timer); timer = setTimeout(() => act(...values), ms); };
 }
 
-/** Tells on the page, in one sentence, what went wrong. */
+/** Shows an error at the top of the page. */
 function problem(error) {
   document.querySelector("main").prepend(make("p", { class: "problem", role: "alert" }, error.message));
   if (byId("clip").open) byId("clip").close();
   scrollTo(0, 0);
 }
 
-/** An asynchronous function as one to be called and forgotten: what goes wrong in it is told. (Scripts from a disk report no rejections.) */
-const telling = (act) => (...values) => { act(...values).catch(problem); };
+/** Wraps an asynchronous function so that its errors are shown on the page. (Browsers report no rejections of scripts from a disk.) */
+const showing_errors = (act) => (...values) => { act(...values).catch(problem); };

@@ -1,4 +1,4 @@
-// What `keep:` keeps: the same arithmetic as curate/run/select.py, on the same numbers, so that the page and `rushes funnel` agree.
+// Applies `keep:` with the arithmetic of curate/run/select.py on the same numbers, so the page and `rushes funnel` agree.
 "use strict";
 
 const KEPT = 0, FAILED = 255;
@@ -6,8 +6,8 @@ let keep = [];           // rules in order: {column, above?, below?, is?, piece?
 let good = null;         // 1 where no stage failed
 let seconds = null;      // of each row
 let source_of = null;    // number of the source of each row
-let selection = null;    // what `select` found last
-const verdicts = new Map(); // of rules as JSON, see `alone`
+let selection = null;    // the last result of `select`
+const results_alone = new Map(); // cache of `alone`, by the rule as JSON
 const listeners = { now: [], settled: [] };
 
 /** Loads what the rules need. */
@@ -41,19 +41,19 @@ function percentile(sorted, p) {
   return t >= 0.5 ? b - (b - a) * (1 - t) : a + (b - a) * t;
 }
 
-/** The number that a bound comes to: a percentile such as "p25" is one of this run. */
+/** A bound as a number: a percentile such as "p25" is taken over this run. */
 function limit_of(found, bound) {
   return typeof bound === "string" ? percentile(sorted_values(found), Number(bound.slice(1))) : bound;
 }
 
-/** What a rule comes to by itself: `mask`, one byte for each row that passes, and what it drops alone. The column must be loaded. */
+/** One rule by itself: `mask` (1 for each row that passes) and the clips and seconds that it drops alone. The column must be loaded. */
 function alone(rule) {
   const key = JSON.stringify([rule.column, rule.above, rule.below, rule.is]);
-  if (verdicts.has(key)) return verdicts.get(key);
+  if (results_alone.has(key)) return results_alone.get(key);
   const found = { mask: rule.mask ?? pass_mask(columns.get(rule.column), rule), alone: 0, alone_s: 0 };
   for (let row = 0; row < rows; row += 1) if (!found.mask[row] && good[row]) { found.alone += 1; found.alone_s += seconds[row]; }
-  if (verdicts.size >= 64) verdicts.clear();
-  verdicts.set(key, found);
+  if (results_alone.size >= 64) results_alone.clear();
+  results_alone.set(key, found);
   return found;
 }
 
@@ -87,7 +87,7 @@ function select(rules) {
   return found;
 }
 
-/** Changes a rule (or makes, or takes it away, when nothing is left of it) and tells everybody at the next picture. */
+/** Changes, adds or (when no bound is left) removes a rule, and notifies the listeners at the next animation frame. */
 function change(name, parts) {
   const at = keep.findIndex((rule) => rule.column === name);
   const rule = { ...(at < 0 ? { column: name } : keep[at]), ...parts };
@@ -99,23 +99,37 @@ function change(name, parts) {
   changed();
 }
 
-let asked = 0;
+let frame_request = 0;
 function changed() {
-  if (!asked) asked = requestAnimationFrame(() => { asked = 0; selection = select(keep); for (const tell of listeners.now) tell(); tell_settled(); });
+  if (!frame_request) frame_request = requestAnimationFrame(() => { frame_request = 0; selection = select(keep); for (const notify of listeners.now) notify(); notify_settled(); });
 }
-const tell_settled = settled(() => { for (const tell of listeners.settled) tell(); }, 150);
+const notify_settled = settled(() => { for (const notify of listeners.settled) notify(); }, 150);
 
-/** A rule as one reads it: `motion >= p25`. */
-function described(rule) {
-  const said = [];
-  if (rule.above !== undefined) said.push(`${rule.column} >= ${bound_text(rule.above)}`);
-  if (rule.below !== undefined) said.push(`${rule.column} <= ${bound_text(rule.below)}`);
-  if (rule.is !== undefined) said.push(`${rule.column} is ${[rule.is].flat().join(" or ")}`);
-  return said.join(" and ");
+/** The condition that a dropped clip meets, the opposite of the rule: `motion < p25`. The same labels as curate/run/labels.py. */
+function dropped_label(rule, nulls = has_nulls(columns.get(rule.column))) {
+  const conditions = [];
+  if (rule.above !== undefined) conditions.push(`${rule.column} < ${rule.above}`);
+  if (rule.below !== undefined) conditions.push(`${rule.column} > ${rule.below}`);
+  if (rule.is !== undefined) conditions.push(`${rule.column} is ${other_than([rule.is].flat())}`);
+  if (nulls) conditions.push("no value");
+  return conditions.join(" or ");
 }
-const bound_text = (bound) => (typeof bound === "string" ? bound : String(bound));
 
-/** `keep:` as it stands in a pipeline file. */
+/** Every value but these, in words. */
+function other_than(kept) {
+  if (kept.length > 1) return `neither ${kept.slice(0, -1).join(", ")} nor ${kept.at(-1)}`;
+  if (!kept.length) return "any value";
+  return typeof kept[0] === "boolean" ? String(!kept[0]) : `not ${kept[0]}`;
+}
+
+/** Whether a clip on which no stage failed has no value in this column: every rule on it drops that clip. */
+function has_nulls(found) {
+  if (!found.nulls || !found.values) return found.nulls > 0;
+  found.good_nulls ??= good.some((is_good, row) => is_good && value_of(found, row) === null);
+  return found.good_nulls;
+}
+
+/** `keep:` as text for a pipeline file. */
 function keep_yaml() {
   if (!keep.length) return "keep: {}\n";
   const scalar = (value) => (typeof value === "number" ? yaml_number(value) : typeof value === "string" ? JSON.stringify(value) : String(value));

@@ -1,4 +1,4 @@
-// A card for every measure: histogram, the rule's bounds as handles to drag, what the rule drops, and the clips on both sides of it.
+// A card for each measure: histogram, the rule's bounds as handles to drag, the count of dropped clips, and the clips on both sides of a bound.
 "use strict";
 
 const BOTH_SIDES = 6;
@@ -14,7 +14,7 @@ function open_measures() {
   const more = make("div", { class: "measures" });
   const details = rest.filter(detail);
   byId("measures").append(
-    make("p", { class: "note" }, "Drag a line, use the arrow keys on it, or type. Counts follow at once; nothing is written. Heights are square roots of counts."),
+    make("p", { class: "note" }, "Drag a line, use the arrow keys on it, or type a number. Counts update at once; no file changes. Bar heights are square roots of clip counts."),
     place,
     ...(details.length ? [make("details", {}, make("summary", {}, `${details.length} more: single frames and facts of the files`), more)] : []));
   const watch = new IntersectionObserver((changes) => { for (const { target, isIntersecting } of changes) { if (isIntersecting) { seen_cards.add(target.dataset.name); cards.get(target.dataset.name).awake(); } else seen_cards.delete(target.dataset.name); } }, { rootMargin: "200px" });
@@ -27,41 +27,41 @@ function open_measures() {
 
 const rule_of = (name) => keep.find((rule) => rule.column === name);
 
-/** What a rule drops, in words. */
+/** A sentence on what the rule of a column drops. */
 function drop_text(name) {
   const drop = selection.drops.find(({ rule }) => rule.column === name);
-  return drop ? `drops ${counted(drop.alone, "clip")} alone (${length(drop.alone_s)}), ${grouped(drop.in_order)} in order` : "no rule";
+  return drop ? `dropped: ${dropped_label(drop.rule)}, ${counted(drop.alone, "clip")} alone (${length(drop.alone_s)}), ${grouped(drop.in_order)} in order` : "no rule";
 }
 
 function measure_card(found) {
-  const plot = make("div", { class: "plot" }), bounds = make("div", { class: "bounds" }), said = make("p", { class: "note drops" }), strip = make("div", { class: "sides" });
+  const plot = make("div", { class: "plot" }), bounds = make("div", { class: "bounds" }), summary = make("p", { class: "note drops" }), strip = make("div", { class: "sides" });
   const element = make("article", { class: "measure", "data-name": found.name },
-    make("h3", {}, found.name), make("p", { class: "about", title: found.about }, found.about), plot, bounds, said, strip);
+    make("h3", {}, found.name), make("p", { class: "about", title: found.about }, found.about), plot, bounds, summary, strip);
   const made = { element, awake: () => {}, refresh: () => {}, sides: () => {} };
-  let begun = false;
-  made.awake = telling(async () => {
-    if (begun) { made.refresh(); return; }
-    begun = true;
+  let started = false;
+  made.awake = showing_errors(async () => {
+    if (started) { made.refresh(); return; }
+    started = true;
     await column(found.name);
     if (found.nulls === rows) { plot.append(make("p", { class: "note" }, "no clip has a value")); return; }
-    if (found.kind === "number") number_card(made, found, plot, bounds, said, strip);
-    else word_card(made, found, plot, said);
+    if (found.kind === "number") number_card(made, found, plot, bounds, summary, strip);
+    else word_card(made, found, plot, summary);
     made.refresh();
   });
   return made;
 }
 
 /** Histogram and handles of a number. */
-function number_card(made, found, plot, bounds, said, strip) {
+function number_card(made, found, plot, bounds, summary, strip) {
   const drawn = histogram(plot, found), { low, high, beyond } = bins_of(found);
   const step = 10 ** Math.floor(Math.log10((high - low) / 200)), digits = Math.max(0, -Math.round(Math.log10(step)));
   const handles = new Map();
-  let shown_sides = "", wide = false;  // a drag shows the clips of its side; the button gives them the page's width
+  let shown_sides = "", wide = false;  // a drag shows the clips next to its bound; the button widens the card to the page
   for (const side of ["above", "below"]) {
     const handle = make("div", { class: `handle ${side}`, role: "slider", tabindex: 0, "aria-label": `${found.name} ${side}`, "aria-valuemin": low, "aria-valuemax": high });
     const input = make("input", { type: "text", size: 9, inputmode: "decimal", "aria-label": `${found.name} ${side}: a number, or a percentile such as p25`, placeholder: "none", spellcheck: "false" });
     const set = (value) => { shown_sides = side; change(found.name, { [side]: value }); };
-    const moved = (value) => {  // a percentile stays one
+    const moved = (value) => {  // a percentile stays a percentile
       const bound = rule_of(found.name)?.[side];
       set(typeof bound === "string" ? `p${Number(share_below(found, value).toFixed(1))}` : Number(Math.min(high, Math.max(low, value)).toFixed(digits)));
     };
@@ -91,14 +91,14 @@ function number_card(made, found, plot, bounds, said, strip) {
     handles.set(side, { handle, input });
   }
   bounds.append(make("button", { type: "button", class: "small", onclick: () => { wide = !wide; shown_sides = !wide ? "" : shown_sides || (rule_of(found.name)?.above === undefined ? "below" : "above"); made.sides(); } }, "both sides"));
-  if (beyond) bounds.append(make("span", { class: "note" }, `${grouped(beyond)} beyond the edges`));
+  if (beyond) bounds.append(make("span", { class: "note" }, `${counted(beyond, "clip")} outside the range shown`));
   made.refresh = (resized = false) => {
     drawn.refresh();
-    said.textContent = drop_text(found.name);
+    summary.textContent = drop_text(found.name);
     for (const [side, { handle, input }] of handles) {
       const bound = rule_of(found.name)?.[side], limit = bound === undefined ? undefined : limit_of(found, bound);
-      if (handle.told === bound && !resized) continue;
-      handle.told = bound;
+      if (handle.bound === bound && !resized) continue;
+      handle.bound = bound;
       handle.classList.toggle("unset", bound === undefined);
       handle.style.left = `${drawn.valToPos(Math.min(high, Math.max(low, limit ?? (side === "above" ? low : high))), "x")}px`;
       handle.setAttribute("aria-valuenow", limit ?? (side === "above" ? low : high));
@@ -146,11 +146,12 @@ function both_sides(found, limit, side) {
   const { under, over } = nearest_rows(found, limit, side), words = (row) => shown(value_of(found, row));
   const group = (title, list) => make("div", { class: "side" }, make("h4", {}, title), make("div", { class: "strip", tabindex: 0, role: "group" }, ...(list.length ? list.map((row) => card(row, words(row))) : [make("p", { class: "note" }, "none")])));
   const [just_dropped, just_kept] = side === "above" ? [under, over] : [over, under];
-  return [group(`just dropped by ${side === "above" ? ">=" : "<="} ${shown(limit)}`, just_dropped), group("just kept", just_kept)];
+  const [dropped, kept] = side === "above" ? ["<", ">="] : [">", "<="];
+  return [group(`just dropped: ${found.name} ${dropped} ${shown(limit)}`, just_dropped), group(`just kept: ${found.name} ${kept} ${shown(limit)}`, just_kept)];
 }
 
-/** Values of a word or a flag, each with how many clips have it and whether it is kept. */
-function word_card(made, found, plot, said) {
+/** The values of a word or a flag: a checkbox, a bar of clips (all, and kept) and both counts for each. */
+function word_card(made, found, plot, summary) {
   const values = found.kind === "flag" ? [true, false] : found.words;
   const boxes = new Map(), counts = new Map();
   plot.className = "words";
@@ -173,9 +174,9 @@ function word_card(made, found, plot, said) {
       const { bar, kept: inner, count } = counts.get(value);
       bar.style.width = `${(100 * all.get(value)) / top}%`;
       inner.style.width = `${(100 * kept.get(value)) / top}%`;
-      count.textContent = `${grouped(kept.get(value))} of ${grouped(all.get(value))}`;
+      count.textContent = `${grouped(kept.get(value))} of ${counted(all.get(value), "clip")}`;
       boxes.get(value).checked = allowed === undefined || [allowed].flat().includes(value);
     }
-    said.textContent = drop_text(found.name);
+    summary.textContent = drop_text(found.name);
   };
 }

@@ -1,8 +1,8 @@
 // Thumbnails of a clip, cut out of its sheet; they play while the pointer or the keyboard is on them.
 "use strict";
 
-let places = null;       // sheet and row on it, of each clip
-let sheet_rows = null;   // rows of each sheet
+let places = null;       // of each clip: number of its sheet, row on the sheet
+let sheet_rows = null;   // number of rows of each sheet
 
 async function open_pictures() {
   places = new Int32Array((await load("places")).buffer);
@@ -26,21 +26,21 @@ function picture(row) {
     element.style.backgroundPosition = `${frames > 1 ? (100 * i) / (frames - 1) : 0}% ${sheet_rows[sheet] > 1 ? (100 * at) / (sheet_rows[sheet] - 1) : 0}%`;
     element.dataset.frame = i;
   };
-  // As long as the clip, but no frame longer than a look takes.
+  // Plays in the clip's length, but each frame for 150 to 500 ms.
   element.play = () => { if (!timer) { element.show(0); timer = setInterval(() => element.show((frame + 1) % frames), Math.min(500, Math.max(150, (1000 * seconds[row]) / frames))); } };
   element.stop = () => { clearInterval(timer); timer = 0; element.show(Math.floor(frames / 2)); };
   element.show(frame);
   return element;
 }
 
-/** A card: picture, words below it; opens the clip. */
+/** A card: a picture with text below it. A click opens the clip. */
 function card(row, words) {
   const seen = picture(row), state = selection.first[row];
-  const said = make("span", { class: "said" }, words ?? "");
+  const text = make("span", { class: "text" }, words ?? "");
   const button = make("button", {
     type: "button", class: `card ${state === KEPT ? "kept" : state === FAILED ? "failed" : "dropped"}`, "data-row": row,
     onclick: () => open_clip(row), onmouseenter: seen.play, onmouseleave: seen.stop, onfocus: seen.play, onblur: seen.stop,
-  }, seen, said);
-  button.title = state === KEPT ? "kept" : state === FAILED ? "failed" : `dropped: ${described(selection.drops[state - 1].rule)}`;
+  }, seen, text);
+  button.title = state === KEPT ? "kept" : state === FAILED ? "failed" : `dropped: ${dropped_label(selection.drops[state - 1].rule)}`;
   return button;
 }

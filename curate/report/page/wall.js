@@ -7,7 +7,7 @@ const wall = { show: "kept", sort: "", down: true, filters: [], brushed: null, p
 
 function open_wall() {
   const names = facts.columns.map((c) => c.name).sort();
-  const rules = keep.map((rule, i) => [`rule ${i}`, `dropped by ${described(rule)}`]);
+  const rules = keep.map((rule, i) => [`rule ${i}`, `dropped: ${dropped_label(rule)}`]);
   const tools = make("div", { class: "tools" },
     make("label", {}, "Show ", choice([["kept", "kept"], ["dropped", "dropped"], ["failed", "failed"], ["all", "all"], ...rules], "kept", (v) => { wall.show = v; renew(); }, "which clips")),
     make("label", {}, "Sort by ", choice([["", "place in the sources"], ...names.map((n) => [n, n])], "", (v) => { wall.sort = v; renew(); }, "sort by")),
@@ -30,7 +30,7 @@ function filter_line(names) {
   return one;
 }
 
-/** A filter as a function of a row; loads what it looks at. */
+/** A filter as a function of a row. Loads the column. */
 async function test_of({ column: name, test, value: text }) {
   const found = columns.get(name);
   const get = found.kind === "text" ? ((all) => (row) => all[row])(name === "clip_id" ? ids : await all_texts(name)) : (await column(name), (row) => (found.kind === "clip" ? ids[value_of(found, row)] ?? null : value_of(found, row)));
@@ -38,9 +38,9 @@ async function test_of({ column: name, test, value: text }) {
   if (test === "known") return (row) => get(row) !== null;
   if (text === "") return () => true;
   const number = Number(text), words = text.toLowerCase();
-  const said = (value) => (typeof value === "boolean" ? (value ? "yes true" : "no false") : as_text(value).toLowerCase());
-  if (test === "~") return (row) => get(row) !== null && said(get(row)).includes(words);
-  if (test === "=") return (row) => { const v = get(row); return v !== null && (typeof v === "number" ? v === number : typeof v === "boolean" ? said(v).split(" ").includes(words) : as_text(v).toLowerCase() === words); };
+  const words_of = (value) => (typeof value === "boolean" ? (value ? "yes true" : "no false") : as_text(value).toLowerCase());
+  if (test === "~") return (row) => get(row) !== null && words_of(get(row)).includes(words);
+  if (test === "=") return (row) => { const v = get(row); return v !== null && (typeof v === "number" ? v === number : typeof v === "boolean" ? words_of(v).split(" ").includes(words) : as_text(v).toLowerCase() === words); };
   return (row) => { const v = get(row); return typeof v === "number" && !Number.isNaN(number) && (test === ">=" ? v >= number : v <= number); };
 }
 
@@ -54,12 +54,12 @@ async function sort_key(name) {
 
 let turn_number = 0;
 
-/** Finds the rows anew and draws the first page; `stay` keeps the page. */
-const renew = telling(async (stay = false) => {
+/** Finds the rows again and draws the first page; `stay` keeps the page number. */
+const renew = showing_errors(async (stay = false) => {
   const number = (turn_number += 1);
   byId("filters").replaceChildren(...wall.filters.map((one) => one.element));
   const tests = await Promise.all(wall.filters.map(test_of)), key = wall.sort ? await sort_key(wall.sort) : null;
-  if (number !== turn_number) return;  // something newer was asked for meanwhile
+  if (number !== turn_number) return;  // a newer call is running
   const { first } = selection, wanted = wall.show.startsWith("rule ") ? Number(wall.show.slice(5)) + 1 : null;
   const shows = { kept: (s) => s === KEPT, failed: (s) => s === FAILED, dropped: (s) => s !== KEPT && s !== FAILED, all: () => true }[wall.show] ?? ((s) => s === wanted);
   const found_in = (row) => shows(first[row]) && tests.every((test) => test(row));
@@ -78,12 +78,12 @@ const renew = telling(async (stay = false) => {
 
 function turn(by) { wall.page += by; draw_wall(); byId("clips").scrollIntoView({ block: "start" }); }
 
-const draw_wall = telling(async () => {
+const draw_wall = showing_errors(async () => {
   const pages = Math.max(1, Math.ceil(wall.rows.length / PAGE));
   wall.page = Math.min(pages - 1, Math.max(0, wall.page));
   const here = wall.rows.slice(wall.page * PAGE, (wall.page + 1) * PAGE), number = turn_number;
   walk = wall.rows;
-  byId("found").textContent = wall.rows.length ? counted(wall.rows.length, "clip") : "no clip fits";
+  byId("found").textContent = wall.rows.length ? counted(wall.rows.length, "clip") : "no clip matches";
   byId("page").textContent = ` page ${grouped(wall.page + 1)} of ${grouped(pages)} `;
   byId("previous").disabled = wall.page === 0;
   byId("next").disabled = wall.page === pages - 1;
@@ -92,7 +92,7 @@ const draw_wall = telling(async () => {
   const sorted = wall.sort ? columns.get(wall.sort) : null;
   await Promise.all(here.map(async (row, i) => {
     const [by, ...captions] = await Promise.all([sorted ? shown_value(sorted.name, row) : null, ...facts.captions.map((name) => shown_value(name, row))]);
-    const said = [sorted && `${sorted.name} ${as_text(by)}`, captions.find((caption) => caption)].filter((part) => part);
-    if (number === turn_number) drawn[i].querySelector(".said").textContent = said.join(" · ").slice(0, 300) || ids[row];
+    const parts = [sorted && `${sorted.name} ${as_text(by)}`, captions.find((caption) => caption)].filter((part) => part);
+    if (number === turn_number) drawn[i].querySelector(".text").textContent = parts.join(" · ").slice(0, 300) || ids[row];
   }));
 });

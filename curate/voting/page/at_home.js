@@ -1,5 +1,5 @@
-// The booth in a packed folder, without a server of ours: answers are kept by the browser (localStorage) and downloaded as a file.
-// `packed` is what curate/voting/pack.py wrote; a line of the file is what curate/voting/votes.py takes in.
+// The booth in a packed folder, without a server: the browser stores the answers (localStorage), and the voter downloads them as a file.
+// curate/voting/pack.py writes `packed`; curate/voting/votes.py imports the lines of the file.
 "use strict";
 
 const MOST_NAME = 100;  // as in curate/voting/votes.py
@@ -9,28 +9,28 @@ const QUESTION_ORDER = ["quality", "prompt"];
 class AtHome {
   constructor(contest) { this.contest = contest; }
 
-  /** As the server's: start, vote, undo. */
-  async ask(act, told) {
-    const voter = AtHome.named(told.voter), answers = this.answers(voter);
-    const make = (more) => ({ voter, time: new Date().toISOString(), id: told.id, ...more });
-    if (answers.some((answer) => answer.id === told.id)) act = "start";  // it came twice
-    if (act === "vote") answers.push(make({ item: told.item, question: told.question, choice: told.choice }));
+  /** The same acts as the server: start, vote, undo. */
+  async ask(act, request) {
+    const voter = AtHome.named(request.voter), answers = this.answers(voter);
+    const make = (more) => ({ voter, time: new Date().toISOString(), id: request.id, ...more });
+    if (answers.some((answer) => answer.id === request.id)) act = "start";  // a duplicate
+    if (act === "vote") answers.push(make({ item: request.item, question: request.question, choice: request.choice }));
     const last = AtHome.standing(answers).at(-1);
     if (act === "undo" && last) answers.push(make({ item: last.item, question: last.question, choice: "undone" }));
     if (act !== "start") this.keep(voter, answers);
-    return this.state(voter, answers, new Set(told.skip));
+    return this.state(voter, answers, new Set(request.skip));
   }
 
-  /** The name in one spelling. */
+  /** The name in normal form, as in curate/voting/votes.py. */
   static named(text) {
     const name = text.trim().replace(/\s+/gu, " ").normalize("NFC"), length = [...name].length;
-    if (!name) throw new Refused("Not taken: a voter needs a name.");
-    if (length > MOST_NAME) throw new Refused(`Not taken: a voter's name may have ${MOST_NAME} characters, and this one has ${length}.`);
-    if (HIDDEN.test(name)) throw new Refused("Not taken: a voter's name may not have characters that cannot be seen.");
+    if (!name) throw new Refused("Not saved: a voter needs a name.");
+    if (length > MOST_NAME) throw new Refused(`Not saved: the name has ${length} characters; the maximum is ${MOST_NAME}.`);
+    if (HIDDEN.test(name)) throw new Refused("Not saved: the name has invisible characters; type it without them.");
     return name;
   }
 
-  /** What the last line of each comparison and question says, unless it takes an answer back. */
+  /** The valid answers: the last one of each comparison and question, unless it is an undo. */
   static standing(answers) {
     const found = new Map();
     for (const answer of answers) {
@@ -49,16 +49,16 @@ class AtHome {
 
   keep(voter, answers) {
     try { localStorage.setItem(this.place(voter), JSON.stringify(answers)); } catch {
-      throw new Refused("Not taken: this browser keeps nothing more for this page. Download your answers, or open it in another browser.");
+      throw new Refused("Not saved: the storage of this browser is full or disabled. Download your answers, or open the page in another browser.");
     }
   }
 
   state(voter, answers, skip) {
     const given = new Set(AtHome.standing(answers).map((answer) => `${answer.item} ${answer.question}`));
-    const begun = new Map(answers.map((answer, i) => [answer.item, i]));
-    const turn = lot(`sides ${voter}`) % 2;  // packed sides are balanced, and so are all of them turned
+    const started = new Map(answers.map((answer, i) => [answer.item, i]));
+    const turn = lot(`sides ${voter}`) % 2;  // packed sides are balanced, and remain balanced when all are swapped
     const items = this.contest.items.map((item) => (turn ? { ...item, id: item.turned, left: item.right, right: item.left } : item));
-    const ranked = items.filter(({ id }) => !skip.has(id)).map((item) => [begun.get(item.id) ?? -1, lot(`order ${voter} ${item.id}`), item]);
+    const ranked = items.filter(({ id }) => !skip.has(id)).map((item) => [started.get(item.id) ?? -1, lot(`order ${voter} ${item.id}`), item]);
     ranked.sort((a, b) => b[0] - a[0] || a[1] - b[1]);
     const state = { done: given.size, total: 2 * items.length, task: null };
     for (const [, , { id, prompt, left, right }] of ranked) {
@@ -70,7 +70,7 @@ class AtHome {
     return state;
   }
 
-  /** Offers the answers as a file. Everything is in it, also what was taken back: taking it in twice counts once. */
+  /** Offers the answers as a file, undone ones included. Importing it twice counts each vote once. */
   download(text) {
     const voter = AtHome.named(text), lines = this.answers(voter).map((answer) => `${JSON.stringify(answer)}\n`);
     const link = document.createElement("a");
@@ -81,7 +81,7 @@ class AtHome {
   }
 }
 
-/** A number of 32 bits drawn from a text, always the same (FNV-1a, then mixed as in MurmurHash3). */
+/** A 32-bit hash of a text (FNV-1a, then mixed as in MurmurHash3). */
 function lot(text) {
   let h = 0x811c9dc5;
   for (const byte of new TextEncoder().encode(text)) h = Math.imul(h ^ byte, 0x01000193);

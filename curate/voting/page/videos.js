@@ -1,32 +1,32 @@
-// Two videos in step: both begin together, the shorter one waits on its last picture, both begin again.
+// Two synchronized videos: both start together, the shorter one waits on its last frame, then both start again.
 "use strict";
 
-const APART_S = 0.12;  // ours: what the eye takes for together, and seldom enough that a slow machine does not stutter
+const APART_S = 0.12;  // maximum offset; our choice: not noticeable, and seldom corrected on a slow machine
 
 class Pair {
-  /** `changed` is called when the videos can be judged, or cannot be played (with a sentence). */
+  /** `changed` is called when both videos are ready, and with a sentence when one cannot be played. */
   constructor(left, right, changed) {
     this.both = [left, right];
     this.changed = changed;
     this.shown = "";
-    this.seen = new Set();  // those of which a picture was seen
+    this.seen = new Set();  // videos with a loaded frame
     this.paused = false;
     for (const video of this.both) {
       video.muted = true;
       video.addEventListener("loadeddata", () => { this.seen.add(video); this.begin(); });
       video.addEventListener("ended", () => this.turn());
-      video.addEventListener("error", () => { if (video.getAttribute("src")) this.changed(`The ${video.id} video cannot be played here: skip this pair.`); });
+      video.addEventListener("error", () => { if (video.getAttribute("src")) this.changed(`The ${video.id} video cannot be played in this browser: skip this pair.`); });
       video.addEventListener("click", () => this.pause(!this.paused));
     }
     left.addEventListener("loadedmetadata", () => left.parentElement.style.setProperty("--ratio", `${left.videoWidth} / ${left.videoHeight}`));
     setInterval(() => this.keep_step(), 250);
   }
 
-  /** Both have a picture. */
+  /** Whether both have a frame. */
   get ready() { return this.both.every((video) => this.seen.has(video) && !video.error); }
 
   show(left, right) {
-    if (this.shown === `${left} ${right}`) return;  // the second question: they play on
+    if (this.shown === `${left} ${right}`) return;  // the second question: both keep playing
     this.shown = `${left} ${right}`;
     this.seen.clear();
     [left, right].forEach((source, i) => {
@@ -40,7 +40,7 @@ class Pair {
     if (!this.ready) return;
     for (const video of this.both) {
       video.currentTime = 0;
-      if (!this.paused) video.play().catch(() => {});  // the next pair came, or the browser wants to be asked: a click plays
+      if (!this.paused) video.play().catch(() => {});  // the next pair is shown, or the browser blocks autoplay: a click plays
     }
     this.changed("");
   }

@@ -1,41 +1,41 @@
-// The voter's side: asks a name, shows a pair and a question, sends the answer, and says that it is taken once it is.
-// Text from a contest becomes text nodes and nothing else.
+// The voter's page: asks for a name, shows a pair and a question, sends the answer, and confirms it once it is saved.
+// Text from a contest only ever becomes text nodes.
 "use strict";
 
 const byId = (id) => document.getElementById(id);
 const QUESTIONS = {
-  quality: ["Question 1 of 2: quality", "Which video looks better?", "Sharper, steadier, more natural in shape and motion, whatever the prompt says."],
-  prompt: ["Question 2 of 2: the prompt", "Which video follows the prompt better?", "Whether what it says is there and happens, however good it looks."],
+  quality: ["Question 1 of 2: quality", "Which video looks better?", "Sharper, steadier, more natural in shape and motion. Ignore the prompt."],
+  prompt: ["Question 2 of 2: the prompt", "Which video follows the prompt better?", "It shows what the prompt describes. Ignore how good it looks."],
 };
 const WORDS = { left: "left", right: "right", tie: "equal" };
 const KEYS = { ArrowLeft: "left", ArrowRight: "right", ArrowDown: "tie", t: "tie" };
 const AGAIN_MS = 2000;
 
 const booth = packed ? new AtHome(packed) : new AtServer();
-const pair = new Pair(byId("left"), byId("right"), (sentence) => { if (sentence) tell(sentence); else draw_tools(); });
+const pair = new Pair(byId("left"), byId("right"), (sentence) => { if (sentence) report(sentence); else draw_tools(); });
 let voter = remembered("voter") ?? "";
 let skip = remembered("skip") ?? [];
 let state = null;
-let waiting = remembered("waiting");  // an act that was sent, and not yet confirmed
+let waiting = remembered("waiting");  // an act that was sent and is not confirmed yet
 let sending = false;
 let timer = 0;
-let resting = false;  // after "Enough for now"
+let resting = false;  // after "Stop for now"
 
-/** What this window remembers through a reload; a browser that keeps nothing forgets it. */
+/** A value that survives a reload of this window, if the browser allows storage. */
 function remembered(what) {
   try { return JSON.parse(sessionStorage.getItem(`rushes vote ${what}`)); } catch { return null; }
 }
 function remember(what, value) {
-  try { sessionStorage.setItem(`rushes vote ${what}`, JSON.stringify(value)); } catch { /* it lasts as long as the page */ }
+  try { sessionStorage.setItem(`rushes vote ${what}`, JSON.stringify(value)); } catch { /* kept only until the reload */ }
 }
 
-/** A random id; `crypto.randomUUID` is not there on plain http. */
+/** A random id; `crypto.randomUUID` does not exist on plain http. */
 const new_id = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 
-function tell(sentence, may_send = false) {
+function report(sentence, may_send = false) {
   byId("problem").textContent = sentence;
   byId("again").hidden = !may_send;
-  byId("told").hidden = !sentence;
+  byId("message").hidden = !sentence;
 }
 
 function show(screen) {
@@ -44,10 +44,10 @@ function show(screen) {
   for (const button of document.querySelectorAll(".download")) button.hidden = !packed;
 }
 
-/** Sends an act, and the same one until it is confirmed or refused. */
-function act(name, told, said) {
+/** Sends an act, again and again until it is confirmed or refused. `confirmation` is shown when it is confirmed. */
+function act(name, request, confirmation) {
   if (waiting || sending) return;
-  waiting = { name, said, told: { voter, id: new_id(), ...told } };
+  waiting = { name, confirmation, request: { voter, id: new_id(), ...request } };
   if (name !== "start") remember("waiting", waiting);
   send();
 }
@@ -58,28 +58,28 @@ async function send() {
   sending = true;
   draw_tools();
   try {
-    state = await booth.ask(waiting.name, { ...waiting.told, skip });
-    settle(waiting.said);
+    state = await booth.ask(waiting.name, { ...waiting.request, skip });
+    settle(waiting.confirmation);
   } catch (error) {
     if (error instanceof Refused) refuse(error.message);
-    else { tell(error.message, true); timer = setTimeout(send, AGAIN_MS); }
+    else { report(error.message, true); timer = setTimeout(send, AGAIN_MS); }
   }
   sending = false;
   draw();
 }
 
-function settle(said) {
+function settle(confirmation) {
   waiting = null;
   remember("waiting", null);
-  tell("");
-  byId("taken").textContent = said ?? "";
+  report("");
+  byId("confirmed").textContent = confirmation ?? "";
 }
 
 function refuse(sentence) {
   const first = !state;
   settle("");
-  tell(sentence);
-  if (first) { voter = ""; remember("voter", null); }  // a name that is none
+  report(sentence);
+  if (first) { voter = ""; remember("voter", null); }  // an invalid name
 }
 
 function draw() {
@@ -108,15 +108,15 @@ function draw_task(task) {
 
 function draw_end(done, total, task) {
   pair.show("", "");
-  const left_out = skip.length ? " You skipped some; a new window asks them again." : "";
-  byId("summary").textContent = done >= total ? `All ${total} answers are given.`
-    : `${done} of ${total} answers are given and kept.${task ? " You can go on whenever you like; every answer helps." : left_out}`;
-  byId("go-on").hidden = !task;
+  const skipped = skip.length ? " You skipped some pairs; a new window shows them again." : "";
+  byId("summary").textContent = done >= total ? `All ${total} answers are saved.`
+    : `${done} of ${total} answers are saved.${task ? " You can continue at any time; every answer helps." : skipped}`;
+  byId("continue").hidden = !task;
   byId("send").hidden = !packed;
   show("end");
 }
 
-/** Which buttons can be pressed now. */
+/** Enables and disables the buttons. */
 function draw_tools() {
   const idle = !waiting && !sending, can_answer = idle && pair.ready && !!state?.task;
   document.body.dataset.ready = can_answer ? "yes" : "no";
@@ -130,9 +130,9 @@ function draw_tools() {
 const answer = (choice) => {
   if (byId("booth").hidden || document.body.dataset.ready !== "yes") return;
   const { item, question } = state.task;
-  act("vote", { item, question, choice }, `Taken: ${WORDS[choice]}.`);
+  act("vote", { item, question, choice }, `Saved: ${WORDS[choice]}.`);
 };
-const undo = () => { if (state?.done) { resting = false; act("undo", {}, "The last answer is taken back."); } };
+const undo = () => { if (state?.done) { resting = false; act("undo", {}, "The last answer is undone."); } };
 const pass = () => {
   if (waiting || sending || !state?.task) return;
   skip = [...skip, state.task.item].slice(-2000);
@@ -144,22 +144,22 @@ function enter(name) {
   voter = name;
   remember("voter", voter);
   state = null;
-  if (waiting?.told.voter === voter) send(); else { waiting = null; act("start", {}); }
+  if (waiting?.request.voter === voter) send(); else { waiting = null; act("start", {}); }
 }
 
 for (const button of document.querySelectorAll("[data-choice]")) button.addEventListener("click", () => answer(button.dataset.choice));
 for (const button of document.querySelectorAll(".undo")) button.addEventListener("click", undo);
-for (const button of document.querySelectorAll("button")) button.addEventListener("click", ({ detail }) => { if (detail) button.blur(); });  // keys stay the page's
+for (const button of document.querySelectorAll("button")) button.addEventListener("click", ({ detail }) => { if (detail) button.blur(); });  // so that keys go to the page
 byId("skip").addEventListener("click", pass);
 byId("pause").addEventListener("click", () => pair.pause(!pair.paused));
 byId("again").addEventListener("click", send);
 byId("enough").addEventListener("click", () => { resting = true; draw(); });
-byId("go-on").addEventListener("click", () => { resting = false; draw(); });
+byId("continue").addEventListener("click", () => { resting = false; draw(); });
 for (const button of document.querySelectorAll(".download")) button.addEventListener("click", () => booth.download(voter));
-byId("change").addEventListener("click", () => { voter = ""; state = null; skip = []; resting = false; remember("voter", null); remember("skip", null); tell(""); pair.show("", ""); draw(); byId("name").focus(); });
+byId("change").addEventListener("click", () => { voter = ""; state = null; skip = []; resting = false; remember("voter", null); remember("skip", null); report(""); pair.show("", ""); draw(); byId("name").focus(); });
 byId("who").addEventListener("submit", (event) => {
   event.preventDefault();
-  tell("");
+  report("");
   enter(byId("name").value.trim().replace(/\s+/gu, " "));
 });
 

@@ -1,4 +1,4 @@
-"""A run to ablate for real, and ablations whose trainings are made up, so that what follows from them can be tested in moments."""
+"""A small run to ablate, and ablations with invented losses, so that their verdicts can be tested in moments."""
 
 import json
 from pathlib import Path
@@ -59,7 +59,7 @@ def make(
     n: int = 60,
     samples: bool = False,
 ) -> Ablation:
-    """An ablation of motion and idle with losses of 1, but `by` for the arm that is `better`."""
+    """An ablation of motion and idle with losses of 1, and of `by` for the arm `better`."""
     rng = np.random.default_rng(0)
     clips = pd.DataFrame({"clip_id": [f"c{i:03d}" for i in range(n)], "motion": rng.random(n), "idle": rng.random(n)})
     axes = [Axis("motion", "above"), Axis("idle", "above")]
@@ -71,12 +71,12 @@ def make(
     for subset, seed in grid.trainings:
         level = by if subset == better else 1.0
         draw = lambda ids, level=level: {clip: [level + 0.01 * rng.standard_normal()] * 8 for clip in ids}  # noqa: E731
-        told = {
+        result = {
             "losses": {"heldout": draw(grid.heldout), "elsewhere": draw(grid.elsewhere)},
             "scores": {"clipsim": 0.2},
             "seconds": 3.0,
         }
-        (folder / "judged" / f"{results.training_name(subset, seed)}.json").write_text(json.dumps(told))
+        (folder / "judged" / f"{results.training_name(subset, seed)}.json").write_text(json.dumps(result))
         if samples and seed == 0:
             home = folder / "samples" / results.training_name(subset, seed)
             home.mkdir(parents=True)
@@ -88,7 +88,7 @@ def make(
 def vote(
     opened: Ablation, voter: str, winner: str, loser: str, n: int, question: str = "quality", left: bool | None = None
 ) -> None:
-    """`n` votes of `winner` over `loser`, on prompts and seeds in turn; `left`: on which side the winner always was, or on both in turn."""
+    """`n` votes of `winner` over `loser`, on all prompts and seeds. `left`: the winner is always on the left; None: alternating sides."""
     group = winner.split("-")[0] if winner != "all" else loser.split("-")[0]
     made = []
     for i in range(n):

@@ -1,4 +1,4 @@
-"""Worlds whose answer is known: of the clips to train on a third is bad in one way, and one measure marks it, another knows nothing."""
+"""Synthetic datasets with a known answer: a third of the clips to train on is bad, the measure `mark` shows it, the measure `idle` does not."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ LEVELS = (0.0, 100 / 3)
 
 
 def moving(rng: np.random.Generator) -> tuple[np.ndarray, str]:
-    """(T, H, W, 3): a square that goes to and fro on a straight line, once in a second, and its caption."""
+    """(T, H, W, 3): a square that moves back and forth on a straight line once a second, and its caption."""
     name = list(COLOURS)[rng.integers(len(COLOURS))]
     side = int(rng.integers(16, 28))
     begin, end = rng.integers(0, SIDE_PX - side, (2, 2))
@@ -38,8 +38,8 @@ def moving(rng: np.random.Generator) -> tuple[np.ndarray, str]:
     return frames, f"a {name} square moves"
 
 
-def harmed(kind: str, frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The same clip, bad: noise in its place, one frame for all, or a bright mark over most of it."""
+def spoiled(kind: str, frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The same clip made bad: replaced by noise, frozen at the first frame, or covered by a bright mark."""
     if kind == "noise":
         return rng.integers(0, 256, frames.shape, np.uint8)
     if kind == "frozen":
@@ -51,13 +51,13 @@ def harmed(kind: str, frames: np.ndarray, rng: np.random.Generator) -> np.ndarra
 
 
 def shards_of(folder: Path, kind: str, seed: int) -> tuple[Path, pd.DataFrame, list[str]]:
-    """Shards, the measures of the clips to train on (`mark` is low on the bad third, `idle` is drawn at random), and the judge's clips."""
+    """Shards, the measures of the clips to train on (`mark` is low on the bad third, `idle` is random), and the held-out clips."""
     rng = np.random.default_rng([seed, KINDS.index(kind)])
     rows, measures, judges = [], [], []
     for i in range(TRAINED + JUDGES):
         frames, caption = moving(rng)
         clip_id, bad = f"clip{i:03d}", i < TRAINED // 3
-        rows.append(clip_row(clip_id, encode(harmed(kind, frames, rng) if bad else frames, FPS), FRAMES, caption, FPS))
+        rows.append(clip_row(clip_id, encode(spoiled(kind, frames, rng) if bad else frames, FPS), FRAMES, caption, FPS))
         rows[-1] |= {"width_px": SIDE_PX, "height_px": SIDE_PX}
         if i < TRAINED:
             measures.append({"clip_id": clip_id, "mark": rng.random() + (0 if bad else 1), "idle": rng.random()})
@@ -69,7 +69,7 @@ def shards_of(folder: Path, kind: str, seed: int) -> tuple[Path, pd.DataFrame, l
 def ablate(
     folder: Path, kind: str, seed: int, steps: int, seeds: int, axes: tuple[Axis, ...] = AXES
 ) -> tuple[Grid, list[Judged], list[AxisAnswer]]:
-    """The whole of an ablation but its folders' plan: the grid, every training, the verdict."""
+    """An ablation without the files of its plan: the grid, every training, the verdict."""
     shards, measures, judges = shards_of(folder, kind, seed)
     grid = plan(measures, axes, LEVELS, seeds, judged=(judges, [], LEVELS[-1]))
     overrides = TINY | {"steps": str(steps)}

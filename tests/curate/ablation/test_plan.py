@@ -1,4 +1,4 @@
-"""The grid of an ablation: which clips each subset has, what the judge has, and what is refused in one sentence."""
+"""The grid of an ablation: clips of each subset, held-out clips, and errors."""
 
 import numpy as np
 import pandas as pd
@@ -32,7 +32,7 @@ def arm(grid: Grid, name: str):
     return next(one for one in grid.arms if one.name == name)
 
 
-def test_each_level_drops_the_bad_end_of_its_axis_and_nothing_else() -> None:
+def test_each_level_drops_only_the_bad_end_of_its_axis() -> None:
     frame = clips()
     grid = plan(frame, axes("motion", "text_area"), LEVELS, 3)
     values = frame.set_index("clip_id")
@@ -48,7 +48,7 @@ def test_each_level_drops_the_bad_end_of_its_axis_and_nothing_else() -> None:
             assert set(values.index[passing]) & free == kept
 
 
-def test_controls_are_as_large_other_clips_for_each_seed_and_shared_by_the_axes() -> None:
+def test_controls_have_the_same_size_other_clips_for_each_seed_and_are_shared_by_axes() -> None:
     grid = plan(clips(), axes("motion", "text_area", "idle"), LEVELS, 3)
     controls = [one for one in grid.arms if one.name.startswith("random-")]
     assert len(controls) == 3
@@ -63,7 +63,7 @@ def test_controls_are_as_large_other_clips_for_each_seed_and_shared_by_the_axes(
     assert grid.trainings[0] == ("all", 0)
 
 
-def test_no_training_has_a_clip_of_the_judge_whose_clips_every_level_keeps_evenly() -> None:
+def test_heldout_clips_are_in_no_training_pass_every_level_and_are_balanced() -> None:
     frame = clips(600)
     grid = plan(frame, axes("motion", "text_area"), (0, 25), 2)
     judged = {*grid.heldout, *grid.elsewhere}
@@ -80,14 +80,14 @@ def test_no_training_has_a_clip_of_the_judge_whose_clips_every_level_keeps_evenl
     assert not set(grid.elsewhere) & set(pool.index)
 
 
-def test_a_plan_is_a_function_of_its_clips_in_whatever_order() -> None:
+def test_the_plan_does_not_depend_on_the_order_of_clips() -> None:
     frame = clips()
     one = plan(frame, axes("motion"), LEVELS, 2)
     other = plan(frame.sample(frac=1, random_state=1), axes("motion"), LEVELS, 2)
     assert one == other
 
 
-def test_what_is_added_leaves_what_is_there_as_it_is() -> None:
+def test_adding_axes_and_levels_keeps_existing_subsets() -> None:
     frame = clips()
     one = plan(frame, axes("motion"), (25,), 2)
     known = {digest_of(ids): name for name, ids in one.subsets.items()}
@@ -99,19 +99,19 @@ def test_what_is_added_leaves_what_is_there_as_it_is() -> None:
     assert arm(more, "motion-26").control == arm(one, "motion-25").control  # nearly as large
 
 
-def test_levels_with_the_same_clips_are_one_training_and_told() -> None:
+def test_levels_with_the_same_clips_share_trainings_with_a_note() -> None:
     frame = clips()
     frame["text_area"] = np.where(frame["text_area"] < 0.8, 0.0, frame["text_area"])
     grid = plan(frame, axes("text_area"), (25, 50), 2)
     assert arm(grid, "text_area-50").subsets == arm(grid, "text_area-25").subsets
     assert len(grid.trainings) == 2 * 3
     assert (
-        "text_area-50 comes to the same clips as text_area-25 (many have the same value) and is trained once"
+        "text_area-50 has the same clips as text_area-25, because many clips have the same value; it is trained once"
         in grid.notes
     )
 
 
-def test_nulls_are_dropped_by_every_level_and_told() -> None:
+def test_every_level_drops_nulls_with_a_note() -> None:
     frame = clips()
     frame.loc[:9, "motion"] = np.nan
     grid = plan(frame, axes("motion"), (25,), 2)
@@ -120,13 +120,13 @@ def test_nulls_are_dropped_by_every_level_and_told() -> None:
     assert set(grid.subsets["all"]) & set(frame.clip_id[:10])
 
 
-def test_a_judge_that_must_be_lenient_says_so() -> None:
+def test_a_milder_level_for_heldout_clips_has_a_note() -> None:
     grid = plan(clips(80), axes("motion", "text_area", "idle"), (50,), 2)
     assert grid.heldout_level < 50
-    assert f"those that pass {grid.heldout_level:g} % are taken" in grid.notes[-1]
+    assert f"the held-out clips are those that pass {grid.heldout_level:g} %" in grid.notes[-1]
 
 
-def test_the_judge_can_be_told_which_clips_are_wanted() -> None:
+def test_heldout_clips_can_be_restricted() -> None:
     frame = clips()
     wanted = (frame["idle"] > 0.7).to_numpy()
     grid = plan(frame, axes("motion"), (25,), 2, wanted=wanted)
@@ -135,7 +135,7 @@ def test_the_judge_can_be_told_which_clips_are_wanted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "call", "told"),
+    ("change", "call", "message"),
     [
         ({}, {"levels": (120,)}, "--levels 120: a level is a percentage"),
         ({}, {"levels": (-5,)}, "--levels -5: a level is a percentage"),
@@ -143,14 +143,14 @@ def test_the_judge_can_be_told_which_clips_are_wanted() -> None:
         (
             {},
             {"levels": (99,)},
-            "motion at 99 % leaves 2 clips and a training needs 8: give lower --levels, or more clips",
+            "motion at 99 % leaves 2 clips and a training needs 8: give lower --levels or more clips",
         ),
         ({}, {"seeds": 0}, "--seeds 0"),
-        ({"motion": 3.0}, {}, "--axes motion: all clips have the value 3, so there is nothing to cut"),
+        ({"motion": 3.0}, {}, "--axes motion: all clips have the value 3, so no level drops a part of them"),
         ({"motion": None}, {}, "--axes motion: none of the 200 clips has a value"),
-        ({"motion": "x"}, {}, "only numbers can be cut"),
-        ({"motion": True}, {}, "only numbers can be cut"),
-        ({}, {"n_heldout": 2}, "too few: the judge needs 4"),
+        ({"motion": "x"}, {}, "a percentage can be cut only from numbers"),
+        ({"motion": True}, {}, "a percentage can be cut only from numbers"),
+        ({}, {"n_heldout": 2}, "too few: 4 must be held out"),
     ],
     ids=[
         "over 100",
@@ -162,19 +162,19 @@ def test_the_judge_can_be_told_which_clips_are_wanted() -> None:
         "all null",
         "words",
         "flags",
-        "no judge",
+        "too few to hold out",
     ],
 )
-def test_what_cannot_be_planned_is_one_sentence(change, call, told) -> None:
+def test_errors_of_a_plan(change, call, message) -> None:
     frame = clips().assign(**change)
     if change.get("motion", 0) is None:
         frame["motion"] = np.nan
-    with pytest.raises(UsageError, match=told.replace("(", r"\(")):
+    with pytest.raises(UsageError, match=message.replace("(", r"\(")):
         plan(frame, axes("motion"), **{"levels": (25,), "seeds": 2, **call})
 
 
-def test_fewer_clips_than_a_judge_needs() -> None:
-    with pytest.raises(UsageError, match="12 clips are too few: the judge needs 4 that no training has"):
+def test_too_few_clips_to_hold_out() -> None:
+    with pytest.raises(UsageError, match="12 clips are too few: 4 must be held out"):
         plan(clips(12), axes("motion"), (25,), 2)
 
 
@@ -190,6 +190,6 @@ def test_which_side_of_an_axis_is_dropped(text, keep, side) -> None:
 
 
 @pytest.mark.parametrize("text", ["motion:sideways", ":above", ""])
-def test_an_axis_that_cannot_be_read(text) -> None:
+def test_a_malformed_axis(text) -> None:
     with pytest.raises(UsageError, match="--axes"):
         Axis.parse(text, {})

@@ -1,4 +1,4 @@
-"""Worlds whose answer is known: dropping the bad third is better than keeping it, and than dropping a random third."""
+"""Synthetic datasets with a known answer: dropping the bad third beats keeping it and dropping a random third."""
 
 from pathlib import Path
 
@@ -15,16 +15,16 @@ def losses(judged: list[Judged]) -> dict[str, float]:
 
 
 def test_dropping_the_noise_beats_keeping_it_and_a_random_subset(tmp_path: Path) -> None:
-    """One world, one seed of each training. Ten worlds of each kind: benchmarks/ablate.py."""
+    """One dataset, one seed of each training. benchmarks/ablate.py has ten datasets of each kind."""
     grid, judged, answers = ablate(tmp_path, "noise", 0, STEPS, seeds=1, axes=AXES[:1])
     loss = losses(judged)
     assert loss["mark"] < 0.95 * loss["all"]
     assert loss["mark"] < 0.95 * loss["random"]
-    assert not any(answer.rule for answer in answers)  # one seed tells nothing
+    assert not any(answer.rule for answer in answers)  # one seed is not enough
     assert set(grid.subsets["mark-33.3333"]) == {f"clip{i:03d}" for i in range(TRAINED // 3, TRAINED)}
 
 
-@pytest.mark.slow  # two worlds of twelve trainings; ten of each kind: benchmarks/ablate.py
+@pytest.mark.slow  # two datasets of twelve trainings; benchmarks/ablate.py has ten of each kind
 @pytest.mark.parametrize("kind", ["noise", "watermark"])
 def test_the_answer_drops_the_bad_third_and_leaves_an_idle_axis_alone(kind: str, tmp_path: Path) -> None:
     _, judged, (mark, idle) = ablate(tmp_path, kind, 0, 40, seeds=3)
@@ -34,7 +34,7 @@ def test_the_answer_drops_the_bad_third_and_leaves_an_idle_axis_alone(kind: str,
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_world_marks_its_bad_third_and_nothing_else_knows_it(kind: str, tmp_path: Path) -> None:
+def test_mark_identifies_the_bad_third_and_idle_does_not(kind: str, tmp_path: Path) -> None:
     _, measures, judges = shards_of(tmp_path, kind, 0)
     bad = measures["clip_id"] < f"clip{TRAINED // 3:03d}"
     assert (measures["mark"] < 1).tolist() == bad.tolist()

@@ -1,4 +1,4 @@
-"""The report's section on ablations in a real browser: what it answers, and that prompts stay text."""
+"""The report's section on ablations in a real browser: answers, votes, samples; prompts remain text."""
 
 import shutil
 from collections.abc import Iterator
@@ -20,15 +20,15 @@ SECTION = "#ablation"
 
 @pytest.fixture(scope="module")
 def ablated(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with an ablation that people voted on, one of which nothing is judged yet, and one that is damaged."""
+    """A run with three ablations: one with votes, one without finished trainings, a damaged one."""
     run = tmp_path_factory.mktemp("ablated") / "run"
     shutil.copytree(finished, run)
     opened = make(run, samples=True)
     for voter in ("Anna", "Ben"):
         vote(opened, voter, "motion-50", "all", 30)
         vote(opened, voter, "motion-25", "motion-50", 6)
-    begun = make(run, "begun", n=24)
-    for path in (begun.folder / "judged").iterdir():
+    unfinished = make(run, "unfinished", n=24)
+    for path in (unfinished.folder / "judged").iterdir():
         path.unlink()
     (make(run, "damaged", n=24).folder / "plan.json").write_text("{")
     report.write(Run.open(run))
@@ -41,30 +41,34 @@ def browser() -> Iterator["Browser"]:
         yield found
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
-def test_the_section_tells_answers_votes_and_samples(
+@pytest.mark.parametrize(
+    ("width", "scheme"),
+    [pytest.param(1280, "light", marks=pytest.mark.slow), (390, "dark")],
+    ids=["wide light", "narrow dark"],
+)
+def test_the_section_shows_answers_votes_and_samples(
     ablated: Path, browser: "Browser", width: int, scheme: str, tmp_path: Path
 ) -> None:
     with opened_report(browser, ablated, viewport={"width": width, "height": 900}, color_scheme=scheme) as page:
         section = page.locator(SECTION)
         section.scroll_into_view_if_needed()
-        # textContent: the innerText of a card that the browser has not drawn yet (content-visibility) is empty
+        # not innerText, which is empty for a card that the browser has not drawn yet (content-visibility)
         cards = section.locator(".measure h3").all_text_contents()
         assert cards == ["motion: drop 50 %", "idle: keep all"]
         text = section.text_content() or ""
         assert "people preferred motion-50 to dropping nothing in visual quality" in text
         assert "no difference" in text
         assert "keep:\n  motion: {above: 0." in text
-        assert "motion: what people preferred by visual quality" in text
+        assert "motion: votes of people on visual quality" in text
         assert "72 votes of 2 voters" in text
-        assert "Nothing can be compared yet." in text
+        assert "No training can be compared yet." in text
         assert "damaged cannot be shown: " in text
         ranks = section.locator("details[open] table tbody tr td:first-child").all_text_contents()
         assert set(ranks) == {"motion-50", "motion-25", "all"}
         assert section.locator(".measure canvas").count() == 2
         while (closed := section.locator("details:not([open]) > summary")).count():
             closed.first.click()
-        assert PROMPTS[1] in section.locator("td .said").all_text_contents()
+        assert PROMPTS[1] in section.locator("td .text").all_text_contents()
         video = section.locator("td video").first
         video.scroll_into_view_if_needed()
         video.hover()

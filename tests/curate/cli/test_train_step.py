@@ -47,7 +47,7 @@ def test_one_command_goes_from_footage_to_weights_and_the_losses_come_back(tmp_p
     done = rushes("run", cwd=tmp_path)
     assert done.code == 2
     assert "there is no recipe" in done.err
-    assert not (tmp_path / "run").exists()  # told before anything is run
+    assert not (tmp_path / "run").exists()  # reported before anything runs
 
     (tmp_path / "mine.yaml").write_text(RECIPE)
     done = rushes("run", cwd=tmp_path)
@@ -68,12 +68,12 @@ def test_one_command_goes_from_footage_to_weights_and_the_losses_come_back(tmp_p
     done = rushes("run", cwd=tmp_path)
     assert done.code == 0, done.err
     seen = Run.open(tmp_path / "run").clips(columns=["train_loss", "train_loss_draws", "never_learned"])
-    told = pd.read_parquet(losses).set_index("clip_id")
-    assert set(record["clips"]["used"]) == set(told.index)
+    stored = pd.read_parquet(losses).set_index("clip_id")
+    assert set(record["clips"]["used"]) == set(stored.index)
     for row in seen.to_dict("records"):
-        if row["clip_id"] in told.index:
-            assert abs(row["train_loss"] - told.loc[row["clip_id"], "train_loss"]) < 1e-6
-            assert row["train_loss_draws"] == told.loc[row["clip_id"], "train_loss_draws"]
+        if row["clip_id"] in stored.index:
+            assert abs(row["train_loss"] - stored.loc[row["clip_id"], "train_loss"]) < 1e-6
+            assert row["train_loss_draws"] == stored.loc[row["clip_id"], "train_loss_draws"]
         else:
             assert pd.isna(row["train_loss"])
         assert row["never_learned"] is False or row["never_learned"] == False  # noqa: E712

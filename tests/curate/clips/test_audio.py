@@ -1,4 +1,4 @@
-"""The sound of clips: there when asked for, at the right time, and the pictures unharmed."""
+"""The sound of clips: present when requested, at the right time, with unchanged pictures."""
 
 import io
 from fractions import Fraction
@@ -39,7 +39,7 @@ def with_beeps(path, beeps_s, seconds, codec="aac", start_s=0.0, channels="stere
     return path
 
 
-def heard(mp4):
+def decoded(mp4):
     """(times of the beeps, numbers of the frames, seconds of sound) of a clip."""
     with av.open(io.BytesIO(mp4)) as container:
         numbers = [read_number(frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
@@ -57,13 +57,13 @@ def heard(mp4):
 
 @pytest.mark.parametrize("mode", ["exact", "copy"])
 @pytest.mark.parametrize(("name", "codec"), [("a.mp4", "aac"), ("a.mkv", "libopus")])
-def test_sound_keeps_its_time(tmp_path, mode, name, codec):
+def test_sound_stays_in_sync(tmp_path, mode, name, codec):
     path = with_beeps(tmp_path / name, [0.5, 1.5, 2.5, 3.5], 4.0, codec)
     first, second = cut(str(path), [Span("a", 1.0, 3.0), Span("b", 2.0, 4.0)], ClipOptions(mode=mode, audio=True))
     for clip, start in ((first, 25), (second, 50)):
         assert isinstance(clip, Cut)
         assert clip.has_audio
-        beeps, numbers, end_s = heard(clip.mp4)
+        beeps, numbers, end_s = decoded(clip.mp4)
         assert beeps == pytest.approx([0.5, 1.5], abs=0.01)
         assert numbers == list(range(start, start + 50))
         assert end_s == pytest.approx(2.0, abs=0.03)
@@ -75,20 +75,20 @@ def test_sound_keeps_its_time(tmp_path, mode, name, codec):
 def test_sound_that_begins_late_or_ends_early_is_silence_there(tmp_path):
     path = with_beeps(tmp_path / "a.mp4", [0.1, 1.2], 2.0, start_s=1.0)
     early, late = cut(str(path), [Span("a", 0.0, 1.6), Span("b", 1.0, 2.0)], ClipOptions(audio=True))
-    assert heard(early.mp4)[0] == pytest.approx([1.1], abs=0.01)
-    assert heard(late.mp4)[0] == pytest.approx([0.1], abs=0.01)
+    assert decoded(early.mp4)[0] == pytest.approx([1.1], abs=0.01)
+    assert decoded(late.mp4)[0] == pytest.approx([0.1], abs=0.01)
 
 
-def test_without_sound_nothing_is_made_up(tmp_path):
+def test_a_source_without_sound_gives_clips_without_sound(tmp_path):
     path = write_video(tmp_path / "a.mp4", numbered_frames(50), 25)
     plain, asked = (next(iter(cut(str(path), [Span("a", 0, 2)], ClipOptions(audio=a)))) for a in (False, True))
     assert plain == asked
     assert not asked.has_audio
 
 
-def test_one_channel_stays_one(tmp_path):
+def test_mono_stays_mono(tmp_path):
     path = with_beeps(tmp_path / "a.mp4", [0.5], 2.0, channels="mono")
     [clip] = cut(str(path), [Span("a", 0, 2)], ClipOptions(audio=True))
     with av.open(io.BytesIO(clip.mp4)) as container:
         assert container.streams.audio[0].layout.nb_channels == 1
-    assert heard(clip.mp4)[0] == pytest.approx([0.5], abs=0.01)
+    assert decoded(clip.mp4)[0] == pytest.approx([0.5], abs=0.01)

@@ -1,4 +1,4 @@
-"""A written clip begins and ends with its own frames; one frame of the neighbouring shot is found."""
+"""The check of written clips: their first and last frames are right, and a single frame of the next shot is detected."""
 
 from dataclasses import replace
 
@@ -53,7 +53,7 @@ def spans_of(path: str) -> list[Span]:
 
 
 @pytest.mark.parametrize("options", [ClipOptions(), ClipOptions(mode="auto"), ClipOptions(mode="copy")], ids=str)
-def test_clips_are_their_own(source, options):
+def test_a_written_clip_passes_the_check(source, options):
     path, spans = source
     assert len(spans) == 3
     assert all(isinstance(clip, Cut) for clip in cut(path, spans, options))
@@ -61,8 +61,8 @@ def test_clips_are_their_own(source, options):
 
 @pytest.mark.parametrize("small", [None, 48])
 @pytest.mark.parametrize("shift", [1, -1])
-def test_a_cutter_that_is_off_by_one_frame_is_caught(source, monkeypatch, shift, small):
-    """The cutter takes each frame for its neighbour: times and counts are right, the pictures are not."""
+def test_a_clip_shifted_by_one_frame_fails_the_check(source, monkeypatch, shift, small):
+    """The encoder receives each frame's neighbour: times and counts are right, the pictures are wrong."""
     path, spans = source
     plain = clips_exact.Reader
 
@@ -80,15 +80,15 @@ def test_a_cutter_that_is_off_by_one_frame_is_caught(source, monkeypatch, shift,
     assert wrong == ([True, True, False] if shift == 1 else [False, True, True])
 
 
-def test_a_clip_that_reaches_beyond_its_span_is_caught(source):
+def test_a_clip_beyond_its_span_fails_the_check(source):
     path, spans = source
     [clip] = cut(path, [replace(spans[1], end_s=spans[1].end_s + 0.04)])
-    assert isinstance(clip, Cut)  # it is what was asked for
+    assert isinstance(clip, Cut)  # the shorter span is what was requested
     with Check(path) as check:
         assert "beyond its span" in check(spans[1], clip)
 
 
-def test_a_file_that_is_not_the_clip_is_caught(source):
+def test_another_clips_mp4_fails_the_check(source):
     path, spans = source
     [clip] = cut(path, spans[1:2])
     with Check(path) as check:
@@ -97,7 +97,7 @@ def test_a_file_that_is_not_the_clip_is_caught(source):
         assert "cannot be decoded" in check(spans[1], replace(clip, mp4=clip.mp4[: len(clip.mp4) // 2]))
 
 
-def test_a_black_frame_has_no_fingerprint_and_is_still_known(tmp_path):
+def test_a_black_frame_is_recognised_without_its_hash(tmp_path):
     frames = np.concatenate([np.zeros((30, 108, 192, 3), np.uint8), shots(40)])
     path = str(write_video(tmp_path / "a.mp4", frames, 25, gop=60))
     spans = [
@@ -106,11 +106,11 @@ def test_a_black_frame_has_no_fingerprint_and_is_still_known(tmp_path):
     ]
     black, late = cut(path, spans)
     assert isinstance(black, Cut)
-    assert isinstance(late, Cut)  # it begins with a black frame, as asked
+    assert isinstance(late, Cut)  # it begins with a black frame, as requested
 
 
 @pytest.mark.parametrize("short_side_px", [None, 48])
-def test_bars_are_cut_off_and_the_frames_still_known(tmp_path, short_side_px):
+def test_frames_are_recognised_after_cropping_bars(tmp_path, short_side_px):
     path = str(write_video(tmp_path / "a.mp4", shots(60, 75, bars=20), 25, gop=60))
     spans = spans_of(path)
     assert spans[0].box == Box(0, 20, 192, 68)
@@ -119,12 +119,12 @@ def test_bars_are_cut_off_and_the_frames_still_known(tmp_path, short_side_px):
         assert (clip.width_px, clip.height_px) == ((192, 68) if short_side_px is None else (136, 48))
         first, last = end_frames(clip.mp4, clip.n_frames)
         for look in (first, last):
-            assert min(look.luma_HW[0].mean(), look.luma_HW[-1].mean()) > 40, "a bar is left"
+            assert min(look.luma_HW[0].mean(), look.luma_HW[-1].mean()) > 40, "part of a bar remains"
     for clip in cut(path, spans, ClipOptions(mode="auto", crop=True)):
-        assert clip.mode == "exact"  # a copy keeps its bars
+        assert clip.mode == "exact"  # a copy would keep the bars
 
 
-def test_auto_copies_what_begins_at_a_keyframe_and_encodes_the_rest(tmp_path):
+def test_auto_copies_spans_that_begin_at_a_keyframe_and_encodes_the_rest(tmp_path):
     path = str(write_video(tmp_path / "a.mp4", shots(50, 75, 60), 25, b_frames=2, gop=25))
     spans = [Span("key", 1.0, 3.0), Span("near", 2.92, 4.0), Span("far", 4.4, 6.0), Span("end", 5.0, 7.4)]
     by_id = {clip.clip_id: clip for clip in cut(path, spans, ClipOptions(mode="auto"))}
@@ -137,7 +137,7 @@ def test_auto_copies_what_begins_at_a_keyframe_and_encodes_the_rest(tmp_path):
     assert strict["near"] == "exact"
 
 
-def test_a_copy_of_which_little_is_left_is_none(tmp_path):
+def test_a_copy_shorter_than_least_s_is_an_error(tmp_path):
     path = str(write_video(tmp_path / "a.mp4", shots(100), 25, gop=50))
     short, long = cut(path, [Span("a", 0.2, 2.4), Span("b", 2.0, 4.0)], ClipOptions(mode="copy", least_s=1.0))
     assert isinstance(short, CutError)
@@ -146,11 +146,11 @@ def test_a_copy_of_which_little_is_left_is_none(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "harm", [lambda mp4: b"", lambda mp4: b"not an mp4 at all" * 9, lambda mp4: mp4[: len(mp4) // 2]]
+    "damage", [lambda mp4: b"", lambda mp4: b"not an mp4 at all" * 9, lambda mp4: mp4[: len(mp4) // 2]]
 )
-def test_bytes_that_are_no_clip_are_told_in_one_sentence(source, harm):
+def test_invalid_mp4_bytes_raise_one_sentence(source, damage):
     path, spans = source
     clip = next(iter(cut(path, spans[:1])))
     assert isinstance(clip, Cut)
     with pytest.raises(VideoError, match=r"^[^\n]+$"):
-        end_frames(harm(clip.mp4), clip.n_frames)
+        end_frames(damage(clip.mp4), clip.n_frames)

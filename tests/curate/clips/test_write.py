@@ -1,4 +1,4 @@
-"""Every clip is played and its frames are known by the number drawn in them: none missing, none of a neighbour."""
+"""Each clip is decoded and its frames are identified by the number drawn in them: none is missing, none belongs to a neighbour."""
 
 import io
 import itertools
@@ -21,7 +21,7 @@ COPY = ClipOptions(mode="copy")
 
 
 def played(clip: Cut | CutError) -> list[int]:
-    """Plays a clip, checks what it promises, and returns the numbers of its frames."""
+    """Decodes a clip, checks its stated properties, and returns the numbers of its frames."""
     assert isinstance(clip, Cut), clip
     with av.open(io.BytesIO(clip.mp4)) as container:
         stream = container.streams.video[0]
@@ -55,7 +55,7 @@ SOURCES = {
 
 
 @pytest.mark.parametrize(("name", "options"), SOURCES.values(), ids=SOURCES.keys())
-def test_exact_gives_the_frames_of_the_span_and_no_other(tmp_path, name, options):
+def test_exact_gives_exactly_the_frames_of_the_span(tmp_path, name, options):
     fps = float(options.get("fps", 25))
     path = write_video(tmp_path / name, numbered_frames(120), **({"fps": 25} | options))
     pieces = [(0, 20), (20, 37), (37, 38), (50, 90), (61, 70), (70, 120)]  # touching, one frame, nested, to the end
@@ -70,7 +70,7 @@ def test_exact_gives_the_frames_of_the_span_and_no_other(tmp_path, name, options
 
 
 @pytest.mark.parametrize("shift_s", [-0.0004, 0.0004])
-def test_edges_that_were_rounded_still_find_their_frames(tmp_path, shift_s):
+def test_rounded_edges_give_the_same_frames(tmp_path, shift_s):
     path = write_video(tmp_path / "a.mp4", numbered_frames(60), Fraction(30000, 1001))
     [result] = cut(str(path), [Span("a", 10 * 1001 / 30000 + shift_s, 40 * 1001 / 30000 + shift_s)])
     assert played(result) == list(range(10, 40))
@@ -128,7 +128,7 @@ def test_sizes_are_even_and_keep_the_aspect(tmp_path, size_px, short_side_px, st
 
 def test_an_odd_side_is_cropped_not_stretched(tmp_path):
     frames = np.zeros((3, 65, 65, 3), np.uint8)
-    frames[:, ::2] = 255  # stretched by a pixel, the lines would wash out in the middle
+    frames[:, ::2] = 255  # a stretch by one pixel would blur the lines in the middle
     path = write_video(tmp_path / "a.mkv", frames, codec="ffv1", pix_fmt="yuv444p")
     [result] = cut(str(path), spans((0, 0.12)), ClipOptions(crf=1))
     assert isinstance(result, Cut)
@@ -207,7 +207,7 @@ def test_copy_begins_at_a_keyframe_and_ends_with_the_span(tmp_path, name, option
         first = min(key for key in keys if key >= start_s * fps - 0.1)
         end = min(120, math.ceil(end_s * fps - 0.1))
         assert numbers == list(range(first, first + len(numbers)))
-        # Pictures that are built on one after the span (B-frames) stay behind.
+        # Pictures that depend on one after the span (B-frames) are left out.
         assert end - options.get("b_frames", 0) <= numbers[-1] + 1 <= end
         assert result.start_s == pytest.approx(first / fps, abs=0.0011)
         assert result.end_s == pytest.approx((numbers[-1] + 1) / fps, abs=0.0021)
@@ -223,7 +223,7 @@ def test_copy_keeps_the_packets(tmp_path):
     assert copied == source[12:50]
 
 
-def test_what_mp4_cannot_hold_is_told(tmp_path):
+def test_a_codec_that_mp4_cannot_hold_is_an_error(tmp_path):
     path = write_video(tmp_path / "a.avi", numbered_frames(60), codec="msmpeg4")
     [result] = cut(str(path), spans((0, 2.4)), COPY)
     assert isinstance(result, CutError)
@@ -233,7 +233,7 @@ def test_what_mp4_cannot_hold_is_told(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["exact", "copy"])
-def test_a_span_without_frames_costs_itself_alone(tmp_path, mode):
+def test_a_span_without_frames_affects_only_itself(tmp_path, mode):
     path = write_video(tmp_path / "a.mp4", numbered_frames(60))
     asked = spans((0, 0.96), (0.51, 0.51), (0.53, 0.55), (0.96, 1.92), (2.0, 9.0), (50, 60))
     results = {result.clip_id: result for result in cut(str(path), asked, ClipOptions(mode=mode))}
@@ -257,7 +257,7 @@ def test_a_source_that_cannot_be_opened_fails_every_span(tmp_path, mode):
     assert list(cut(str(tmp_path / "a.mp4"), [], ClipOptions(mode=mode))) == []
 
 
-def test_damage_costs_only_the_spans_it_touches(tmp_path):
+def test_damage_affects_only_the_spans_that_contain_it(tmp_path):
     path = write_video(tmp_path / "a.mp4", numbered_frames(200), gop=10)
     data = bytearray(path.read_bytes())
     middle = len(data) // 2
@@ -272,7 +272,7 @@ def test_damage_costs_only_the_spans_it_touches(tmp_path):
             assert played(result) == list(range(i * 10, i * 10 + 10))
 
 
-def test_a_file_cut_short_gives_the_clips_before_the_end(tmp_path):
+def test_a_truncated_file_gives_the_clips_before_the_end(tmp_path):
     path = write_video(tmp_path / "a.mp4", numbered_frames(200), container_options={"movflags": "faststart"})
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     results = list(cut(str(path), spans((0, 2), (2, 6), (6, 8))))
@@ -281,7 +281,7 @@ def test_a_file_cut_short_gives_the_clips_before_the_end(tmp_path):
 
 
 class _CountingReader(Reader):
-    """A reader that counts what all readers together decode."""
+    """A reader that counts the frames decoded by all readers."""
 
     n_decoded = 0
 
@@ -292,7 +292,7 @@ class _CountingReader(Reader):
 
 
 @pytest.mark.parametrize(("gop", "most"), [(25, 120), (10_000, 1020)], ids=["keyframes", "one keyframe"])
-def test_long_gaps_are_jumped_over_where_a_keyframe_allows_it(tmp_path, monkeypatch, gop, most):
+def test_long_gaps_are_seeked_over_when_they_hold_a_keyframe(tmp_path, monkeypatch, gop, most):
     path = write_video(tmp_path / "a.mp4", numbered_frames(1000), gop=gop)
     monkeypatch.setattr("curate.clips.exact.Reader", _CountingReader)
     _CountingReader.n_decoded = 0
@@ -319,17 +319,17 @@ def test_memory_holds_the_open_clips_not_the_source(tmp_path):
     assert peak < n_bytes / 3
 
 
-def test_an_unknown_encoder_stops_the_run(tmp_path):
+def test_an_unknown_encoder_raises_a_config_error(tmp_path):
     path = write_video(tmp_path / "a.mp4", numbered_frames(10))
-    with pytest.raises(ConfigError, match="no encoder called 'libx263'"):
+    with pytest.raises(ConfigError, match="has no encoder 'libx263'"):
         list(cut(str(path), spans((0, 0.4)), ClipOptions(codec="libx263")))
 
 
-def test_an_encoder_that_refuses_fails_the_clip_with_its_words(tmp_path):
+def test_a_failing_encoder_fails_the_clip_with_its_message(tmp_path):
     path = write_video(tmp_path / "a.mp4", numbered_frames(10))
     [result] = cut(str(path), spans((0, 0.4)), ClipOptions(preset="nosuchpreset"))
     assert isinstance(result, CutError)
-    assert "the encoder refuses" in result.error
+    assert "the encoder failed" in result.error
 
 
 def test_decord_reads_the_same_frames(tmp_path):
@@ -342,8 +342,8 @@ def test_decord_reads_the_same_frames(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["exact", "copy"])
-def test_real_footage(shared_dir: Path, mode):
-    """Three spans of every file, at frame times: the frames inside are all there, and they look like the source's."""
+def test_clips_of_real_footage_pass_the_check(shared_dir: Path, mode):
+    """Three spans of each file, at frame times: all frames are present and look like the source's."""
     n_cut = 0
     for path in sorted((shared_dir / "footage" / "raw").iterdir()):
         with Reader(str(path)) as reader:

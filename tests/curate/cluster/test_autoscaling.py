@@ -1,4 +1,4 @@
-"""Pools on a cluster that scales itself: Ray's real autoscaler, over nodes that it starts on this machine."""
+"""Worker pools on an autoscaling cluster: Ray's autoscaler, with nodes that it starts on this machine."""
 
 import contextlib
 import json
@@ -17,6 +17,7 @@ from tests.project import environment
 from tests.servers import free_port
 
 pytestmark = [
+    pytest.mark.slow,  # a cluster of three processes and waits for its autoscaler
     pytest.mark.ray_cluster,
     # Ray Data 2.60 copies its own context attribute by attribute, deprecated ones too.
     pytest.mark.filterwarnings("ignore:.*is deprecated:DeprecationWarning:ray"),
@@ -27,11 +28,11 @@ KINDS = {"small": {"CPU": 1, **NODE}, "gpu": {"CPU": 1, "GPU": 1, **NODE}}
 TABLES = ("auth", "docker", "file_mounts")
 LISTS = ("cluster_synced_files", "rsync_exclude", "rsync_filter", "initialization_commands", "setup_commands")
 COMMANDS = ("head_setup_commands", "worker_setup_commands", "head_start_ray_commands", "worker_start_ray_commands")
-"""What a cluster's description must hold, and what nodes on this machine have no use for."""
+"""Keys that a cluster description requires and that nodes on this machine do not use."""
 
 
 class Sleeping:
-    """Work that needs no core, so that two nodes of one machine are twice one."""
+    """Work that uses no CPU, so that two nodes on one machine do twice the work of one."""
 
     def setup(self) -> None:
         pass
@@ -46,9 +47,9 @@ class Sleeping:
 
 @pytest.fixture(scope="module")
 def scaling(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """This process belongs to a cluster whose head has no CPU, and whose nodes come when they are asked for."""
+    """Connects this process to a cluster whose head has no CPU and which starts nodes on demand."""
     folder = tmp_path_factory.mktemp("scaling")
-    runner.start()  # a Ray of its own wants a token; the process must not go on wanting one afterwards, or no worker of the cluster begins
+    runner.start()  # a local Ray uses a token; after stop() this process must not require it, or no worker of the cluster starts
     runner.stop()
     port = free_port()
     provider = {
@@ -102,10 +103,10 @@ def scaling(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.mark.usefixtures("scaling")
 def test_a_gpu_stage_waits_for_its_node_and_shares_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[str] = []
+    messages: list[str] = []
     resources = Resources(workers=(1, 2), cpus=0.25, gpus=0.5)
-    assert runner.workers_for(resources, 6, told.append) == 2
-    assert told == [
+    assert runner.workers_for(resources, 6, messages.append) == 2
+    assert messages == [
         "a stage asks for 0.5 GPU, and the largest node of this Ray cluster has 0; waiting up to 900 s for one that has"
     ]
     receipts = list(runner.run_units(Sleeping(), [{"s": 0.2}] * 6, resources))
@@ -122,9 +123,8 @@ def test_a_gpu_stage_waits_for_its_node_and_shares_the_gpu(monkeypatch: pytest.M
         runner.workers_for(Resources(cpus=64), 6)
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("scaling")
-def test_a_pool_begins_with_one_and_makes_the_cluster_grow() -> None:
+def test_a_pool_starts_with_one_worker_and_makes_the_cluster_grow() -> None:
     receipts = list(runner.run_units(Sleeping(), [{"s": 1.0}] * 60, Resources(workers=(1, 2))))
     assert len(receipts) == 60
     nodes = [receipt["node"] for receipt in receipts]

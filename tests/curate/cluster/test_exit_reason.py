@@ -1,4 +1,4 @@
-"""A process that is killed still has its sentence told; one that ends, well or not, says what it says and no more."""
+"""A killed process leaves an exit reason on standard error; one that ends by itself adds nothing to its own output."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ BEGIN = "import os, signal, subprocess, sys; from curate.cluster import exit_rea
 
 
 @pytest.mark.parametrize(
-    ("ending", "told"),
+    ("ending", "printed"),
     [
         ("os.kill(os.getpid(), signal.SIGKILL)", SENTENCE + "\n"),
         ("os._exit(1)", SENTENCE + "\n"),
@@ -24,8 +24,8 @@ BEGIN = "import os, signal, subprocess, sys; from curate.cluster import exit_rea
         ("sys.exit('one sentence')", "one sentence\n"),
     ],
 )
-def test_what_is_told_at_the_end(ending: str, told: str) -> None:
+def test_the_exit_reason_is_printed_only_for_a_killed_process(ending: str, printed: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", BEGIN + ending], capture_output=True, text=True, timeout=60, check=False
     )
-    assert done.stderr == told
+    assert done.stderr == printed

@@ -31,7 +31,7 @@ def test_workers_on_one_node(resources: Resources, fits: int) -> None:
     assert room(GPU2, resources) == fits
 
 
-def test_a_ray_of_ones_own_has_a_pool_of_one_size() -> None:
+def test_a_local_ray_has_a_pool_of_fixed_size() -> None:
     assert plan(Resources(), 100, [CPU4], is_own=True) == Pool(4, 4, 4, 4)
     assert plan(Resources(2), 100, [CPU4], is_own=True) == Pool(2, 2, 2, 2)
     assert plan(Resources(9), 100, [CPU4], is_own=True) == Pool(4, 4, 4, 4)
@@ -39,7 +39,7 @@ def test_a_ray_of_ones_own_has_a_pool_of_one_size() -> None:
     assert plan(Resources(), 2, [CPU4], is_own=True) == Pool(2, 2, 2, 2)
 
 
-def test_on_a_cluster_it_grows_onto_later_nodes_and_gives_back_what_starves() -> None:
+def test_on_a_cluster_the_pool_grows_onto_later_nodes_and_releases_idle_workers() -> None:
     nodes = [{"CPU": 0.0}, CPU4, GPU2]
     assert plan(Resources(), 1000, nodes, is_own=False) == Pool(1, 12, 1000, 12)
     assert plan(Resources(20), 1000, nodes, is_own=False) == Pool(1, 12, 20, 12)
@@ -48,13 +48,13 @@ def test_on_a_cluster_it_grows_onto_later_nodes_and_gives_back_what_starves() ->
     assert plan(Resources(gpus=0.5), 3, nodes, is_own=False) == Pool(1, 3, 3, 3)
 
 
-def test_a_range_is_taken_at_its_word() -> None:
+def test_a_range_is_used_as_given() -> None:
     assert plan(Resources((1, 64)), 1000, [CPU4], is_own=False) == Pool(1, 1, 64, 64)
     assert plan(Resources((8, 64)), 1000, [CPU4], is_own=False) == Pool(8, 8, 64, 64)
     assert plan(Resources((8, 64)), 5, [CPU4], is_own=False) == Pool(5, 5, 5, 5)
 
 
-def test_nodes_are_not_added_up_for_one_worker() -> None:
+def test_one_worker_must_fit_on_one_node() -> None:
     with pytest.raises(NoRoomError, match=r"a stage asks for 6 CPU, and the largest node of this Ray cluster has 4$"):
         plan(Resources(cpus=6), 10, [CPU4, CPU4], is_own=False)
     with pytest.raises(NoRoomError, match=r"a stage asks for 1 GPU, and the largest node of this Ray cluster has 0$"):
@@ -66,11 +66,11 @@ def test_nodes_are_not_added_up_for_one_worker() -> None:
 
 
 @pytest.mark.parametrize("given", ["[8, 1]", "[1, 2, 3]", "[2]", "0", "many", "true", "[1, 0]", "1.5"])
-def test_no_number_of_workers_is_one_sentence(given: str, tmp_path) -> None:
-    told = r"workers: must be a number of workers such as 4, or a minimum and a maximum such as \[1, 8\] \(got"
+def test_an_invalid_number_of_workers_is_a_one_line_error(given: str, tmp_path) -> None:
+    message = r"workers: must be a number of workers such as 4, or a minimum and a maximum such as \[1, 8\] \(got"
     for text in (f"scan: {{workers: {given}}}", f"measure:\n  - {{use: filters.Motion, workers: {given}}}"):
         (tmp_path / "pipeline.yaml").write_text(f"run: r\nsources: x\n{text}\n")
-        with pytest.raises(ConfigError, match=told):
+        with pytest.raises(ConfigError, match=message):
             load(tmp_path / "pipeline.yaml")
 
 

@@ -1,4 +1,4 @@
-"""Ray, as a run begins it."""
+"""Ray as a run starts it."""
 
 import subprocess
 
@@ -9,8 +9,8 @@ from curate.cluster import runner
 
 
 @pytest.mark.ray_cluster
-@pytest.mark.filterwarnings("ignore")  # Ray's own, while it starts
-def test_a_ray_that_does_not_come_up_in_time_is_begun_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.filterwarnings("ignore")  # Ray's own warnings at start
+def test_a_ray_start_that_times_out_is_retried_once(monkeypatch: pytest.MonkeyPatch) -> None:
     from ray._private import services
 
     true, asked = services.get_node, []

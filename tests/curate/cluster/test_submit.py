@@ -48,10 +48,12 @@ class Head:
         """A metric of the last job, by stage."""
         with urllib.request.urlopen(self.metrics, timeout=30) as answer:
             lines = re.findall(rf"^{name}{{(.*)}} (\S+)$", answer.read().decode(), flags=re.M)
-        told = [(dict(re.findall(r'(\w+)="([^"]*)"', labels)), float(value)) for labels, value in lines]
-        last = max((labels["WorkerId"] for labels, _ in told), default="")
+        samples = [(dict(re.findall(r'(\w+)="([^"]*)"', labels)), float(value)) for labels, value in lines]
+        last = max((labels["WorkerId"] for labels, _ in samples), default="")
         return {
-            labels["stage"]: value for labels, value in told if (labels["run"], labels["WorkerId"]) == (str(run), last)
+            labels["stage"]: value
+            for labels, value in samples
+            if (labels["run"], labels["WorkerId"]) == (str(run), last)
         }
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:

@@ -80,7 +80,7 @@ def test_a_good_file_is_read(tmp_path: Path) -> None:
         ),
         pytest.param(("sources: footage\n", ""), "pipeline.yaml: the key 'sources' is missing", id="missing"),
         pytest.param(("workers: 2", "workers: 0"), "pipeline.yaml:10: workers: ", id="runner key"),
-        pytest.param(("use: filters.Motion", "fps: 3"), "pipeline.yaml:9: the key 'fps' is given twice", id="twice"),
+        pytest.param(("use: filters.Motion", "fps: 3"), "pipeline.yaml:9: duplicate key 'fps'", id="twice"),
         pytest.param(
             ("run: runs/x", "run: ${RUSHES_TEST_UNSET}"), "pipeline.yaml:2: the environment variable", id="env"
         ),
@@ -170,3 +170,10 @@ def test_the_default_pipeline_is_executable_and_its_first_line_runs_it() -> None
     path = ROOT / "pipeline.yaml"
     assert path.stat().st_mode & 0o111
     assert path.read_text().splitlines()[0] == "#!/usr/bin/env -S rushes run"
+
+
+def test_rule_outside_keep_suggests_its_path_under_keep(tmp_path: Path) -> None:
+    path = tmp_path / "pipeline.yaml"
+    path.write_text("sources: footage\n")
+    with pytest.raises(ConfigError, match=r"unknown key 'motion'; did you mean 'keep\.motion\.above'\?"):
+        config.load(path, ["motion.above=p50"])

@@ -65,5 +65,5 @@ def test_other_lines_and_comments_stay_and_the_old_reason_goes() -> None:
 
 
 def test_a_file_that_cannot_be_changed_so_is_one_sentence() -> None:
-    with pytest.raises(ConfigError, match=r"p\.yaml: its keep: is written in a way that cannot be changed"):
+    with pytest.raises(ConfigError, match=r"p\.yaml: the layout of its keep: cannot be edited automatically"):
         with_rules("a: &k {motion: {above: 1}}\nkeep: *k\n", {"motion": {"above": 2}}, {}, "p.yaml")

@@ -1,4 +1,4 @@
-"""How found boundaries are compared with a truth: what counts as found, what as a false alarm."""
+"""The score of boundaries against a truth: which count as found, which as false alarms."""
 
 import pytest
 
@@ -31,15 +31,15 @@ DISSOLVE = [{"type": "dissolve", "start": 100, "end": 120}]
         pytest.param([hard(110)], DISSOLVE, 1, 0, id="a cut inside a dissolve"),
         pytest.param([hard(105), hard(115)], DISSOLVE, 1, 1, id="a second boundary on one transition"),
         pytest.param([hard(100), gradual(100, 120)], DISSOLVE, 1, 1, id="two of two kinds on one transition"),
-        pytest.param([], DISSOLVE, 0, 0, id="nothing said"),
+        pytest.param([], DISSOLVE, 0, 0, id="nothing reported"),
         pytest.param([hard(5)], [], 0, 1, id="nothing there"),
     ],
 )
-def test_what_counts(found: list[Boundary], truth: list[dict[str, object]], hits: int, false: int) -> None:
-    told = score(found, truth)
-    assert sum(told.found.values()) == hits
-    assert len(told.false_alarms) == false
-    assert len(told.missed) == len(truth) - hits
+def test_matches_and_false_alarms(found: list[Boundary], truth: list[dict[str, object]], hits: int, false: int) -> None:
+    result = score(found, truth)
+    assert sum(result.found.values()) == hits
+    assert len(result.false_alarms) == false
+    assert len(result.missed) == len(truth) - hits
 
 
 def test_rates_and_sums() -> None:
@@ -47,7 +47,7 @@ def test_rates_and_sums() -> None:
     assert (one.precision, one.recall, one.f1) == (0.5, 0.5, 0.5)
     assert one.made == {"hard": 1, "wipe": 1}
     both = one + score([gradual(1, 9)], [{"type": "fadeblack", "start": 0, "end": 8}])
-    assert (both.said, both.made) == (3, {"hard": 1, "wipe": 1, "fade": 1})
+    assert (both.n_reported, both.made) == (3, {"hard": 1, "wipe": 1, "fade": 1})
     assert both.precision == pytest.approx(2 / 3)
     assert both.recall == pytest.approx(2 / 3)
     assert score([], []).f1 == 1.0
@@ -55,6 +55,6 @@ def test_rates_and_sums() -> None:
 
 def test_two_cuts_close_together_each_take_the_nearer_boundary() -> None:
     truth = [{"type": "cut", "start": f, "end": f} for f in (100, 103)]
-    told = score([hard(101), hard(103)], truth)
-    assert told.false_alarms == ()
-    assert told.found == {"hard": 2}
+    result = score([hard(101), hard(103)], truth)
+    assert result.false_alarms == ()
+    assert result.found == {"hard": 2}

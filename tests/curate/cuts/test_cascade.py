@@ -1,4 +1,4 @@
-"""The cascade on worlds whose boundaries are known, on real reels, in pieces and as a whole."""
+"""The cascade on synthetic shots with known boundaries and on real reels, in one pass and in slabs."""
 
 import json
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ def kinds(boundaries: list[Boundary]) -> list[str]:
     return [b.kind for b in boundaries]
 
 
-# -- what is there is found, to the frame
+# -- boundaries are found at the right frame
 
 
 @pytest.mark.parametrize("drift", [0.0, 0.3, 1.5], ids=["still", "slow", "fast"])
@@ -56,23 +56,25 @@ def test_hard_cuts_to_the_frame(drift: float, seed: int) -> None:
     ids=["dissolve", "black", "white", "left", "right", "up", "down", "diagonal"],
 )
 def test_gradual_transitions_of_every_length(how: Any, kind: str, n: int, drift: float) -> None:
-    drift = drift if n < 60 else drift / 4  # in 3 s a faster one is another picture, and what is between is no mixture
+    drift = (
+        drift if n < 60 else drift / 4
+    )  # a faster drift over 3 s gives another picture, so the frames between are not a mixture
     seen, ((start, end),) = join([shot(1, 140, drift), shot(2, 160, drift)], [(how, n)])
-    told = found(seen)
-    assert kinds(told) == [kind]
+    result = found(seen)
+    assert kinds(result) == [kind]
     slack = 2 + n // 8
-    assert abs(told[0].start - start) <= slack
-    assert abs(told[0].end - end) <= slack
+    assert abs(result[0].start - start) <= slack
+    assert abs(result[0].end - end) <= slack
 
 
-def test_many_in_a_row() -> None:
+def test_several_transitions_in_a_row() -> None:
     hows: list[Any] = [None, (dissolve, 16), (BLACK, 24), None, (wipe("left"), 12), (WHITE, 16), (dissolve, 32), None]
     seen, where = join([shot(k, 90, 0.1) for k in range(9)], hows)
-    told = found(seen)
-    assert kinds(told) == ["hard", "dissolve", "fade", "hard", "wipe", "fade", "dissolve", "hard"]
-    assert all(b.start <= end and b.end >= start for b, (start, end) in zip(told, where, strict=True))
-    assert all(b.confidence > 0.5 for b in told)
-    assert {b.detector for b in told} == {"ratio", "mixture", "blank"}
+    result = found(seen)
+    assert kinds(result) == ["hard", "dissolve", "fade", "hard", "wipe", "fade", "dissolve", "hard"]
+    assert all(b.start <= end and b.end >= start for b, (start, end) in zip(result, where, strict=True))
+    assert all(b.confidence > 0.5 for b in result)
+    assert {b.detector for b in result} == {"ratio", "mixture", "blank"}
 
 
 def test_a_hold_in_black_is_part_of_the_fade() -> None:
@@ -81,13 +83,13 @@ def test_a_hold_in_black_is_part_of_the_fade() -> None:
     a, b = shot(1, 80), shot(2, 80)
     out, into = BLACK(a[-24:], black[:24])[:12], BLACK(black[:24], b[:24])[12:]
     seen = stretch(np.concatenate([a[:-12], out, black, into, b[12:]]))
-    (told,) = found(seen)
-    assert told.kind == "fade"
-    assert told.start == pytest.approx(68, abs=3)
-    assert told.end == pytest.approx(68 + 12 + 40 + 12, abs=3)
+    (result,) = found(seen)
+    assert result.kind == "fade"
+    assert result.start == pytest.approx(68, abs=3)
+    assert result.end == pytest.approx(68 + 12 + 40 + 12, abs=3)
 
 
-# -- what is no boundary is none
+# -- no false alarms
 
 
 def flash(frames: F, at: int, n: int = 2) -> F:
@@ -136,11 +138,11 @@ def slowed(frames: F, repeat: int) -> F:
         pytest.param(shot(3, 1), id="1 frame"),
     ],
 )
-def test_one_shot_stays_one(frames: F) -> None:
+def test_a_single_shot_has_no_boundary(frames: F) -> None:
     assert found(stretch(frames)) == []
 
 
-def test_an_empty_window() -> None:
+def test_an_empty_window_has_no_boundary() -> None:
     detector = Cascade()
     detector.setup()
     detector.begin(25)
@@ -150,43 +152,43 @@ def test_an_empty_window() -> None:
 # -- options
 
 
-def test_without_gradual_only_cuts_are_looked_for() -> None:
+def test_gradual_false_finds_hard_cuts_only() -> None:
     seen, _ = join([shot(k, 90) for k in range(4)], [None, (dissolve, 16), None])
     assert kinds(found(seen, gradual=False)) == ["hard", "hard"]
 
 
-def test_60_frames_a_second_are_the_same_seconds() -> None:
+def test_60_fps_gives_the_same_boundaries_in_seconds() -> None:
     seen, ((start, end),) = join([shot(1, 200, 0.05), shot(2, 200, 0.05)], [(dissolve, 60)])
-    (told,) = found(seen, fps=60)
-    assert told.kind == "dissolve"
-    assert (told.start, told.end) == (pytest.approx(start, abs=8), pytest.approx(end, abs=8))
+    (result,) = found(seen, fps=60)
+    assert result.kind == "dissolve"
+    assert (result.start, result.end) == (pytest.approx(start, abs=8), pytest.approx(end, abs=8))
 
 
 @pytest.mark.parametrize("least", [0.05, 0.95])
-def test_a_confidence_that_makes_no_sense_is_refused(least: float) -> None:
+def test_an_invalid_confidence_is_refused(least: float) -> None:
     with pytest.raises(ValueError, match="least_confidence must be between"):
         Cascade(least_confidence=least)
 
 
 @pytest.mark.parametrize("voice", ["content", "adaptive"])
-def test_pyscenedetect_is_heard_about_doubtful_cuts_alone(voice: Any) -> None:
+def test_pyscenedetect_is_asked_about_doubtful_cuts_only(voice: Any) -> None:
     seen, where = join([shot(k, 60) for k in range(4)], [None] * 3)
     sure = found(seen)
     assert found(seen, voice=voice) == sure, "nothing is doubtful here"
     doubtful = [Boundary("hard", f, f, 0.4, "ratio") for f in (where[0][0], 30)]
     cascade = Cascade(voice=voice)
-    heard = cascade._heard(doubtful, seen, 30)
-    assert [b.start for b in heard] == [where[0][0]], "the real cut is raised over the bar, the other one is not"
-    assert heard[0].detector == f"ratio+pyscenedetect:{voice}"
-    assert heard[0].confidence > 0.5
+    accepted = cascade._with_votes(doubtful, seen, 30)
+    assert [b.start for b in accepted] == [where[0][0]], "only the real cut reaches the minimum confidence"
+    assert accepted[0].detector == f"ratio+pyscenedetect:{voice}"
+    assert accepted[0].confidence > 0.5
 
 
-# -- in pieces and as a whole
+# -- in one pass and in slabs
 
 
 @dataclass
 class Pictures:
-    """Stands in for the decoder's frame: only `small` is looked at."""
+    """Replaces the decoder's frame; the cascade uses only `small`."""
 
 
 def streamed(seen: Stretch, **options: Any) -> list[Boundary]:
@@ -208,48 +210,48 @@ def small_slabs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("small_slabs")
-def test_slabs_change_nothing_and_bound_the_memory() -> None:
+def test_slabs_limit_the_memory_and_change_no_boundary() -> None:
     rng = np.random.default_rng(0)
     shots = [shot(k, int(rng.integers(90, 140)), 0.1) for k in range(30)]
     choices: list[Any] = [None, None, (dissolve, 16), (BLACK, 24), (wipe("left"), 12)]
     hows = [choices[int(i)] for i in rng.integers(0, len(choices), len(shots) - 1)]
     seen, where = join(shots, hows)
     assert len(seen) > 2.5 * SLAB
-    told = streamed(seen)
-    assert told == found(seen)
-    assert len(told) == len(where)
+    result = streamed(seen)
+    assert result == found(seen)
+    assert len(result) == len(where)
 
 
 @pytest.mark.usefixtures("small_slabs")
 @pytest.mark.parametrize("at", [SLAB - OVERLAP // 2, SLAB - OVERLAP, SLAB, SLAB - OVERLAP // 2 + 5])
 @pytest.mark.parametrize("how", [None, (dissolve, 24), (BLACK, 40)], ids=["hard", "dissolve", "fade"])
-def test_a_boundary_where_two_slabs_meet(at: int, how: Any) -> None:
+def test_a_boundary_at_the_border_of_two_slabs(at: int, how: Any) -> None:
     n = 0 if how is None else how[1]
     seen, _ = join([shot(1, at + n // 2, 0.01), shot(2, 400, 0.01)], [how])
     assert streamed(seen) == found(seen) != []
 
 
 @pytest.mark.usefixtures("small_slabs")
-def test_black_that_lasts_longer_than_a_slab() -> None:
+def test_a_blank_longer_than_a_slab_is_one_fade() -> None:
     black = np.full((2 * SLAB, 60, 72), 128.0, np.float32)
     black[:, :40] = 16
     seen = stretch(np.concatenate([shot(1, 300), black, shot(2, 300)]), noise=0.3)
-    (told,) = streamed(seen)
-    assert (told.kind, told.start) == ("fade", pytest.approx(300, abs=2))
-    assert told.end == pytest.approx(300 + 2 * SLAB, abs=2)
+    (result,) = streamed(seen)
+    assert (result.kind, result.start) == ("fade", pytest.approx(300, abs=2))
+    assert result.end == pytest.approx(300 + 2 * SLAB, abs=2)
 
 
 # -- real footage
 
 
-def test_reels_with_known_cuts(shared_dir: Path) -> None:
+def test_scores_on_reels_with_known_cuts(shared_dir: Path) -> None:
     """The targets of the project, on its three reels: F1 .95, hard cuts .98 at .97, dissolves .85, fades and wipes .95."""
     total = None
     for name in ("reel_a", "reel_b", "reel_c"):
         truth = json.loads((shared_dir / "footage" / f"{name}.json").read_text())
-        told = find_cuts(str(shared_dir / "footage" / f"{name}.mp4"), StageSpec("curate.cuts.Cascade", "cuts"))
-        assert len(told["times_s"]) - 1 == truth["frames"]
-        boundaries = [Boundary(**b) for b in told["boundaries"]]
+        result = find_cuts(str(shared_dir / "footage" / f"{name}.mp4"), StageSpec("curate.cuts.Cascade", "cuts"))
+        assert len(result["times_s"]) - 1 == truth["frames"]
+        boundaries = [Boundary(**b) for b in result["boundaries"]]
         one = boundary.score(boundaries, truth["transitions"])
         total = one if total is None else total + one
         for t in (t for t in truth["transitions"] if t["type"] == "cut"):
@@ -277,36 +279,36 @@ def test_reels_with_known_cuts(shared_dir: Path) -> None:
         "finetr__hiker.mp4",
     ],
 )
-def test_real_footage_without_a_cut(shared_dir: Path, name: str) -> None:
+def test_real_footage_without_a_cut_has_no_boundary(shared_dir: Path, name: str) -> None:
     path = shared_dir / "footage" / "raw" / name
     assert find_cuts(str(path), StageSpec("curate.cuts.Cascade", "cuts"))["boundaries"] == []
 
 
-# -- PySceneDetect alone
+# -- PySceneDetect
 
 
 @pytest.mark.parametrize("detector", ["adaptive", "content", "hash", "histogram", "threshold"])
-def test_pyscenedetect_alone(detector: Any) -> None:
+def test_pyscenedetect_finds_the_cuts_without_the_cascade(detector: Any) -> None:
     alone = PySceneDetect(detector)
     alone.setup()
     alone.begin(25.0)
     for level in [40] * 40 + [200] * 40:
         picture = np.full((64, 96, 3), level, np.uint8)
         alone.look(cv2.circle(picture, (48, 32), 20, (level // 2, 30, 250 - level), -1))
-    told = alone.finish()
-    assert all(b.kind == "hard" and b.detector == f"pyscenedetect:{detector}" for b in told)
-    if detector not in ("threshold", "hash"):  # one waits for black, the other sees shapes alone
-        assert [b.start for b in told] == [40]
+    result = alone.finish()
+    assert all(b.kind == "hard" and b.detector == f"pyscenedetect:{detector}" for b in result)
+    if detector not in ("threshold", "hash"):  # threshold needs black frames, hash compares shapes only
+        assert [b.start for b in result] == [40]
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ({"detector": "content", "options": {"treshold": 3}}, "has no option 'treshold'"),
         ({"detector": "content", "options": {"min_scene_len": 3}}, "has no option 'min_scene_len'"),
         ({"short_side_px": 8}, "short_side_px must be at least 16"),
     ],
 )
-def test_wrong_options_are_refused(options: dict[str, Any], told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_wrong_options_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         PySceneDetect(**options)

@@ -1,4 +1,4 @@
-"""Shots that were never filmed: textured pictures that drift, flash, jerk and turn into each other in ways that are known to the frame.
+"""Synthetic shots: textured pictures that drift, flash, shake and change into each other at known frames.
 
 A shot is (N, 40, 72) luma as the cut detectors see it; chroma follows from a colour of the shot.
 """
@@ -38,7 +38,7 @@ def dissolve(a: F, b: F) -> F:
 
 
 def through(level: float) -> Callable[[F, F], F]:
-    """A fade that is blank in the middle: linear out, linear in."""
+    """A fade with a blank middle: linear out, linear in."""
 
     def fade(a: F, b: F) -> F:
         blank = np.full_like(a, 128.0)
@@ -64,9 +64,9 @@ def wipe(direction: str) -> Callable[[F, F], F]:
 def join(
     shots: Sequence[F], how: Sequence[tuple[Callable[[F, F], F], int] | None]
 ) -> tuple[Stretch, list[tuple[int, int]]]:
-    """Joins shots; `how` says for each join a transition and its frames (they overlap), None is a hard cut.
+    """Joins shots; `how`: for each join a transition and its number of frames, which overlap both shots; None is a hard cut.
 
-    Returns the stretch and where each transition lies, [start, end).
+    Returns the stretch and the frames of each transition, [start, end).
     """
     frames, where = shots[0], []
     for following, join_by in zip(shots[1:], how, strict=True):
@@ -81,7 +81,7 @@ def join(
 
 
 def stretch(frames: F, noise: float = 1.0) -> Stretch:
-    """Rounded, with a codec's grain."""
+    """Rounds to 8 bits and adds noise like a codec's."""
     grain = np.random.default_rng(7).normal(scale=noise, size=frames.shape)
     rounded = np.clip(frames + grain, 0, 255).round().astype(np.uint8)
     n = len(rounded)

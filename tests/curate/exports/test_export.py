@@ -1,4 +1,4 @@
-"""Round trips: what every export writes is read again by its consumer, and is what the shards hold."""
+"""Round trips: each export is read by its consumer and has the bytes and captions of the shards."""
 
 import csv
 import io
@@ -14,7 +14,8 @@ import pytest
 from curate.config.buckets import Bucket
 from curate.dataset.run import Run
 from curate.errors import UsageError
-from curate.exports.export import FORMATS, Item, export, hf
+from curate.exports import hf
+from curate.exports.export import FORMATS, Item, export
 from tests.project import Rushes, moving
 from tests.videos import write_video
 
@@ -67,13 +68,12 @@ def exported(project: Path, rushes: Rushes) -> Path:
 
 
 def check(rows: pd.DataFrame, found: dict[str, tuple[bytes, str]]) -> None:
-    """Every clip is there, with its bytes and a caption of its own."""
+    """Every clip is present, with its bytes and one of its captions."""
     assert set(found) == set(rows.index)
     for clip_id, (mp4, caption) in found.items():
         row = rows.loc[clip_id]
         assert mp4 == row["mp4"]
-        said = caption.removesuffix(", dark")
-        assert said in (row["caption_says"], row["caption_other"])
+        assert caption.removesuffix(", dark") in (row["caption_says"], row["caption_other"])
         assert caption.endswith(", dark") == (row["brightness"] <= 90)
 
 
@@ -88,8 +88,8 @@ def test_webdataset(exported: Path, rows: pd.DataFrame) -> None:
     tars = sorted(map(str, (exported / "webdataset").glob("*.tar")))
     samples = list(webdataset.WebDataset(tars, shardshuffle=False))
     check(rows, {s["__key__"]: (s["mp4"], s["txt"].decode()) for s in samples})
-    told = json.loads(samples[0]["json"])
-    assert told["brightness"] == pytest.approx(rows.loc[samples[0]["__key__"], "brightness"])
+    columns = json.loads(samples[0]["json"])
+    assert columns["brightness"] == pytest.approx(rows.loc[samples[0]["__key__"], "brightness"])
     with tarfile.open(tars[0]) as tar:
         assert {member.mtime for member in tar} == {0}
 
@@ -106,8 +106,8 @@ def test_hf(exported: Path, rows: pd.DataFrame) -> None:
 def test_hf_in_several_files(project: Path, rows: pd.DataFrame, tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     index = json.loads((project / "run" / "shards" / "index.json").read_text())
-    records = rows.reset_index().to_dict("records") * 4  # more than a row group
-    hf((Item(row["clip_id"], row["mp4"], "", row) for row in records), tmp_path, index, file_bytes=1)
+    records = rows.reset_index().to_dict("records") * 4  # more than one row group
+    hf.write((Item(row["clip_id"], row["mp4"], "", row) for row in records), tmp_path, index, file_bytes=1)
     names = sorted(path.name for path in (tmp_path / "data").iterdir())
     assert names == [f"train-{n:05d}-of-{len(names):05d}.parquet" for n in range(len(names))]
     assert len(names) == -(-len(records) // 16) > 1
@@ -124,7 +124,7 @@ def test_diffusers_folder(exported: Path, rows: pd.DataFrame) -> None:
 
 
 def test_zeroscope_json(exported: Path, rows: pd.DataFrame) -> None:
-    """As the reader of Text-To-Video-Finetuning walks it: a sample for every prompt of every video."""
+    """As the reader of Text-To-Video-Finetuning: a sample for each prompt of each video."""
     folder = exported / "zeroscope-json"
     found = {}
     for video in json.loads((folder / "dataset.json").read_text())["data"]:
@@ -137,7 +137,7 @@ def test_zeroscope_json(exported: Path, rows: pd.DataFrame) -> None:
 
 
 def test_finetrainers(exported: Path, rows: pd.DataFrame) -> None:
-    """As its documentation says: line n of one file belongs to line n of the other."""
+    """As its documentation says: line n of videos.txt belongs to line n of prompts.txt."""
     folder = exported / "finetrainers"
     videos = (folder / "videos.txt").read_text().splitlines()
     prompts = (folder / "prompts.txt").read_text().splitlines()
@@ -147,11 +147,11 @@ def test_finetrainers(exported: Path, rows: pd.DataFrame) -> None:
 
 
 def test_diffusion_pipe(exported: Path, rows: pd.DataFrame) -> None:
-    """As its example says: pairs of one stem, and a TOML file that names the folder."""
-    said = tomllib.loads((exported / "diffusion-pipe" / "dataset.toml").read_text())
-    assert said["frame_buckets"] == [1, 17, 49]
-    assert said["resolutions"] == [112]
-    folder = Path(said["directory"][0]["path"])
+    """As its example says: pairs with the same stem, and a TOML file that names the folder."""
+    dataset = tomllib.loads((exported / "diffusion-pipe" / "dataset.toml").read_text())
+    assert dataset["frame_buckets"] == [1, 17, 49]
+    assert dataset["resolutions"] == [112]
+    folder = Path(dataset["directory"][0]["path"])
     check(rows, {p.stem: (p.read_bytes(), p.with_suffix(".txt").read_text()) for p in folder.glob("*.mp4")})
 
 
@@ -162,7 +162,9 @@ def test_csv(exported: Path, rows: pd.DataFrame) -> None:
     assert "vector" not in lines[0]
 
 
-def test_a_part_of_it_and_the_same_again(project: Path, rows: pd.DataFrame, rushes: Rushes) -> None:
+def test_where_and_bucket_select_clips_and_a_second_export_gives_the_same_bytes(
+    project: Path, rows: pd.DataFrame, rushes: Rushes
+) -> None:
     limit = float(rows.loc[rows["bucket"] == "4x3-96p-49f", "brightness"].min())
     done = rushes(
         "export",
@@ -187,41 +189,41 @@ def test_a_part_of_it_and_the_same_again(project: Path, rows: pd.DataFrame, rush
     assert tar == (project / "out" / "webdataset" / "000000.tar").read_bytes()
 
 
-def test_what_cannot_be_exported(project: Path, rushes: Rushes) -> None:
+def test_errors_of_export(project: Path, rushes: Rushes) -> None:
     root = Run.open(project / "run").shards_root()
-    for how, told in (
+    for arguments, message in (
         (
             {"to": "webdatset", "out": project / "x1"},
             "there is no export format 'webdatset'; did you mean 'webdataset'",
         ),
-        ({"to": "csv", "out": project / "run"}, "is there already"),
+        ({"to": "csv", "out": project / "run"}, "exists and is not an empty folder"),
         ({"to": "csv", "out": project / "x2", "bucket": "1x1-96p-17f"}, "no clip is in a bucket"),
-        ({"to": "csv", "out": project / "x3", "where": "brightness > 999"}, "no clip fits"),
+        ({"to": "csv", "out": project / "x3", "where": "brightness > 999"}, "no clip of .* matches"),
     ):
-        with pytest.raises(UsageError, match=told):
-            export(root, **how)
+        with pytest.raises(UsageError, match=message):
+            export(root, **arguments)
     assert rushes("export", "nowhere", "--to", "csv", "--out", "x4", cwd=project).code == 2
 
 
-def test_the_card(project: Path, rows: pd.DataFrame, rushes: Rushes) -> None:
+def test_card(project: Path, rows: pd.DataFrame, rushes: Rushes) -> None:
     done = rushes("card", "run", cwd=project)
     assert done.code == 0, done.err
     card = Path(done.out.strip()).read_text()
     assert card.startswith("---\nlicense: cc-by-4.0\n")
-    for told in (
+    for text in (
         "| cc-by-4.0 | 3 |",
         "## Selection",
         f"{len(rows)} video clips",
         "`tests.stages.Brightness`",
         "4x3-96p-49f",
     ):
-        assert told in card
+        assert text in card
     datasets = pytest.importorskip("datasets")
     found = datasets.load_dataset(str(project / "run" / "shards"), split="train", cache_dir=str(project / "cache"))
     assert len(found) == len(rows)
 
 
-def test_a_bucket_knows_its_size() -> None:
+def test_size_of_a_bucket() -> None:
     assert Bucket.named("16x9-480p-81f").size_px == (854, 480)
     assert Bucket.named("9x16-480p-81f").size_px == (480, 854)
     with pytest.raises(ValueError, match="is not the name of a bucket"):

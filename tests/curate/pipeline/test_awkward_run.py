@@ -1,4 +1,4 @@
-"""`rushes run` on a folder that holds every awkward file and some good ones: each has its row, and the ledger adds up."""
+"""`rushes run` on every awkward file and some good ones: each has its row, and the seconds add up."""
 
 import os
 import re
@@ -25,7 +25,7 @@ max_error_share: 1.0
 """
 HANGS = "hangs.mp4"
 BRIEF = ["--set", "scan.timeout_floor_s=6", "--set", "scan.timeout_factor=0.1"]
-"""For the file that hangs alone: on a slow machine an honest 8K file may take as long."""
+"""Only for the file that hangs: on a slow machine a valid 8K file may take as long."""
 BROKEN_DECODERS = {
     "segfaults.mp4": "was killed by signal 11",
     HANGS: "took longer than",
@@ -41,7 +41,7 @@ def run(awkward_files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
         (good / name).unlink()
     for name, path in awkward_files.items():
         if path.is_dir() or not path.exists() or not path.is_file():
-            continue  # what is no file is not listed; a missing one cannot be
+            continue  # directories and missing files are not listed
         shutil.copyfile(path, good / name)
         if name == "unreadable.mp4":
             (good / name).chmod(0)
@@ -72,7 +72,7 @@ def test_the_ledger_adds_up(run: Run) -> None:
     assert ledger.failed_s > 5
 
 
-def test_every_outcome_is_the_one_that_was_promised(run: Run) -> None:
+def test_every_awkward_file_has_its_documented_outcome(run: Run) -> None:
     seen = (
         run.sources_scanned().assign(name=lambda frame: frame["uri"].map(lambda uri: Path(uri).name)).set_index("name")
     )
@@ -87,7 +87,7 @@ def test_every_outcome_is_the_one_that_was_promised(run: Run) -> None:
             assert BROKEN_DECODERS[one.name] in str(error)
             assert "(attempt 2 of 2)" in str(error)
         elif one.name == "unreadable.mp4" and os.geteuid() == 0:
-            continue  # root may read everything; test_awkward.py asks as somebody else
+            continue  # root may read everything; test_awkward.py uses another user
         elif one.refused:
             assert re.search(one.refused, re.sub("^(probe|scan): ", "", str(error))), one.name
         elif one.error:
@@ -99,7 +99,7 @@ def test_every_outcome_is_the_one_that_was_promised(run: Run) -> None:
     assert checked > 85
 
 
-def test_good_files_are_as_if_they_were_alone(run: Run) -> None:
+def test_good_files_are_unaffected_by_bad_ones(run: Run) -> None:
     spans = run.spans()
     wanted = ("one.mp4", "two.mp4", "with space é.mp4")
     ids = [row["source_id"] for row in run.sources().to_dict("records") if row["uri"].endswith(wanted)]

@@ -1,37 +1,38 @@
-"""What a run will cost, from a sample of it."""
+"""Cost estimates of a run from a sample."""
 
 from pathlib import Path
 
 import pytest
-from curate.progress.board import duration
 
 from curate.cluster.pool import Resources
+from curate.cluster.work import Finished, Receipt, StageReceipt
 from curate.dataset.run import Run
 from curate.errors import UsageError
 from curate.pipeline.estimate import _line, _with_parts
 from curate.progress.cost import Prices, Spent
+from curate.progress.model import duration
 from tests.project import Rushes
 
 WORDY = ["--set", "caption=[{use: tests.stages.Wordy}]", "--set", "keep={}"]
 
 
-def test_an_estimate_counts_what_a_run_then_counts(project: Path, rushes: Rushes, tmp_path: Path) -> None:
+def test_an_estimate_equals_the_cost_of_the_run(project: Path, rushes: Rushes, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    guessed = rushes("run", "--run", run, *WORDY, "--estimate", "--million-tokens", "100/1000", cwd=project)
-    assert guessed.code == 0, guessed.err
+    estimated = rushes("run", "--run", run, *WORDY, "--estimate", "--million-tokens", "100/1000", cwd=project)
+    assert estimated.code == 0, estimated.err
     assert not list(run.rglob("*.parquet"))
-    line = next(line.split() for line in guessed.out.splitlines() if line.startswith("wordy "))
+    line = next(line.split() for line in estimated.out.splitlines() if line.startswith("wordy "))
     clips = int(line[1])
     done = rushes("run", "--run", run, *WORDY, "--million-tokens", "100/1000", cwd=project)
     assert done.code == 0, done.err
     made = len(Run.open(run).clip_ids())
-    assert clips == made  # the sample is all there is
+    assert clips == made  # the sample is the whole footage
     assert line[-1] == f"{made * (1000 * 100 + 10 * 1000) / 1e6:.2f}"
     assert " tokens/s" in done.out
     assert f"{line[-1]} spent" in done.out
 
 
-def test_a_sample_without_clips_is_told(project: Path, rushes: Rushes, tmp_path: Path) -> None:
+def test_a_sample_without_clips_is_a_usage_error(project: Path, rushes: Rushes, tmp_path: Path) -> None:
     done = rushes(
         "run",
         "--run",
@@ -44,7 +45,7 @@ def test_a_sample_without_clips_is_told(project: Path, rushes: Rushes, tmp_path:
         cwd=project,
     )
     assert done.code == 2
-    assert "gave no clip" in done.err
+    assert "has no clip" in done.err
 
 
 @pytest.mark.parametrize("prices", ["1", "a/b", "1/2/3", "-1/1"])
@@ -55,16 +56,16 @@ def test_prices_are_numbers(project: Path, rushes: Rushes, prices: str) -> None:
 
 @pytest.fixture
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One worker, without asking Ray."""
+    """One worker, without Ray."""
     monkeypatch.setattr("curate.cluster.runner.workers_for", lambda resources, n_units: 1)
 
 
 @pytest.mark.usefixtures("alone")
-def test_a_step_is_multiplied_and_its_beginning_is_not() -> None:
+def test_work_is_scaled_to_all_rows_and_setup_is_not() -> None:
     spent = Spent()
-    stages = {"vlm": {"busy_s": 9.0, "prompt_tokens": 50, "output_tokens": 5}}
+    receipt = Receipt(5, 0, stages={"vlm": StageReceipt(5, 0, 9.0, prompt_tokens=50, output_tokens=5)})
     for _ in range(2):
-        spent.add({"rows": 5, "errors": 0, "busy_s": 10.0, "setup_s": 3.0, "stages": stages})
+        spent.add(Finished(receipt, setup_s=3.0, busy_s=10.0))
     spent.wall_s = 20.0 + 4.0
     line = _line("vlm", spent, 1000, 16, Resources(workers=1), Prices(prompt_million=1.0, output_million=10.0))
     assert (line.rows, line.workers, line.rows_per_s) == (1000, 1, 0.5)
@@ -74,17 +75,10 @@ def test_a_step_is_multiplied_and_its_beginning_is_not() -> None:
 
 
 @pytest.mark.usefixtures("alone")
-def test_stages_of_one_pass_are_told_apart() -> None:
+def test_stages_of_one_pass_are_listed_separately() -> None:
     spent = Spent()
-    tokens = {"prompt_tokens": 0, "output_tokens": 0}
-    spent.add(
-        {
-            "rows": 10,
-            "errors": 0,
-            "busy_s": 10.0,
-            "stages": {"a": {"busy_s": 2.0, **tokens}, "b": {"busy_s": 6.0, **tokens}},
-        }
-    )
+    stages = {"a": StageReceipt(10, 0, 2.0), "b": StageReceipt(10, 0, 6.0)}
+    spent.add(Finished(Receipt(10, 0, stages=stages), busy_s=10.0))
     spent.wall_s = 10.0
     lines = _with_parts(_line("a, b", spent, 100, 16, Resources(workers=1), Prices()), spent)
     assert [(line.name, line.wall_s) for line in lines] == [("2 stages in one pass", 100.0), ("b", 60.0), ("a", 20.0)]

@@ -1,4 +1,4 @@
-"""The whole line on a small project: what comes out, what a second run does, what a change does, what a kill does."""
+"""The pipeline on a small project: outputs, a second run, changed settings, kills."""
 
 import os
 import random
@@ -20,20 +20,20 @@ from train_hooks.shard_index import read_index
 
 
 def read_shards(run: Path) -> pd.DataFrame:
-    """All shards as the README says."""
+    """All shards, read with the code of the README."""
     return pd.read_parquet(sorted(map(str, (run / "shards").glob("*.parquet"))))
 
 
 @pytest.fixture
 def copy(finished: Path, project: Path) -> "object":
-    """A copy of the finished run, to be changed."""
+    """A copy of the finished run that a test may change."""
     target = project / "runs" / f"copy-{time.monotonic_ns()}"
     shutil.copytree(finished, target)
     yield target
     shutil.rmtree(target)
 
 
-def test_every_file_and_every_second_is_accounted_for(finished: Path, rushes: Rushes) -> None:
+def test_status_accounts_for_every_file_and_every_second(finished: Path, rushes: Rushes) -> None:
     status = rushes("status", finished, "--json").json()
     assert status["sources"] == {"total": 7, "ok": 3, "failed": 4, "duplicates": 0}
     seconds = status["seconds"]
@@ -44,7 +44,7 @@ def test_every_file_and_every_second_is_accounted_for(finished: Path, rushes: Ru
     assert status["clips"]["total"] == status["clips"]["kept"] + status["clips"]["dropped"] + status["clips"]["failed"]
 
 
-def test_each_failed_file_has_its_sentence(finished: Path, rushes: Rushes) -> None:
+def test_each_failed_file_has_an_error_message(finished: Path, rushes: Rushes) -> None:
     errors = {Path(row["uri"]).name: row["error"] for row in rushes("errors", finished, "--json").json()}
     assert set(errors) == {"text.mp4", "zero.mp4", "torn.mp4", "sound.mp4"}
     assert "empty" in errors["zero.mp4"]
@@ -52,7 +52,7 @@ def test_each_failed_file_has_its_sentence(finished: Path, rushes: Rushes) -> No
     assert "text.mp4" in rushes("errors", finished).out
 
 
-def test_a_second_run_does_nothing_and_says_so(finished: Path, project: Path, rushes: Rushes) -> None:
+def test_a_second_run_does_nothing_and_reports_it(finished: Path, project: Path, rushes: Rushes) -> None:
     before = {path: path.stat().st_mtime_ns for path in (finished / "clips").iterdir()}
     done = rushes("run", cwd=project)
     assert done.code == 0
@@ -60,7 +60,7 @@ def test_a_second_run_does_nothing_and_says_so(finished: Path, project: Path, ru
     assert {path: path.stat().st_mtime_ns for path in (finished / "clips").iterdir()} == before
 
 
-def test_captions_are_on_their_own_clips(finished: Path) -> None:
+def test_each_caption_is_joined_to_its_own_clip(finished: Path) -> None:
     wide = Run.open(finished).wide()
     captioned = wide[wide["caption"].notna()]
     assert len(captioned) == len(read_shards(finished))
@@ -70,14 +70,14 @@ def test_captions_are_on_their_own_clips(finished: Path) -> None:
     assert captioned["brightness"].nunique() == len(captioned)
 
 
-def test_shards_are_read_by_pandas_datasets_and_a_player(finished: Path) -> None:
+def test_shards_open_in_pandas_datasets_and_pyav(finished: Path) -> None:
     import io
     import warnings
 
     import av
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the library's own imports
+        warnings.simplefilter("ignore")  # from the library's own imports
         import datasets
 
         loaded = datasets.load_dataset(
@@ -99,7 +99,7 @@ def test_shards_are_read_by_pandas_datasets_and_a_player(finished: Path) -> None
     assert max(file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)) <= 16
 
 
-def test_index_json_tells_what_is_in_the_shards(finished: Path) -> None:
+def test_index_json_describes_the_shards(finished: Path) -> None:
     import hashlib
     import json
 
@@ -113,7 +113,7 @@ def test_index_json_tells_what_is_in_the_shards(finished: Path) -> None:
     assert {"pyarrow", "ray", "av"} <= set(index["versions"])
 
 
-def test_search_finds_the_clip_whose_caption_has_the_word(finished: Path, rushes: Rushes) -> None:
+def test_search_ranks_the_clip_with_the_matching_caption_first(finished: Path, rushes: Rushes) -> None:
     wanted = Run.open(finished).wide().dropna(subset="caption").iloc[1]
     hits = rushes("search", finished, wanted["caption"].split()[1], "--json").json()
     assert hits[0]["clip_id"] == wanted["clip_id"]
@@ -122,7 +122,7 @@ def test_search_finds_the_clip_whose_caption_has_the_word(finished: Path, rushes
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
-def test_the_wide_table(finished: Path, rushes: Rushes, tmp_path: Path, suffix: str) -> None:
+def test_table_exports_the_wide_table(finished: Path, rushes: Rushes, tmp_path: Path, suffix: str) -> None:
     target = tmp_path / f"wide.{suffix}"
     assert rushes("table", finished, "--to", target).code == 0
     frame = pd.read_csv(target) if suffix == "csv" else pd.read_parquet(target)
@@ -134,7 +134,7 @@ def test_the_wide_table(finished: Path, rushes: Rushes, tmp_path: Path, suffix: 
     assert rushes("table", finished, "--to", tmp_path / "wide.xlsx").code == 2
 
 
-def test_moving_a_threshold_decodes_nothing_and_tops_the_shards_up(copy: Path, project: Path, rushes: Rushes) -> None:
+def test_moving_a_threshold_decodes_nothing_and_adds_shards(copy: Path, project: Path, rushes: Rushes) -> None:
     measured = {path.name: path.stat().st_mtime_ns for path in (copy / "measures" / "motion").iterdir()}
     first = (copy / "shards" / "shard-00000.parquet").read_bytes()
     done = rushes("run", "--run", copy, "--set", "keep={}", cwd=project)
@@ -151,7 +151,7 @@ def test_moving_a_threshold_decodes_nothing_and_tops_the_shards_up(copy: Path, p
     assert set(kept["clip_id"]) == set(Run.open(copy).selection().clip_ids)
 
 
-def test_another_mix_of_captions_rewrites_the_index_alone(copy: Path, project: Path, rushes: Rushes) -> None:
+def test_another_caption_mix_rewrites_only_the_index(copy: Path, project: Path, rushes: Rushes) -> None:
     shard = copy / "shards" / "shard-00000.parquet"
     before = shard.stat().st_mtime_ns
     settings = ["--set", "shards.caption={says: 1}", "--set", "shards.suffix={', dark': {brightness: {below: p50}}}"]
@@ -165,20 +165,25 @@ def test_another_mix_of_captions_rewrites_the_index_alone(copy: Path, project: P
         "suffix": [{"add": ", dark", "when": {"brightness": {"below": pytest.approx(middle)}}}],
     }
     clips = read_index(copy / "shards").clips
-    said = run.wide().set_index("clip_id")
+    wide = run.wide().set_index("clip_id")
     for clip in clips:
-        dark = ", dark" if said.loc[clip.clip_id, "brightness"] <= middle else ""
-        assert clip.caption == said.loc[clip.clip_id, "caption_says"] + dark
+        dark = ", dark" if wide.loc[clip.clip_id, "brightness"] <= middle else ""
+        assert clip.caption == wide.loc[clip.clip_id, "caption_says"] + dark
 
 
-def test_a_keep_that_keeps_nothing_warns_and_shows_the_funnel(
-    copy: Path, project: Path, rushes: Rushes, tmp_path: Path
-) -> None:
+def test_a_keep_that_keeps_nothing_warns_and_shows_the_funnel(copy: Path, project: Path, rushes: Rushes) -> None:
     done = rushes("run", "--run", copy, "--set", "keep.brightness.above=1000", cwd=project)
     assert done.code == 0
     assert "nothing was kept" in done.err
     assert "brightness >= 1000" in done.out
     assert rushes("search", copy, "anything").code == 2
+
+
+@pytest.mark.slow  # imports all of training
+def test_training_on_an_empty_selection_is_refused_and_older_shards_are_usable(
+    copy: Path, project: Path, rushes: Rushes, tmp_path: Path
+) -> None:
+    assert rushes("run", "--run", copy, "--set", "keep.brightness.above=1000", cwd=project).code == 0
     trained = rushes("train", "--shards", copy, "--out", copy / "train")
     assert trained.code == 1
     assert len(trained.err.strip().splitlines()) == 1
@@ -189,7 +194,7 @@ def test_a_keep_that_keeps_nothing_warns_and_shows_the_funnel(
     assert trained.err == f"rushes: warning: {copy / 'shards' / 'v2'} is a newer version of these shards\n"
 
 
-def test_another_configuration_is_refused_and_recompute_rewrites_that_table_alone(
+def test_a_changed_option_is_refused_and_recompute_rewrites_only_that_table(
     copy: Path, project: Path, rushes: Rushes
 ) -> None:
     change = ("--run", copy, "--set", "measure.brightness.scale=2")
@@ -211,13 +216,13 @@ def test_another_configuration_is_refused_and_recompute_rewrites_that_table_alon
     assert captioned["caption"].tolist() == [f"brightness {v:.3f}" for v in captioned["brightness"].astype(float)]
 
 
-def test_a_source_that_is_no_longer_listed_is_told(copy: Path, project: Path, rushes: Rushes) -> None:
+def test_a_scanned_source_missing_from_sources_is_refused(copy: Path, project: Path, rushes: Rushes) -> None:
     done = rushes("run", "--run", copy, "--sources", project / "footage" / "one.mp4", cwd=project)
     assert done.code == 2
     assert "no longer listed under sources" in done.err
 
 
-def test_errors_are_tried_again_when_asked(copy: Path, project: Path, rushes: Rushes) -> None:
+def test_retry_errors_retries_failed_sources(copy: Path, project: Path, rushes: Rushes) -> None:
     footage = project / "footage"
     torn = (footage / "torn.mp4").read_bytes()
     try:
@@ -232,9 +237,7 @@ def test_errors_are_tried_again_when_asked(copy: Path, project: Path, rushes: Ru
         (footage / "torn.mp4").write_bytes(torn)
 
 
-def test_a_source_that_changed_since_the_scan_costs_its_clips_not_the_run(
-    copy: Path, project: Path, rushes: Rushes
-) -> None:
+def test_a_source_changed_since_the_scan_fails_only_its_own_clips(copy: Path, project: Path, rushes: Rushes) -> None:
     footage = project / "footage"
     two = (footage / "two.mp4").read_bytes()
     try:
@@ -242,11 +245,11 @@ def test_a_source_that_changed_since_the_scan_costs_its_clips_not_the_run(
         shutil.rmtree(copy / "shards")
         done = rushes("run", "--run", copy, cwd=project)
         assert done.code == 0, done.err
-        told = [row for row in rushes("errors", copy, "--json").json() if row["table"] == "shards"]
-        assert told
-        assert all("has changed since it was scanned" in row["error"] for row in told)
+        failed = [row for row in rushes("errors", copy, "--json").json() if row["table"] == "shards"]
+        assert failed
+        assert all("has changed since it was scanned" in row["error"] for row in failed)
         status = counts(Run.open(copy))
-        assert status["clips"]["failed"] == len(told)
+        assert status["clips"]["failed"] == len(failed)
         assert status["shards"]["clips"] == status["clips"]["kept"]
     finally:
         (footage / "two.mp4").write_bytes(two)
@@ -268,7 +271,7 @@ def test_a_broken_stage_stops_the_run(project: Path, rushes: Rushes, tmp_path: P
     fussy = ["--set", "measure=[{use: tests.stages.Fussy, on: '0123456789abcdef'}]"]
     done = rushes("run", "--run", tmp_path / "run", *settings, *fussy, cwd=project)
     assert done.code == 1
-    assert "that is a broken stage, not bad data" in done.err
+    assert "the stage is broken, not the data" in done.err
     missing = ["--set", "measure=[{use: tests.stages.NeedsNothingThere}]"]
     done = rushes("run", "--run", tmp_path / "run2", *settings, *missing, cwd=project)
     assert done.code == 1
@@ -287,7 +290,7 @@ def test_a_long_source_is_scanned_in_windows_and_adds_up(project: Path, rushes: 
     assert ledger.total_s == pytest.approx(185 / 25 + 150 / 25 + 80 / 25)
 
 
-def test_an_unfinished_run_can_be_looked_at(copy: Path, rushes: Rushes, tmp_path: Path) -> None:
+def test_commands_read_an_unfinished_run(copy: Path, rushes: Rushes, tmp_path: Path) -> None:
     for gone in ("shards", "index.lance", "captions", "measures/motion", "report"):
         shutil.rmtree(copy / gone)
         assert rushes("status", copy).code == 0, gone
@@ -298,9 +301,10 @@ def test_an_unfinished_run_can_be_looked_at(copy: Path, rushes: Rushes, tmp_path
     assert rushes("search", copy, "x").code == 2
 
 
-@pytest.mark.skipif(sys.prefix == sys.base_prefix, reason="needs a virtual environment to look at under another name")
+@pytest.mark.slow
+@pytest.mark.skipif(sys.prefix == sys.base_prefix, reason="needs a virtual environment to open under another name")
 def test_an_environment_in_a_folder_with_a_space_works(project: Path, tmp_path: Path) -> None:
-    """Ray hands the interpreter's path to a shell; unquoted, no worker would ever start and the run would wait for ever."""
+    """Ray passes the interpreter's path to a shell; unquoted, no worker starts and the run waits forever."""
     (tmp_path / "an env 🎬").symlink_to(sys.prefix)
     python = tmp_path / "an env 🎬" / "bin" / "python"
     command = [str(python), "-c", "from curate.cli import main; main()", "run", "--run", str(tmp_path / "run")]
@@ -321,15 +325,22 @@ def test_two_runs_at_once_are_refused(finished: Path, project: Path, rushes: Rus
     assert "another rushes run is at work" in done.err
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda s: s.name)
-def test_a_run_that_was_stopped_goes_on_and_ends_as_if_it_had_not_been(
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param(signal.SIGKILL, id="SIGKILL"),
+        pytest.param(signal.SIGTERM, id="SIGTERM", marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, id="SIGINT", marks=pytest.mark.slow),
+    ],
+)
+def test_a_stopped_run_resumes_and_ends_with_the_same_tables_and_shards(
     how: signal.Signals, finished: Path, project: Path, rushes: Rushes
 ) -> None:
     target = project / "runs" / f"killed-{how.name}"
     command = [sys.executable, "-c", "from curate.cli import main; main()", "run", "--run", str(target)]
     chance = random.Random(int(how))
     for moment in range(2):
-        # Stop at the first part of a table that was not there before, or a little later: always in the middle of work.
+        # Stop at the first new part of a table, or shortly after: in the middle of a step.
         parts_before = len(list(target.rglob("part-*.parquet"))) if target.exists() else 0
         process = subprocess.Popen(
             command,
@@ -362,8 +373,9 @@ def test_a_run_that_was_stopped_goes_on_and_ends_as_if_it_had_not_been(
     shutil.rmtree(target)
 
 
+@pytest.mark.slow  # the release check installs a wheel without torch
 def test_the_base_install_needs_no_torch(project: Path, tmp_path: Path) -> None:
-    """A scan with motion and text runs where importing torch (or anything of the extras) fails."""
+    """A run with filters.Motion and filters.TextArea succeeds where importing torch or another extra fails."""
     (tmp_path / "sitecustomize.py").write_text(
         "import sys\n"
         "class Refuse:\n"
@@ -393,7 +405,7 @@ def test_the_base_install_needs_no_torch(project: Path, tmp_path: Path) -> None:
     assert "rushes[models]" in done.stderr
 
 
-def test_the_report_is_written_with_the_run_and_again_when_asked(copy: Path, rushes: Rushes) -> None:
+def test_the_report_is_written_by_the_run_and_by_the_report_command(copy: Path, rushes: Rushes) -> None:
     folder = copy / "report"
     assert (folder / "page" / "app.js").exists()
     assert len(list((folder / "pictures").iterdir())) >= 1

@@ -1,4 +1,4 @@
-"""What a worker does besides decoding: a source that is no longer what it was."""
+"""Scan jobs refuse a source that changed since its header was read."""
 
 import os
 from pathlib import Path
@@ -14,7 +14,7 @@ from curate.tables.table import Table
 
 
 class Decoder:
-    """In place of the sandbox: tells what it was asked to open."""
+    """Replaces the sandbox and records the files it would open."""
 
     def __init__(self) -> None:
         self.opened: list[str] = []
@@ -34,9 +34,7 @@ def job(tmp_path: Path) -> ScanJob:
     return made
 
 
-def test_another_file_under_the_same_name_is_not_scanned(
-    job: ScanJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_replaced_source_is_not_scanned(job: ScanJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.mp4"
     path.write_bytes(b"one film")
     known = sources.identify(str(path), "sampled")["source_id"]
@@ -46,7 +44,7 @@ def test_another_file_under_the_same_name_is_not_scanned(
     monkeypatch.setattr(sources, "identify", lambda uri, digest: looked.append(uri) or true(uri, digest))
     assert job._scan(window) == job._scan(window) == []
     assert len(job._sandbox.opened) == 2  # type: ignore[attr-defined]
-    assert len(looked) == 1, "a file that was not written since is not read again for every window"
+    assert len(looked) == 1, "an unchanged file is hashed only once"
 
     path.write_bytes(b"another film")
     os.utime(path, (1, 1))

@@ -1,4 +1,4 @@
-"""The metrics of a run: what is counted, and that dashboard and page name what there is. That Ray exports them: test_submit.py."""
+"""The metrics of a run: their values, and that the dashboard and docs name existing ones. Their export by Ray: test_submit.py."""
 
 import json
 import re
@@ -20,19 +20,19 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 class Instruments:
-    """Remembers what it was told, as Ray's would."""
+    """Records values in place of Ray's instruments."""
 
     def __init__(self) -> None:
-        self.told: dict[tuple[str, ...], float] = defaultdict(float)
+        self.values: dict[tuple[str, ...], float] = defaultdict(float)
 
     def __call__(self, metric: Metric) -> Any:
         class Instrument:
             def inc(_, value: float, tags: dict[str, str]) -> None:  # noqa: N805
                 assert value > 0, "Ray refuses anything else"
-                self.told[self.key(metric, tags)] += value
+                self.values[self.key(metric, tags)] += value
 
             def set(_, value: float, tags: dict[str, str]) -> None:  # noqa: N805
-                self.told[self.key(metric, tags)] = value
+                self.values[self.key(metric, tags)] = value
 
             observe = inc
 
@@ -45,64 +45,64 @@ class Instruments:
         return (metric.name, *(value for name, value in tags.items() if name != "run"))
 
 
-def test_what_a_pass_does_is_told_for_each_of_its_stages() -> None:
-    heard = Instruments()
+def test_a_pass_is_exported_for_each_of_its_stages() -> None:
+    instruments = Instruments()
     prices = Prices(gpu_hour=3600.0, prompt_million=1e6)
-    exporter = Exporter("/runs/é", ("motion", "text_area"), 3, 2, 0.5, prices, heard)
+    exporter = Exporter("/runs/é", ("motion", "text_area"), 3, 2, 0.5, prices, instruments)
     exporter.begin()
     exporter.advance(SHARED)
     exporter.advance(SHARED)
-    told = dict(heard.told)
-    assert told["rushes_rows", "motion"] == told["rushes_rows", "text_area"] == 20
-    assert told["rushes_errors", "text_area"] == 2
-    assert ("rushes_errors", "motion") not in told
-    busy = {stage: told["rushes_busy_seconds", stage] for stage in ("motion", "text_area", "reading and writing")}
+    values = dict(instruments.values)
+    assert values["rushes_rows", "motion"] == values["rushes_rows", "text_area"] == 20
+    assert values["rushes_errors", "text_area"] == 2
+    assert ("rushes_errors", "motion") not in values
+    busy = {stage: values["rushes_busy_seconds", stage] for stage in ("motion", "text_area", "reading and writing")}
     assert busy == {"motion": 1.0, "text_area": 6.0, "reading and writing": 1.0}
-    assert told["rushes_tokens", "text_area", "prompt"] == 200
-    assert told["rushes_tokens", "text_area", "output"] == 14
-    assert told["rushes_queue", "motion"] == 1
-    assert told["rushes_workers", "motion"] == 2
-    assert told["rushes_unit_seconds", "motion, text_area"] == 8.0
-    assert told["rushes_money", "motion, text_area"] == 8.0 * 0.5 + 200
+    assert values["rushes_tokens", "text_area", "prompt"] == 200
+    assert values["rushes_tokens", "text_area", "output"] == 14
+    assert values["rushes_queue", "motion"] == 1
+    assert values["rushes_workers", "motion"] == 2
+    assert values["rushes_unit_seconds", "motion, text_area"] == 8.0
+    assert values["rushes_money", "motion, text_area"] == 8.0 * 0.5 + 200
     exporter.end()
-    assert heard.told["rushes_workers", "text_area"] == 0
-    assert heard.told["rushes_queue", "text_area"] == 1
+    assert instruments.values["rushes_workers", "text_area"] == 0
+    assert instruments.values["rushes_queue", "text_area"] == 1
 
 
-def test_gauges_are_told_again_and_again_until_the_step_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gauges_are_repeated_until_the_step_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray exports a gauge for 20 s; a unit may take longer."""
     monkeypatch.setattr(metrics, "BEAT_S", 0.01)
-    heard = Instruments()
-    exporter = Exporter("r", ("clips",), 3, 2, meter=heard)
+    instruments = Instruments()
+    exporter = Exporter("r", ("clips",), 3, 2, meter=instruments)
     exporter.begin()
     wanted = {("rushes_queue", "clips"): 3, ("rushes_workers", "clips"): 2}
     for _ in range(2):
-        heard.told.clear()
+        instruments.values.clear()
         deadline = time.monotonic() + 10
-        while dict(heard.told) != wanted and time.monotonic() < deadline:
+        while dict(instruments.values) != wanted and time.monotonic() < deadline:
             time.sleep(0.01)
-        assert dict(heard.told) == wanted
+        assert dict(instruments.values) == wanted
     exporter.end()
     time.sleep(0.05)
-    heard.told.clear()
+    instruments.values.clear()
     time.sleep(0.05)
-    assert not heard.told
+    assert not instruments.values
 
 
 def test_one_stage_is_busy_as_long_as_its_workers() -> None:
-    heard = Instruments()
+    instruments = Instruments()
     receipt = Finished(Receipt(5, 0, stages={"labels": StageReceipt(5, 0, 2.0)}), busy_s=3.0)
-    Exporter("r", ("labels",), 1, 1, meter=heard).advance(receipt)
-    assert heard.told["rushes_busy_seconds", "labels"] == 3.0
+    Exporter("r", ("labels",), 1, 1, meter=instruments).advance(receipt)
+    assert instruments.values["rushes_busy_seconds", "labels"] == 3.0
 
 
 def test_windows_are_counted_as_in_the_progress() -> None:
-    heard = Instruments()
-    Exporter("r", ("clips",), 1, 1, meter=heard).advance(Finished(Receipt(30, 1, counted=2), busy_s=3.0))
-    assert heard.told["rushes_rows", "clips"] == 2
+    instruments = Instruments()
+    Exporter("r", ("clips",), 1, 1, meter=instruments).advance(Finished(Receipt(30, 1, counted=2), busy_s=3.0))
+    assert instruments.values["rushes_rows", "clips"] == 2
 
 
-def test_without_ray_there_is_nothing_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_ray_nothing_is_exported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.modules", {})
     assert runner.meter(metrics.ROWS) is None
 

@@ -1,4 +1,4 @@
-"""What a run tells while it goes on, and what is kept of what it cost."""
+"""The progress of a run as printed, and its costs as stored."""
 
 import contextlib
 import io
@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -109,11 +110,28 @@ def test_a_log_has_a_line_at_the_start_while_running_and_at_the_end(monkeypatch:
     ), last
 
 
+def test_a_log_has_a_line_although_no_unit_finishes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("curate.progress.lines.EVERY_S", 0.1)
+    out = Console(file=io.StringIO(), width=200)
+    with Progress(out).step("motion", 20, 5) as step:
+        step.start_heartbeat()
+        deadline = time.monotonic() + 20
+        while "so far" not in text_of(out) and time.monotonic() < deadline:
+            time.sleep(0.05)
+    assert re.search(r"^motion: 5 of 20 clips \([\d.]+ s so far\)$", text_of(out), re.M), text_of(out)
+
+
 def test_a_resumed_step_counts_all_sessions_and_a_stopped_one_is_not_done() -> None:
     out = Console(file=io.StringIO(), width=200)
-    with pytest.raises(Stopped), Progress(out).step("clips", 40, 30) as step:
-        step.advance(Finished(Receipt(9, 0, counted=2), busy_s=5.0))
-        raise Stopped(2)
+    unit = Finished(Receipt(9, 0, counted=2), busy_s=5.0)
+
+    def stopped() -> None:
+        with Progress(out).step("clips", 40, 30) as step:
+            step.advance(unit)
+            raise Stopped(2)
+
+    with pytest.raises(Stopped):
+        stopped()
     first, last = text_of(out).splitlines()
     assert first == "clips: starting workers (10 of 40 windows are pending)"
     assert last.startswith("clips: stopped at 32 of 40 windows")
@@ -177,12 +195,12 @@ def test_colours_and_drawing_follow_the_terminal(
     for name, value in {"TERM": "xterm-256color", **env}.items():
         monkeypatch.setenv(name, value)
     ours, theirs = pty.openpty()
-    heard: list[bytes] = []
+    received: list[bytes] = []
 
     def listen() -> None:
         with contextlib.suppress(OSError):  # the other end was closed
             while piece := os.read(ours, 2**16):
-                heard.append(piece)
+                received.append(piece)
 
     listener = threading.Thread(target=listen)
     listener.start()
@@ -198,7 +216,7 @@ def test_colours_and_drawing_follow_the_terminal(
     finally:
         listener.join()
         os.close(ours)
-    raw = b"".join(heard).decode()
+    raw = b"".join(received).decode()
     assert bool(re.search(r"\x1b\[(\d+;)*(3[0-7]|38|9[0-7])(;\d+)*m", raw)) == colour
     assert ("\x1b" in raw) == drawn
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", raw).replace("\r\n", "\n")

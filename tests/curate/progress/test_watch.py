@@ -14,6 +14,7 @@ from curate.cli.common import Stopped
 from curate.cli.status import follow
 from curate.dataset.run import Run
 from curate.errors import UsageError
+from curate.progress.lines import text
 from curate.progress.model import Line
 from curate.progress.watch import TableCounts, Watch
 from curate.tables import store
@@ -61,7 +62,7 @@ def test_a_run_is_followed_from_nothing_to_the_end(
     assert shown(watch)["sources"].counted == "0 of 7 files"
     copy(finished, target, "sources")
     watch.look()
-    assert shown(watch)["sources"].plain() == "sources: 7 of 7 files, 4 failed"
+    assert text([shown(watch)["sources"]]) == "sources: done, 7 of 7 files, 4 failed"
     assert shown(watch)["clips"].counted == "0 of 3 windows"
     assert watch.board.note == "bottleneck: clips"
 
@@ -114,7 +115,7 @@ def test_a_shared_pass_names_the_stage_that_takes_longest(finished: Path, tmp_pa
     line = shown(watch)["motion"]
     assert line.rate > 0
     assert line.left_s is not None
-    assert re.fullmatch(r"motion: 2 of 6 clips \([\d.]+/s, [\d.]+ \w+ left\)", line.plain())
+    assert re.fullmatch(r"motion: 2 of 6 clips \([\d.]+/s, [\d.]+ \w+ left\)", text([line]))
 
 
 def test_a_look_has_a_budget(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,7 +144,7 @@ def test_rows_of_a_part_are_known_by_its_name(finished: Path) -> None:
     assert second.sum("rows") == first.sum("rows") == len(tables["motion"].read_keys())
 
 
-def test_a_table_that_is_dropped_is_counted_anew(finished: Path, tmp_path: Path) -> None:
+def test_a_dropped_table_is_counted_again(finished: Path, tmp_path: Path) -> None:
     target = tmp_path / "run"
     shutil.copytree(finished, target)
     watch = Watch(str(target))
@@ -160,15 +161,15 @@ def test_status_watch_ends_with_the_run(finished: Path, rushes: Rushes) -> None:
     done = rushes("status", finished, "--watch", "--every", "0.1")
     assert done.code == 0, done.err
     lines = done.out.splitlines()
-    assert lines[0] == "sources: 7 of 7 files, 4 failed"
-    assert "clips: 3 of 3 windows" in lines
-    assert lines[-1].startswith("finished; more of it:  rushes status ")
+    assert lines[0] == "sources: done, 7 of 7 files, 4 failed"
+    assert "clips: done, 3 of 3 windows" in lines
+    assert lines[-1].startswith("finished; details:  rushes status ")
     with pytest.raises(UsageError, match="--json"):
         status.command(str(finished), as_json=True, watch=True)
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_ctrl_c_ends_the_watch_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, terminal: bool) -> None:
+def test_ctrl_c_ends_only_the_watch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, terminal: bool) -> None:
     def stop(seconds: float) -> None:
         raise Stopped(2)
 
@@ -178,7 +179,7 @@ def test_ctrl_c_ends_the_watch_alone(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(typer.Exit) as ended:
         follow(Watch(str(tmp_path / "none")), 2.0, out)
     assert ended.value.exit_code == 130
-    told = out.file.getvalue()  # type: ignore[attr-defined]
-    assert "waiting for one" in told
-    assert "stopped watching" in told
+    printed = out.file.getvalue()  # type: ignore[attr-defined]
+    assert "waiting for one" in printed
+    assert "stopped watching" in printed
     assert not list(tmp_path.iterdir())

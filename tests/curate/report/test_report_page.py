@@ -1,4 +1,4 @@
-"""The report's page in a real browser, over a run of real footage: what it shows, counts and plays, and that text stays text."""
+"""The report's page in a real browser, for a run of real footage: counts, thresholds, pictures, untrusted text."""
 
 import json
 import random
@@ -14,7 +14,7 @@ import yaml
 
 from curate.config.config import Rule
 from curate.dataset.run import Run
-from curate.report import write as report
+from curate.run.labels import dropped_label
 from curate.run.select import select
 from tests.page import chromium, file_server, opened_report
 from tests.project import Rushes
@@ -49,7 +49,7 @@ FOOTAGE = {
     "finetr__hiker.mp4": "hiker.mp4",
     "dj__video4.mp4": "four.mp4",
 }
-"""Real files, under names that a page must show and not obey."""
+"""Real files; one has a name that a page must show as text."""
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def page(run: Path, browser: "Browser") -> Iterator["Page"]:
 
 
 def counts(run: Path, rushes: Rushes, keep: dict[str, Any] | None = None) -> dict[str, Any]:
-    """What `rushes funnel` says, of the pipeline's `keep` or another one."""
+    """The output of `rushes funnel` for the `keep` of the pipeline or another one."""
     settings = [] if keep is None else ["--set", f"keep={json.dumps(keep)}"]
     done = rushes("funnel", run, "--json", *settings)
     assert done.code == 0, done.err
@@ -87,7 +87,7 @@ def counts(run: Path, rushes: Rushes, keep: dict[str, Any] | None = None) -> dic
 
 
 def until(page: "Page", script: str, value: Any = None) -> None:
-    """Waits until a script says true. (Playwright's own waiting evaluates a string in the page, which its policy forbids.)"""
+    """Waits until a script returns true. (Playwright's own wait evaluates a string in the page, which the page's policy forbids.)"""
     deadline = time.monotonic() + 90
     while not page.evaluate(script, value):
         assert time.monotonic() < deadline, f"never true: {script}"
@@ -95,7 +95,7 @@ def until(page: "Page", script: str, value: Any = None) -> None:
 
 
 def shown(page: "Page", cards: str) -> list[str]:
-    """Ids of the clips on these cards."""
+    """The ids of the clips on these cards."""
     found: list[str] = page.evaluate(
         "cards => [...document.querySelectorAll(cards)].map((card) => ids[card.dataset.row])", cards
     )
@@ -103,28 +103,28 @@ def shown(page: "Page", cards: str) -> list[str]:
 
 
 def copied(page: "Page") -> dict[str, Any]:
-    """What the button copies, read as YAML."""
+    """The YAML that the button copies, parsed."""
     page.click("#copy")
     until(page, "byId('copy').dataset.copied")
     keep: dict[str, Any] = yaml.safe_load(page.evaluate("byId('copy').dataset.copied"))["keep"]
     return keep
 
 
-def test_the_funnel_is_that_of_rushes_funnel(page: "Page", run: Path, rushes: Rushes) -> None:
-    told = counts(run, rushes)
+def test_the_funnel_equals_rushes_funnel(page: "Page", run: Path, rushes: Rushes) -> None:
+    funnel = counts(run, rushes)
     lines = [row.inner_text().split("\t") for row in page.locator("#funnel tbody tr").all()]
     found = {line[0].strip(): line[1:] for line in lines}
-    ledger = told["ledger"]
+    ledger = funnel["ledger"]
     assert found["kept"][0].strip() == f"{ledger['kept_s']:.1f} s"
     assert found["total"][1].strip() == "100.0 %"
     assert found["failed"][0].strip() == f"{ledger['failed_s']:.1f} s"
-    for drop in told["drops"]:
-        name = f"dropped: {drop['rule']}".replace("False", "false")
+    for drop in funnel["drops"]:
+        name = f"dropped: {dropped_label(drop['rule'])}".replace("True", "true")
         assert found[name][0].strip() == f"{drop['in_order_s']:.1f} s"
         assert found[name][-2].strip().split()[0] == str(drop["in_order_clips"])
         assert found[name][-1].strip().split()[0] == str(drop["alone_clips"])
-    assert f"kept {told['kept_clips']} of " in page.inner_text("#kept")
-    assert told["failed_clips"] > 0
+    assert f"kept {funnel['kept_clips']} of " in page.inner_text("#kept")
+    assert funnel["failed_clips"] > 0
     shares = [float(line[2].strip(" %")) for line in lines if line[0].strip() != "total"]
     assert sum(shares) == pytest.approx(100, abs=0.3)
 
@@ -133,7 +133,7 @@ def test_a_dragged_threshold_counts_at_once_and_runs_as_copied(
     page: "Page", run: Path, rushes: Rushes, tmp_path: Path
 ) -> None:
     handle = page.locator("[data-name=brightness] .handle.above")
-    handle.hover()  # waits until it stands still
+    handle.hover()  # waits until it does not move
     box, plot = handle.bounding_box(), page.locator("[data-name=brightness] .u-over").bounding_box()
     assert box
     assert plot
@@ -145,7 +145,7 @@ def test_a_dragged_threshold_counts_at_once_and_runs_as_copied(
     until(page, "before => byId('kept').textContent !== before", before)
     page.wait_for_selector(
         "[data-name=brightness] .side .card"
-    )  # the clips on both sides come while the pointer is down
+    )  # the clips on both sides appear while the pointer is down
     while_dragging = page.inner_text("#kept")
     page.mouse.move(plot["x"] + 0.6 * plot["width"], box["y"] + 20, steps=4)
     page.mouse.up()
@@ -154,20 +154,21 @@ def test_a_dragged_threshold_counts_at_once_and_runs_as_copied(
     assert keep["brightness"]["above"] == pytest.approx(low + 0.6 * (high - low), abs=(high - low) / 100)
     assert keep["motion"] == {"above": "p25"}
     assert keep["is_slideshow"] == {"is": False}
-    told = counts(run, rushes, keep)
-    assert 0 < told["kept_clips"] < counts(run, rushes)["kept_clips"]
-    assert page.inner_text("#kept").startswith(f"kept {told['kept_clips']} of ")
-    drop = next(drop for drop in told["drops"] if "brightness" in drop["rule"])
-    said = page.inner_text("[data-name=brightness] .drops")
-    assert said.startswith(f"drops {drop['alone_clips']} clip")
-    assert said.endswith(f"{drop['in_order_clips']} in order")
+    funnel = counts(run, rushes, keep)
+    assert 0 < funnel["kept_clips"] < counts(run, rushes)["kept_clips"]
+    assert page.inner_text("#kept").startswith(f"kept {funnel['kept_clips']} of ")
+    drop = next(drop for drop in funnel["drops"] if "brightness" in drop["rule"])
+    summary = page.inner_text("[data-name=brightness] .drops")
+    assert summary.startswith("dropped: brightness < ")
+    assert f", {drop['alone_clips']} clip" in summary
+    assert summary.endswith(f"{drop['in_order_clips']} in order")
 
     pasted = page.evaluate("byId('copy').dataset.copied")
     shutil.copytree(run, tmp_path / "again")
     (run.parent / "pasted.yaml").write_text(re.sub(r"(?s)keep:.*?(?=shards:)", lambda _: pasted, PIPELINE))
     done = rushes("run", "pasted.yaml", "--run", tmp_path / "again", cwd=run.parent)
     assert done.code == 0, done.err
-    assert Run.open(tmp_path / "again").index()["clips"] == told["kept_clips"]  # type: ignore[index]
+    assert Run.open(tmp_path / "again").index()["clips"] == funnel["kept_clips"]  # type: ignore[index]
 
     page.click("#reset")
     until(page, "before => byId('kept').textContent === before", before)
@@ -179,7 +180,7 @@ SELECT = """rules => {
 }"""
 
 
-def test_any_rules_keep_what_curate_select_keeps(page: "Page", run: Path) -> None:
+def test_the_page_selects_the_same_clips_as_curate_select(page: "Page", run: Path) -> None:
     opened = Run.open(run)
     wide = opened.wide()
     numbers = ["motion", "brightness", "fussy", "still_frames", "duration_s", "camera_speed", "fps", "n_frames"]
@@ -240,6 +241,9 @@ def test_both_sides_of_a_threshold(page: "Page", run: Path) -> None:
     limit = good["motion"].quantile(0.25)
     page.locator("[data-name=motion] button").click()
     page.wait_for_selector("[data-name=motion] .side .card")
+    titles = page.locator("[data-name=motion] .side h4").all_text_contents()
+    assert [title.split(": ")[0] for title in titles] == ["just dropped", "just kept"]
+    assert [title.split()[-2] for title in titles] == ["<", ">="]
     sides = [shown(page, f"[data-name=motion] .side:nth-child({n}) .card") for n in (1, 2)]
     below, above = good[good["motion"] < limit], good[good["motion"] >= limit]
     assert sides[0] == below.sort_values("motion", ascending=False)["clip_id"].head(6).tolist()
@@ -290,20 +294,20 @@ def test_a_clip_plays_under_the_pointer_and_opens(page: "Page", run: Path) -> No
     clip_id = shown(page, "#wall .card")[0]
     card.click()
     page.wait_for_selector("dialog[open]")
-    said = page.inner_text("dialog")
-    told = wide.loc[clip_id]
-    assert clip_id in said
-    assert told["caption_says"] in said
-    assert f"{float(told['motion']):.4g}"[:5] in said
-    assert told["start_kind"] in said
-    assert "kept" in said
+    text = page.inner_text("dialog")
+    row = wide.loc[clip_id]
+    assert clip_id in text
+    assert row["caption_says"] in text
+    assert f"{float(row['motion']):.4g}"[:5] in text
+    assert row["start_kind"] in text
+    assert "kept" in text
     page.keyboard.press("ArrowRight")
     until(page, "id => !byId('clip').innerText.includes(id)", clip_id)
     page.keyboard.press("Escape")
     page.wait_for_selector("dialog:not([open])", state="attached")
 
 
-def test_brushed_points_are_shown_on_the_wall(page: "Page") -> None:
+def test_the_wall_shows_brushed_points(page: "Page") -> None:
     page.locator("#points").scroll_into_view_if_needed()
     page.wait_for_selector("#points .u-over")
     box = page.locator("#points .u-over").bounding_box()
@@ -317,7 +321,7 @@ def test_brushed_points_are_shown_on_the_wall(page: "Page") -> None:
     assert page.is_visible("#brushed")
 
 
-def test_text_of_any_kind_appears_as_text(page: "Page", run: Path) -> None:
+def test_untrusted_text_appears_as_text(page: "Page", run: Path) -> None:
     wide = Run.open(run).wide()
     row = page.evaluate("id => ids.indexOf(id)", wide.loc[wide["caption_nasty"].str.len().idxmax(), "clip_id"])
     long = wide["caption_nasty"].str.len().max()
@@ -346,19 +350,27 @@ CONTRAST = """selector => {
 }"""
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (390, "dark"), (1280, "dark"), (1280, "light")])
+@pytest.mark.parametrize(
+    ("width", "scheme"),
+    [
+        (390, "dark"),
+        pytest.param(390, "light", marks=pytest.mark.slow),
+        pytest.param(1280, "dark", marks=pytest.mark.slow),
+        pytest.param(1280, "light", marks=pytest.mark.slow),
+    ],
+)
 def test_it_is_readable_at_any_width_and_in_the_dark(run: Path, browser: "Browser", width: int, scheme: Any) -> None:
     context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
     page = context.new_page()
     page.goto((run / "report" / "index.html").as_uri())
     page.wait_for_selector("html[data-ready]")
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    for selector in ("h1", ".note", ".about", "nav a", "#copy", "#wall .said", "td"):
+    for selector in ("h1", ".note", ".about", "nav a", "#copy", "#wall .text", "td"):
         assert page.evaluate(CONTRAST, selector) >= 4.5, (selector, scheme)
     context.close()
 
 
-def test_it_opens_from_a_server_of_files_too(run: Path, browser: "Browser") -> None:
+def test_it_opens_from_a_file_server(run: Path, browser: "Browser") -> None:
     with file_server(run / "report") as url:
         page = browser.new_page()
         page.goto(url)
@@ -367,7 +379,7 @@ def test_it_opens_from_a_server_of_files_too(run: Path, browser: "Browser") -> N
         page.close()
 
 
-def test_a_piece_that_is_missing_is_told_in_a_sentence(run: Path, browser: "Browser", tmp_path: Path) -> None:
+def test_a_missing_piece_is_reported(run: Path, browser: "Browser", tmp_path: Path) -> None:
     shutil.copytree(run / "report", tmp_path / "report")
     for piece in (tmp_path / "report" / "data").rglob("places.js"):
         piece.unlink()
@@ -375,13 +387,13 @@ def test_a_piece_that_is_missing_is_told_in_a_sentence(run: Path, browser: "Brow
     page.goto((tmp_path / "report" / "index.html").as_uri())
     page.wait_for_selector("[role=alert]")
     assert re.fullmatch(
-        r"data/\w+/places.js is missing; write the report anew: rushes report",
+        r"data/\w+/places.js is missing; write the report again: rushes report \S+",
         page.inner_text("[role=alert]"),
     )
     page.close()
 
 
-def test_data_that_goes_while_the_page_is_open_is_told_when_it_is_needed(
+def test_data_removed_while_the_page_is_open_is_reported_when_it_is_needed(
     run: Path, browser: "Browser", tmp_path: Path
 ) -> None:
     shutil.copytree(run / "report", tmp_path / "report")
@@ -389,10 +401,10 @@ def test_data_that_goes_while_the_page_is_open_is_told_when_it_is_needed(
     page.goto((tmp_path / "report" / "index.html").as_uri())
     page.wait_for_selector("html[data-ready]")
     shutil.rmtree(tmp_path / "report" / "data")
-    page.evaluate("chunks.clear(), loaded.clear()")  # as with a chunk that was not looked at yet
+    page.evaluate("chunks.clear(), loaded.clear()")  # as for a chunk that is not loaded yet
     page.locator("#wall .card").first.click()
     page.wait_for_selector("[role=alert]")
-    assert "is missing; write the report anew" in page.inner_text("[role=alert] >> nth=0")
+    assert "is missing; write the report again" in page.inner_text("[role=alert] >> nth=0")
     page.close()
 
 
@@ -405,7 +417,7 @@ def test_a_run_without_a_clip_has_a_page(rushes: Rushes, browser: "Browser", tmp
     errors: list[str] = []
     page = browser.new_page()
     page.on("pageerror", lambda error: errors.append(str(error)))
-    page.goto(Path(report.path(Run.open(tmp_path / "run"))).as_uri())
+    page.goto(Path(Run.open(tmp_path / "run").report_path).as_uri())
     page.wait_for_selector("html[data-ready]")
     assert "kept 0 of 0 clips" in page.inner_text("#kept")
     assert "broken.mp4" in page.inner_html("#errors")

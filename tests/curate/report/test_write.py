@@ -1,4 +1,4 @@
-"""What the report writes: columns that lose nothing, sheets that are made once, facts. (What the page shows of it: test_report_page.py.)"""
+"""The files of the report: exact columns, sheets drawn once, facts. test_report_page.py tests the page."""
 
 import base64
 import json
@@ -22,8 +22,8 @@ from curate.report import write as report
 from curate.report.pictures import Look
 
 
-def told(run: Path) -> tuple[dict[str, Any], Path]:
-    """What the page is told, and the folder of its data."""
+def facts_of(run: Path) -> tuple[dict[str, Any], Path]:
+    """The facts in run.js, and the data folder."""
     index = (run / "report" / "index.html").read_text()
     folder = run / "report" / re.search(r'data-folder="([^"]+)"', index)[1]  # type: ignore[index]
     return json.loads(opened(folder / "run.js", "run")), folder
@@ -53,7 +53,7 @@ def run(finished: Path, tmp_path: Path) -> Path:
         ([1e300, None, 5e-324], pa.float64(), "f64"),
     ],
 )
-def test_numbers_lose_nothing(values: list[float | None], kind: pa.DataType, of: str) -> None:
+def test_numbers_are_exact(values: list[float | None], kind: pa.DataType, of: str) -> None:
     packed = report_columns.pack(pa.table({"clip_id": ["a", "b", "c"], "x": pa.array(values, kind)}))
     column = packed.columns[1]
     assert (column["kind"], column["type"], column["nulls"]) == ("number", of, 1)
@@ -62,7 +62,7 @@ def test_numbers_lose_nothing(values: list[float | None], kind: pa.DataType, of:
     np.testing.assert_array_equal(back, expected)
 
 
-def test_flags_words_ids_and_text_are_told_apart() -> None:
+def test_kinds_of_columns() -> None:
     many = [f"text {i}" for i in range(report_columns.WORDS + 1)] + [None] * 2
     n = len(many)
     table = pa.table({
@@ -94,7 +94,7 @@ def test_flags_words_ids_and_text_are_told_apart() -> None:
 
 def test_sheets_of_thumbnails_are_drawn_once_and_removed_with_their_clips(run: Path) -> None:
     report.write(Run.open(run))
-    facts, _ = told(run)
+    facts, _ = facts_of(run)
     folder = run / "report" / "pictures"
     names = facts["pictures"]["sheets"]
     assert sorted(path.name for path in folder.iterdir()) == sorted(names)
@@ -102,7 +102,7 @@ def test_sheets_of_thumbnails_are_drawn_once_and_removed_with_their_clips(run: P
     assert sheet.shape[1] == look["frames"] * look["width_px"]
     assert sheet.mean() > 5
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
-    (folder / "old.jpg").write_bytes(b"of a clip that is gone")
+    (folder / "old.jpg").write_bytes(b"of a removed clip")
     (folder / names[-1]).unlink()
     report.write(Run.open(run))
     after = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
@@ -110,9 +110,9 @@ def test_sheets_of_thumbnails_are_drawn_once_and_removed_with_their_clips(run: P
     assert [name for name in before if after[name] != before[name]] == [names[-1]]
 
 
-def test_a_picture_lies_where_the_page_looks_for_it(run: Path) -> None:
+def test_places_point_to_the_picture_of_each_clip(run: Path) -> None:
     opened_run = Run.open(run)
-    facts, folder = told(run)
+    facts, folder = facts_of(run)
     ids = json.loads(opened(folder / "ids.js", "ids"))
     places = np.frombuffer(opened(folder / "places.js", "places"), "<i4").reshape(-1, 2)
     look = facts["pictures"]
@@ -126,23 +126,23 @@ def test_a_picture_lies_where_the_page_looks_for_it(run: Path) -> None:
     assert len(ids) == len(opened_run.clip_ids())
 
 
-def test_few_clips_are_shown_large_and_many_small() -> None:
+def test_few_clips_have_large_pictures() -> None:
     assert Look.of(10) == Look(6, 256, 144)
     assert Look.of(10_000) == Look(6, 160, 90)
     assert Look.of(200_000) == Look(1, 160, 90)
     assert Look.of(0).frames == 6
 
 
-def test_a_larger_run_is_shown_by_a_part_of_its_clips(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_run_is_sampled(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(report, "MOST_CLIPS", 3)
     report.write(Run.open(run))
-    facts, folder = told(run)
+    facts, folder = facts_of(run)
     assert facts["rows"] == 3
     assert facts["clips"] == len(Run.open(run).clip_ids()) > 3
     assert len(set(json.loads(opened(folder / "ids.js", "ids")))) == 3
 
 
-def test_errors_are_grouped_by_message_whatever_file_and_number_they_name() -> None:
+def test_errors_are_grouped_by_message_without_names_and_numbers() -> None:
     failures = [
         {"table": "sources", "uri": f"/v/{i}.mp4", "clip_id": None, "error": f"/v/{i}.mp4 is no video (frame {i})"}
         for i in range(9)
@@ -177,7 +177,7 @@ def test_trainings_come_with_their_curves_and_samples(run: Path) -> None:
         (folder / "samples" / f"step-{i:04d}.png").write_bytes(b"png")
     (folder / "sample.mp4").write_bytes(b"mp4")
     report.write(Run.open(run))
-    facts, _ = told(run)
+    facts, _ = facts_of(run)
     (training,) = facts["trainings"]
     assert training["name"] == "tiny"
     assert set(training["curves"]) == {"step", "loss", "heldout_loss"}
@@ -185,22 +185,22 @@ def test_trainings_come_with_their_curves_and_samples(run: Path) -> None:
     assert len(training["curves"]["step"]) <= report_facts.CURVE_STEPS + 1
     titles = [sheet["title"] for sheet in training["sheets"]]
     assert (len(titles), titles[0], titles[-1]) == (report_facts.SHEETS, "step-0000", "step-0009")
-    there = {path.name for path in (run / "report" / "trainings").iterdir()}
-    assert there == {training["video"], *(sheet["file"] for sheet in training["sheets"])}
+    written = {path.name for path in (run / "report" / "trainings").iterdir()}
+    assert written == {training["video"], *(sheet["file"] for sheet in training["sheets"])}
 
 
-def test_a_damaged_training_costs_itself_and_a_damaged_account_is_one_sentence(run: Path) -> None:
+def test_a_damaged_training_has_a_problem_and_a_damaged_spent_json_is_an_error(run: Path) -> None:
     (run / "train" / "torn").mkdir(parents=True)
     (run / "train" / "torn" / "metrics.parquet").write_bytes(b"PAR1 and no more")
     report.write(Run.open(run))
-    facts, _ = told(run)
+    facts, _ = facts_of(run)
     assert facts["trainings"][0]["problem"].endswith("train/torn/metrics.parquet is damaged and cannot be read")
     (run / "spent.json").write_text("{half")
-    with pytest.raises(RunError, match=r"spent\.json was damaged and is no JSON any more"):
+    with pytest.raises(RunError, match=r"spent\.json is not valid JSON"):
         report.write(Run.open(run))
 
 
-def test_a_run_that_is_not_finished_has_a_page_and_no_account(run: Path) -> None:
+def test_an_unfinished_run_has_a_page_without_ledger(run: Path) -> None:
     opened_run = Run.open(run)
     (part, *_) = opened_run.clips_table.parts()
     keys = dict(opened_run.clips_table.parts_with_keys())[part]
@@ -210,22 +210,22 @@ def test_a_run_that_is_not_finished_has_a_page_and_no_account(run: Path) -> None
         {(clip,) for clip in spans[spans["source_id"] == spans["source_id"].iloc[0]]["clip_id"]}
     )
     report.write(Run.open(run))
-    facts, _ = told(run)
+    facts, _ = facts_of(run)
     assert facts["ledger"] is None
 
 
-def test_an_open_page_keeps_its_data_until_the_next_but_one(run: Path) -> None:
+def test_the_previous_data_folder_is_kept(run: Path) -> None:
     folders = []
     for bound in ("p40", "p50", "p60"):
         report.write(Run.open(run, (f"keep.brightness.above={bound}",)))
-        facts, folder = told(run)
+        facts, folder = facts_of(run)
         assert facts["keep"] == [{"column": "brightness", "above": bound}]
         folders.append(folder)
         assert {path.name for path in (run / "report" / "data").iterdir()} >= {path.name for path in folders[-2:]}
     assert {path.name for path in (run / "report" / "data").iterdir()} == {path.name for path in folders[-2:]}
 
 
-def test_nothing_in_the_page_leads_outside() -> None:
+def test_the_page_refers_to_no_other_host() -> None:
     page = Path(report.__file__).parent / "page"
     for path in [*page.glob("*.js"), *page.glob("*.html"), *page.glob("*.css")]:
         assert not re.search(

@@ -140,3 +140,11 @@ def test_spans_that_do_not_meet_stop_the_run(
 def test_a_sum_that_is_off_stops_the_run() -> None:
     with pytest.raises(RunError, match="does not add up"):
         balance(sources(), spans((0, 10, None, None)), chosen(9.0)).check()
+
+
+def test_percentile_over_ties_that_drops_nothing_is_remarked() -> None:
+    wide = pd.DataFrame({"clip_id": list("abcd"), "start_s": 0.0, "end_s": 1.0, "error": None, "m": [0.0, 0, 0, 1]})
+    tied = select(wide, {"m": Rule(above="p25")})
+    assert len(tied.clip_ids) == 4
+    assert tied.remarks == ["m p25 drops no clip: 3 of 4 clips share the value 0 at that percentile"]
+    assert select(wide, {"m": Rule(above="p100")}).remarks == []

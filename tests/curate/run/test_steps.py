@@ -10,7 +10,8 @@ import pytest
 from curate.config import config
 from curate.dataset.run import Run
 from curate.errors import ConfigError
-from curate.pipeline.execute import _grouped
+from curate.pipeline.plan import _grouped
+from curate.run.steps import _writer_of
 from tests.project import Rushes, moving
 from tests.stages import vector_of
 from tests.videos import write_video
@@ -209,3 +210,8 @@ def test_svds_pipeline_is_in_the_papers_order() -> None:
     keep = {name: rule.above or rule.below for name, rule in run.pipeline.config.keep.items()}
     assert keep == {"motion": "p25", "aesthetic": "p25", "text_area": 0.07, "sim_coca": "p50"}
     assert run.pipeline.config.shards.caption == {"coca": 0.5, "vlm": 0.25, "summary": 0.25}
+
+
+def test_rule_on_a_column_of_an_unused_filter_names_the_filter() -> None:
+    assert _writer_of("aesthetic") == "; filters.Aesthetic writes it: add `- use: filters.Aesthetic` under measure:"
+    assert _writer_of("nosuch") == ""

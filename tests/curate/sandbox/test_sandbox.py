@@ -1,4 +1,4 @@
-"""The sandbox: a child that crashes, hangs or eats memory costs its call, and the next call works."""
+"""The sandbox: a child that crashes, hangs or eats memory fails only its call; the next call works."""
 
 import os
 import time
@@ -24,12 +24,12 @@ def test_a_call_returns_and_the_child_is_reused(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.parametrize(
-    ("function", "wall_s", "told"),
+    ("function", "wall_s", "message"),
     [
         pytest.param(
             naughty.segfault,
             30,
-            r"killed by signal 11; it last said: about to read a bad address \(attempt 2 of 2\)",
+            r"killed by signal 11; its last log line: about to read a bad address \(attempt 2 of 2\)",
             id="segfault",
         ),
         pytest.param(naughty.hang, 1, r"took longer than 1 s and was stopped \(attempt 2 of 2\)", id="hang"),
@@ -39,14 +39,14 @@ def test_a_call_returns_and_the_child_is_reused(sandbox: Sandbox) -> None:
         ),
     ],
 )
-def test_a_child_that_dies_costs_its_call_alone(sandbox: Sandbox, function: object, wall_s: float, told: str) -> None:
-    with pytest.raises(SandboxError, match=told) as error:
+def test_a_child_that_dies_fails_only_its_call(sandbox: Sandbox, function: object, wall_s: float, message: str) -> None:
+    with pytest.raises(SandboxError, match=message) as error:
         sandbox.call(function, wall_s=wall_s)  # type: ignore[arg-type]
     assert not error.value.raised
     assert sandbox.call(naughty.double, 4, wall_s=30) == 8
 
 
-def test_what_the_function_says_itself_is_not_tried_again(sandbox: Sandbox) -> None:
+def test_an_exception_of_the_function_is_not_retried(sandbox: Sandbox) -> None:
     before = sandbox.call(naughty.process_id, wall_s=30)
     with pytest.raises(SandboxError, match=r"^this is not a video$") as error:
         sandbox.call(naughty.refuse, wall_s=30)
@@ -54,13 +54,13 @@ def test_what_the_function_says_itself_is_not_tried_again(sandbox: Sandbox) -> N
     assert sandbox.call(naughty.process_id, wall_s=30) == before
 
 
-def test_a_crash_that_passes_is_forgiven(sandbox: Sandbox) -> None:
+def test_a_crash_is_retried_once(sandbox: Sandbox) -> None:
     process = sandbox.call(naughty.process_id, wall_s=30)
     assert sandbox.call(naughty.segfault_in, process, wall_s=30) == "survived"
 
 
-def test_memory_is_bounded_from_inside_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the watcher never gets to look (a machine under load), the system refuses the memory."""
+def test_the_child_limits_its_own_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the parent cannot check the memory in time (a machine under load), the system refuses to allocate it."""
     monkeypatch.setattr("curate.sandbox.sandbox._resident_mb", lambda process: 0.0)
     with Sandbox(memory_mb=256, attempts=1) as box:
         with pytest.raises(SandboxError, match=r"used more than 256 MB of memory and was stopped"):
@@ -69,25 +69,25 @@ def test_memory_is_bounded_from_inside_too(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize("then", ["segfault", "hang", "return"])
-def test_what_the_child_started_goes_with_it(then: str) -> None:
+def test_processes_that_the_child_started_are_killed_with_it(then: str) -> None:
     with Sandbox(memory_mb=512, attempts=1) as box:
         if then == "return":
             number = box.call(naughty.leave_a_child_behind, then, wall_s=30)
             assert naughty.alive(number)
         else:
-            assert box.call(naughty.double, 4, wall_s=60) == 8  # the child is there: its start is not what is timed
+            assert box.call(naughty.double, 4, wall_s=60) == 8  # starts the child, so that its start is not timed
             began = time.monotonic()
             with pytest.raises(SandboxError, match=r"killed by signal 11|longer than 2 s") as error:
                 box.call(naughty.leave_a_child_behind, then, wall_s=2)
             assert time.monotonic() - began < 10, "the grandchild holds the pipe open, which must not be waited for"
-            number = int(str(error.value).split("it last said: ")[1].split()[0])
+            number = int(str(error.value).split("its last log line: ")[1].split()[0])
     deadline = time.monotonic() + 5
     while naughty.alive(number):
         assert time.monotonic() < deadline, "it lives on"
         time.sleep(0.02)
 
 
-def test_an_answer_that_nobody_waited_for_is_not_taken_for_the_next(sandbox: Sandbox) -> None:
+def test_a_late_answer_is_not_read_as_the_next_one(sandbox: Sandbox) -> None:
     class Interrupted(BaseException):
         pass
 
@@ -97,7 +97,7 @@ def test_an_answer_that_nobody_waited_for_is_not_taken_for_the_next(sandbox: San
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("curate.sandbox.sandbox._resident_mb", interrupt)
         with pytest.raises(Interrupted):
-            sandbox.call(naughty.double_slowly, 1, wall_s=30)  # long enough to be looked at while it works
+            sandbox.call(naughty.double_slowly, 1, wall_s=30)  # long enough for a check of the memory
     assert sandbox.call(naughty.double, 21, wall_s=30) == 42
 
 
@@ -107,29 +107,29 @@ def test_a_child_that_died_between_calls_is_replaced(sandbox: Sandbox) -> None:
     assert sandbox.call(naughty.process_id, wall_s=30) != first
 
 
-def test_large_answers_come_through(sandbox: Sandbox) -> None:
+def test_large_answers_are_returned(sandbox: Sandbox) -> None:
     assert len(sandbox.call(naughty.large, 100_000_000, wall_s=30)) == 100_000_000
 
 
-def test_an_answer_that_cannot_be_sent_is_the_functions_own_fault(sandbox: Sandbox) -> None:
+def test_an_unsupported_answer_raises_and_is_not_retried(sandbox: Sandbox) -> None:
     before = sandbox.call(naughty.process_id, wall_s=30)
-    with pytest.raises(SandboxError, match=r"the sandbox cannot hand over a builtins.function") as error:
+    with pytest.raises(SandboxError, match=r"the sandbox cannot return a builtins.function") as error:
         sandbox.call(naughty.unpicklable, wall_s=30)
     assert error.value.raised
     assert sandbox.call(naughty.process_id, wall_s=30) == before
 
 
-def test_the_last_words_come_along_when_asked_for_and_without_addresses(sandbox: Sandbox) -> None:
-    with pytest.raises(SandboxError, match=r"^not a video; it last said: \[mov\] moov atom not found$") as error:
+def test_the_last_log_line_is_added_without_addresses(sandbox: Sandbox) -> None:
+    with pytest.raises(SandboxError, match=r"^not a video; its last log line: \[mov\] moov atom not found$") as error:
         sandbox.call(naughty.complain, wall_s=30)
     assert error.value.raised
     with pytest.raises(SandboxError, match=r"^this is not a video$"):
         sandbox.call(naughty.refuse, wall_s=30)
 
 
-def test_a_decoder_that_never_stops_talking_fills_no_disk(sandbox: Sandbox) -> None:
+def test_the_log_of_a_decoder_is_limited(sandbox: Sandbox) -> None:
     assert sandbox.call(naughty.chatter, 60, wall_s=60) < 40 * 2**20
-    assert sandbox._tail() == "; it last said: [h264] the last word"
+    assert sandbox._tail() == "; its last log line: [h264] the final line"
 
 
 def test_a_child_ends_with_its_parent() -> None:

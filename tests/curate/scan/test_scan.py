@@ -1,4 +1,4 @@
-"""The scan on videos whose cuts are known: spans tile the source, thumbnails belong to their span, windows change nothing."""
+"""The scan on videos with known cuts: spans tile the source, thumbnails belong to their span, and windows do not change the result."""
 
 from collections.abc import Iterator
 from itertools import pairwise
@@ -23,7 +23,7 @@ FPS = 25
 
 
 def shots(*lengths: int, width: int = 160, height: int = 96) -> Iterator[NDArray[np.uint8]]:
-    """Shots of a soft texture that drifts slowly, each of another colour."""
+    """Shots of a smooth texture that drifts slowly, each in another colour."""
     for k, n in enumerate(lengths):
         noise = cv2.GaussianBlur(np.random.default_rng(k).normal(size=(height, width, 3)), (0, 0), 8)
         colour = np.array([(60 * k) % 160, (110 * k) % 160, (30 * k) % 160]) + 50
@@ -50,15 +50,15 @@ def clips(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """3 s, 1 s, 12 s, 4 s at 25 fps, cut hard; keyframes every second."""
+    """Shots of 3 s, 1 s, 12 s and 4 s at 25 fps with hard cuts; a keyframe every second."""
     path = tmp_path_factory.mktemp("film") / "film.mp4"
     return write_video(path, shots(75, 25, 300, 100), FPS, gop=25)
 
 
 def test_cuts_lengths_and_kinds(film: Path) -> None:
     rows = run(film)
-    told = [(round(r["start_s"], 2), round(r["end_s"], 2), r["start_kind"], r["end_kind"], r["skip"]) for r in rows]
-    assert told == [
+    summary = [(round(r["start_s"], 2), round(r["end_s"], 2), r["start_kind"], r["end_kind"], r["skip"]) for r in rows]
+    assert summary == [
         (0.0, 3.0, "edge", "hard", None),
         (3.0, 4.0, "hard", "hard", "too_short"),
         (4.0, 10.0, "hard", "length", None),
@@ -83,7 +83,7 @@ def test_spans_tile_the_source_and_thumbnails_stay_inside(film: Path) -> None:
         )
 
 
-def test_thumbnails_show_their_own_moment(film: Path) -> None:
+def test_thumbnails_show_the_frames_at_their_times(film: Path) -> None:
     frames = list(shots(75, 25, 300, 100))
     for row in clips(run(film)):
         for t_s, jpeg in zip(row["thumb_times_s"], row["thumbs"], strict=True):
@@ -92,7 +92,7 @@ def test_thumbnails_show_their_own_moment(film: Path) -> None:
 
 
 @pytest.mark.parametrize("window_s", [4.0, 7.0])
-def test_windows_tile_the_source_too_and_end_at_keyframes(film: Path, window_s: float) -> None:
+def test_windows_tile_the_source_and_end_at_keyframes(film: Path, window_s: float) -> None:
     rows = run(film, window_s=window_s, max_clip_s=4.0, min_clip_s=1.0)
     whole = run(film, max_clip_s=4.0, min_clip_s=1.0)
     assert rows[0]["start_s"] == 0.0
@@ -101,34 +101,34 @@ def test_windows_tile_the_source_too_and_end_at_keyframes(film: Path, window_s: 
         assert before["end_s"] == pytest.approx(after["start_s"], abs=1e-6)
     edges = [row["start_s"] for row in rows if row["start_kind"] == "window"]
     assert edges
-    assert all(edge == pytest.approx(round(edge), abs=1e-6) for edge in edges), "keyframes lie on full seconds"
+    assert all(edge == pytest.approx(round(edge), abs=1e-6) for edge in edges), "keyframes are at full seconds"
     cuts = [round(row["start_s"], 3) for row in rows if row["start_kind"] == "hard"]
     assert set(cuts) | {round(edge, 3) for edge in edges} >= {3.0, 4.0, 16.0}
 
 
-def test_the_order_of_windows_changes_no_value(film: Path) -> None:
+def test_values_do_not_depend_on_the_order_of_windows(film: Path) -> None:
     config = ScanConfig(window_s=5.0, max_clip_s=4.0)
     forwards = [scan.scan_window(str(film), "source", w, 3, config, CUTS) for w in range(4)]
     backwards = [scan.scan_window(str(film), "source", w, 3, config, CUTS) for w in reversed(range(4))]
     assert forwards == backwards[::-1]
 
 
-def test_a_transition_across_a_window_is_cut_away_on_both_sides(tmp_path: Path) -> None:
+def test_a_transition_across_a_window_edge_is_skipped_on_both_sides(tmp_path: Path) -> None:
     a, b = np.stack(list(shots(140))).astype(float), np.stack(list(shots(0, 140))).astype(float)
     share = (np.arange(30) / 30)[:, None, None, None]
     middle = (1 - share) * a[-30:] + share * b[:30]  # frames 110 to 140; a window begins at the keyframe 125
     film = np.concatenate([a[:-30], middle, b[30:]]).astype(np.uint8)
     path = write_video(tmp_path / "dissolve.mp4", film, FPS, gop=25)
     rows = run(path, window_s=5.0, max_clip_s=4.0)
-    told = [(round(r["start_s"] * FPS), round(r["end_s"] * FPS), r["skip"]) for r in rows]
-    assert [t[2] for t in told] == [None, None, "transition", "transition", None, None]
-    assert told[2] == (pytest.approx(110, abs=4), 125, "transition")
-    assert told[3] == (125, pytest.approx(140, abs=4), "transition")
+    summary = [(round(r["start_s"] * FPS), round(r["end_s"] * FPS), r["skip"]) for r in rows]
+    assert [t[2] for t in summary] == [None, None, "transition", "transition", None, None]
+    assert summary[2] == (pytest.approx(110, abs=4), 125, "transition")
+    assert summary[3] == (125, pytest.approx(140, abs=4), "transition")
     assert {row["start_kind"] for row in rows[2:4]} == {"dissolve"}
     assert [row["window"] for row in rows] == [0, 0, 0, 1, 1, 1]
 
 
-def test_evidence_is_stored_with_every_boundary(film: Path) -> None:
+def test_kind_confidence_and_detector_are_stored_for_each_boundary(film: Path) -> None:
     rows = run(film)
     for before, after in pairwise(rows):
         assert before["end_kind"] == after["start_kind"]
@@ -141,7 +141,7 @@ def test_evidence_is_stored_with_every_boundary(film: Path) -> None:
     assert set(rows[0]) == set(scan.SCHEMA.names)
 
 
-def test_fingerprints_know_the_first_and_last_frame_of_a_written_clip(film: Path) -> None:
+def test_hashes_match_the_first_and_last_frame_of_a_written_clip(film: Path) -> None:
     from curate.clips.write import Cut, Span, cut
     from curate.video.open import Reader
 
@@ -159,7 +159,7 @@ def test_fingerprints_know_the_first_and_last_frame_of_a_written_clip(film: Path
 
 
 @pytest.mark.parametrize("rotation_deg", [0, 90, 180, 270])
-def test_fingerprints_and_boxes_are_upright(tmp_path: Path, rotation_deg: int) -> None:
+def test_hashes_and_boxes_are_upright(tmp_path: Path, rotation_deg: int) -> None:
     upright = np.stack(list(shots(75)))
     upright[:, :, :20] = upright[:, :, -20:] = 16
     stored = np.rot90(upright, rotation_deg // 90, axes=(1, 2))
@@ -172,7 +172,7 @@ def test_fingerprints_and_boxes_are_upright(tmp_path: Path, rotation_deg: int) -
     assert (row["crop_y_px"], row["crop_height_px"]) == (0, 96)
 
 
-def test_keyframes_keep_a_copied_clip_inside_its_shot(film: Path) -> None:
+def test_keyframe_alignment_keeps_a_copied_clip_inside_its_shot(film: Path) -> None:
     from curate.clips.write import ClipOptions, Cut, Span, cut
 
     rows = run(film, align="keyframe")
@@ -189,7 +189,7 @@ def test_keyframes_keep_a_copied_clip_inside_its_shot(film: Path) -> None:
 
 
 def test_boxes_of_real_pillarboxes(shared_dir: Path) -> None:
-    """The reels show every source in 640 x 360 with its own aspect; the bars are known from it."""
+    """The reels show each source at 640 x 360 with its own aspect ratio, which gives the bars."""
     import json
 
     sources = {"dj__video2.mp4": (480, 640), "dj__video4.mp4": (480, 360), "opencvdoc__vtest.avi": (768, 576)}
@@ -211,7 +211,7 @@ def test_boxes_of_real_pillarboxes(shared_dir: Path) -> None:
     assert checked >= 4
 
 
-def test_a_file_cut_short_keeps_what_is_before_and_says_so(film: Path, tmp_path: Path) -> None:
+def test_a_truncated_file_gives_its_clips_and_an_error_row(film: Path, tmp_path: Path) -> None:
     fast = tmp_path / "fast.mp4"
     write_video(fast, shots(75, 25, 300, 100), FPS, gop=25, container_options={"movflags": "faststart"})
     torn = tmp_path / "torn.mp4"

@@ -14,7 +14,7 @@ from curate.scan import ids, sources
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two videos (one deeper, with a name that is not easy), a text file and a hidden one."""
+    """Two videos (one in a subfolder, with an unusual name), a text file and a hidden file."""
     (tmp_path / "in" / "deep er 🎬").mkdir(parents=True)
     (tmp_path / "in" / "a.mp4").write_bytes(b"a")
     (tmp_path / "in" / "deep er 🎬" / "b'ö[1].MKV").write_bytes(b"b")
@@ -44,12 +44,12 @@ def found(given: str, base: Path) -> list[str]:
         ),
     ],
 )
-def test_what_is_given_is_found(folder: Path, given: str, expected: list[str]) -> None:
+def test_given_sources_are_found(folder: Path, given: str, expected: list[str]) -> None:
     assert [name for name in found(given, folder) if "hidden" not in name] == expected
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "message"),
     [
         ("nowhere", "there is no file or directory 'nowhere'"),
         ("in/*.avi", "no file matches 'in/*.avi'"),
@@ -59,13 +59,13 @@ def test_what_is_given_is_found(folder: Path, given: str, expected: list[str]) -
         ("nosuchscheme://bucket/x", "'nosuchscheme://bucket/x' cannot be reached: Protocol not known"),
     ],
 )
-def test_what_is_not_there_is_told_as_it_was_given(folder: Path, given: str, told: str) -> None:
+def test_a_missing_source_is_reported_by_the_given_path(folder: Path, given: str, message: str) -> None:
     (folder / "empty").mkdir()
     (folder / "nouri.csv").write_text("path\na.mp4\n")
     (folder / "torn.parquet").write_bytes(b"PAR1")
     with pytest.raises(UsageError) as error:
         sources.discover(named(given), folder)
-    assert told in str(error.value)
+    assert message in str(error.value)
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
@@ -96,17 +96,19 @@ def test_an_id_comes_from_the_content() -> None:
     assert ids.source_id(same, len(big)) != ids.source_id(other, len(big))
     assert ids.source_id(same, len(big)) != ids.source_id(same, len(big), "full")
     between = bytearray(big)
-    between[int(1.5 * 2**20)] ^= 1  # outside the three samples: only the full digest sees it
+    between[int(1.5 * 2**20)] ^= 1  # outside the three samples: only the full digest changes
     assert ids.source_id(io.BytesIO(between), len(big)) == ids.source_id(same, len(big))
     assert ids.source_id(io.BytesIO(between), len(big), "full") != ids.source_id(same, len(big), "full")
 
 
-def test_the_same_bytes_twice_are_one_source_whatever_the_order() -> None:
+def test_duplicate_files_are_one_source_in_any_order() -> None:
     rows = [("z.mp4", "s1", None), ("a.mp4", "s1", None), ("b.mp4", "s2", None), ("0.mp4", "s1", "broken")]
     blank = dict.fromkeys(sources.SCHEMA.names)
     for order in (rows, rows[::-1]):
         records = [{**blank, "uri": uri, "source_id": content, "error": error} for uri, content, error in order]
         frame = sources.with_duplicates(pa.Table.from_pylist(records, schema=sources.SCHEMA))
-        told = {uri: None if pd.isna(of) else of for uri, of in zip(frame["uri"], frame["duplicate_of"], strict=True)}
-        assert told == {"0.mp4": None, "a.mp4": None, "b.mp4": None, "z.mp4": "a.mp4"}
+        duplicates = {
+            uri: None if pd.isna(of) else of for uri, of in zip(frame["uri"], frame["duplicate_of"], strict=True)
+        }
+        assert duplicates == {"0.mp4": None, "a.mp4": None, "b.mp4": None, "z.mp4": "a.mp4"}
         assert [row["uri"] for row in sources.primary(frame)] == ["a.mp4", "b.mp4"]

@@ -1,4 +1,4 @@
-"""The clipping rules on windows of 25 frames a second: what becomes a clip, what is left out and why, and that nothing is lost."""
+"""The clipping rules on windows at 25 fps: which spans are clips, which are skipped and why; no frame is lost."""
 
 from itertools import pairwise
 
@@ -24,7 +24,7 @@ def divided(
     return list(spans(times_s, keys or [0], boundaries, ends, ScanConfig(**options)))  # type: ignore[arg-type]
 
 
-def told(found: list[Span]) -> list[tuple[int, int, str, str, str | None]]:
+def as_tuples(found: list[Span]) -> list[tuple[int, int, str, str, str | None]]:
     return [(s.first, s.stop, s.start.kind, s.end.kind, s.skip) for s in found]
 
 
@@ -92,10 +92,10 @@ def fade(a: int, b: int) -> Boundary:
         pytest.param(100, [hard(-5), hard(0), hard(100), hard(120)], {}, [(0, 100, "edge", "edge", None)], id="beyond"),
     ],
 )  # fmt: skip
-def test_rules(
+def test_boundaries_and_lengths_divide_a_window(
     n: int, boundaries: list[Boundary], options: dict[str, object], expected: list[tuple[object, ...]]
 ) -> None:
-    assert told(divided(n, boundaries, **options)) == expected
+    assert as_tuples(divided(n, boundaries, **options)) == expected
 
 
 @pytest.mark.parametrize(
@@ -156,13 +156,13 @@ def test_rules(
         ),
     ],
 )
-def test_keyframes(
+def test_alignment_to_keyframes(
     n: int, boundaries: list[Boundary], keys: list[int], options: dict[str, object], expected: list[tuple[object, ...]]
 ) -> None:
-    assert told(divided(n, boundaries, keys, align="keyframe", **options)) == expected
+    assert as_tuples(divided(n, boundaries, keys, align="keyframe", **options)) == expected
 
 
-def test_evidence_comes_along() -> None:
+def test_spans_carry_the_evidence_of_their_boundaries() -> None:
     first, transition, second = divided(200, [fade(80, 100)])
     assert first.end == transition.start == transition.end == second.start
     assert (first.end.confidence, first.end.detector) == (0.8, "blank")

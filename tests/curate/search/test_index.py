@@ -25,7 +25,7 @@ caption:
   - use: {STAGES}.Says
   - {{use: {STAGES}.Repeats, name: other}}
 embed:
-  use: {STAGES}.Heard
+  use: {STAGES}.CaptionVector
 keep: {{brightness: {{above: 70}}}}
 shards: {{workers: 1}}
 """
@@ -65,17 +65,17 @@ def test_a_picture_finds_the_clip_it_is_of(run: Run, tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "p.png"), run.frames(wanted)[0][..., ::-1])
     assert index.search(run, image=str(tmp_path / "p.png"))[0]["clip_id"] == wanted
     (tmp_path / "no.png").write_text("no picture")
-    for path, told in (
+    for path, message in (
         (tmp_path / "no.png", "is not a picture that can be read"),
         (tmp_path / "x", "there is no picture"),
     ):
-        with pytest.raises(UsageError, match=told):
+        with pytest.raises(UsageError, match=message):
             index.search(run, image=str(path))
 
 
 def test_words_are_compared_with_captions_pictures_or_letter_by_letter(run: Run) -> None:
     assert index.search(run, "anything")[0]["ranked_by"] == "seen"
-    assert index.search(run, "anything", by="caption")[0]["ranked_by"] == "heard"
+    assert index.search(run, "anything", by="caption")[0]["ranked_by"] == "caption_vector"
     hits = index.search(run, "another", by="words")  # the second captioner's
     assert len(hits) == len(run.selection().clip_ids)
     assert hits[0]["ranked_by"] == "full text"
@@ -88,6 +88,24 @@ def test_words_are_compared_with_captions_pictures_or_letter_by_letter(run: Run)
         index.search(run, clip="b")
     with pytest.raises(UsageError, match="is not the id of a clip"):
         index.search(run, clip="' or 1=1")
+
+
+def test_search_without_a_hit_is_a_frame_with_its_columns(run: Run) -> None:
+    hits = run.search("anything")
+    none = run.search("anything", where="brightness > 1000")
+    assert none.empty
+    assert list(none.columns) == list(hits.columns)
+    assert none["ranked_by"].tolist() == []
+
+
+def test_poor_fit_is_reported_below_the_limit_of_the_stage(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    hits = index.search(run, "anything", by="caption")
+    assert index.poor_fit(run, hits) is None, "a stage without a limit"
+    monkeypatch.setitem(index.GOOD_COSINE, f"{STAGES}.CaptionVector", hits[0]["score"] + 0.01)
+    assert "no clip fits well" in str(index.poor_fit(run, hits))
+    monkeypatch.setitem(index.GOOD_COSINE, f"{STAGES}.CaptionVector", hits[0]["score"] - 0.01)
+    assert index.poor_fit(run, hits) is None
+    assert index.poor_fit(run, []) is None
 
 
 def test_conditions_narrow_every_kind_of_search(run: Run) -> None:
@@ -114,7 +132,7 @@ def test_the_command(project: Path, run: Run, rushes: Rushes) -> None:
     assert hits
     assert rushes("search", "run", cwd=project).err.startswith("rushes: nothing to search for:")
     assert "--by is auto" in rushes("search", "run", "x", "--by", "smell", cwd=project).err
-    assert "knows no version 7 of the shards" in rushes("search", "run", "x", "--version", "7", cwd=project).err
+    assert "has no version 7 of the shards" in rushes("search", "run", "x", "--version", "7", cwd=project).err
 
 
 def test_the_index_follows_the_shards_and_old_versions_can_be_opened(project: Path, run: Run, rushes: Rushes) -> None:
@@ -131,10 +149,10 @@ def test_the_index_follows_the_shards_and_old_versions_can_be_opened(project: Pa
     few = {hit["clip_id"] for hit in index.search(shrunk, "anything", limit=99)}
     assert few == set(shrunk.selection().clip_ids) < everything
     assert {hit["clip_id"] for hit in index.search(shrunk, "anything", limit=99, version=1)} == everything
-    # An index of another format, or one that is broken, is built anew.
-    for harm in ("format", "broken"):
+    # An index of another format, or a broken one, is rebuilt.
+    for fault in ("format", "broken"):
         claim = json.loads((copy / "index.lance" / "_claim.json").read_text())
-        if harm == "format":
+        if fault == "format":
             claim["format"] = 1
         else:
             shutil.rmtree(copy / "index.lance" / "clips.lance" / "_versions")

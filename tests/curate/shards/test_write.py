@@ -137,24 +137,26 @@ def test_the_same_selection_gives_the_same_bytes(project: Path, rushes: Rushes) 
     assert [shard["sha256"] for shard in index_of(project)["shards"]] == sums
 
 
-@pytest.mark.parametrize("harm", ["byte", "gone", "short"])
-def test_a_bad_shard_is_found_and_written_again_alone(project: Path, rushes: Rushes, harm: str) -> None:
+@pytest.mark.parametrize("fault", ["byte", "missing", "short"])
+def test_verify_finds_a_damaged_shard_and_repair_rewrites_only_it(project: Path, rushes: Rushes, fault: str) -> None:
     folder = project / "run" / "shards"
     good = bytes_of(folder)
     path = folder / "shard-00001.parquet"
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
-    match harm:
+    match fault:
         case "byte":
             path.write_bytes(data)
         case "short":
             path.write_bytes(data[:1000])
-        case "gone":
+        case "missing":
             path.unlink()
     times = {name: (folder / name).stat().st_mtime_ns for name in good if (folder / name).exists()}
     done = rushes("shards", "verify", "run", cwd=project)
     assert done.code == 1
-    assert done.out.startswith("shard-00001.parquet: " + ("is missing" if harm == "gone" else "has other bytes than"))
+    assert done.out.startswith(
+        "shard-00001.parquet: " + ("is missing" if fault == "missing" else "has changed since it was written")
+    )
     assert "1 of the shards of" in done.err
     assert "--repair" in done.err
     done = rushes("shards", "verify", "run", "--repair", cwd=project)
@@ -215,9 +217,9 @@ def test_a_source_that_vanished_costs_its_clips_alone(project: Path) -> None:
     receipt = job.work(ShardUnit("shard-00000", rows))
     job.close()
     assert receipt == Receipt(15, 5)
-    told = store.get_json(str(project / "out" / "shard-00000.json"))
-    assert all("1.mp4" in item["error"] for item in told["left_out"])
-    assert told["buckets"] == {"4x3-64p-49f": 10}
+    receipt_file = store.get_json(str(project / "out" / "shard-00000.json"))
+    assert all("1.mp4" in item["error"] for item in receipt_file["left_out"])
+    assert receipt_file["buckets"] == {"4x3-64p-49f": 10}
 
 
 ASPECTS = [(16, 9), (4, 3), (1, 1), (9, 16)]
@@ -250,11 +252,11 @@ def test_the_buckets_of_the_pipeline_are_checked() -> None:
     assert ShardsConfig(buckets={"frames": "4n+1"}).buckets.frames == "4n+1"
 
 
-def test_an_unknown_key_of_the_buckets_is_named(tmp_path: Path) -> None:
+def test_an_unknown_key_of_the_buckets_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "p.yaml").write_text("run: r\nsources: x\nshards:\n  buckets: {aspect: ['1:1']}\n")
     with pytest.raises(ConfigError, match=r"p.yaml:4: unknown key 'shards.buckets.aspect'; did you mean 'aspects'"):
         config.load(tmp_path / "p.yaml")
 
 
-def test_a_clip_that_was_not_written_is_told_with_its_reason() -> None:
+def test_the_error_of_an_unwritten_clip() -> None:
     assert stored({"clip_id": "a"}, CutError("a", "why")) == "why"

@@ -57,11 +57,11 @@ def test_a_server_is_waited_for_when_it_has_answered_before(monkeypatch: pytest.
     )
     gone = exceptions.EndpointConnectionError(endpoint_url="http://x")
     monkeypatch.setattr(store, "_has_answered", False)
-    assert not any(map(store._may_pass, (busy, forbidden, gone)))
+    assert not any(map(store._is_temporary, (busy, forbidden, gone)))
     monkeypatch.setattr(store, "_has_answered", True)
-    assert store._may_pass(busy)
-    assert store._may_pass(gone)
-    assert not store._may_pass(forbidden)
+    assert store._is_temporary(busy)
+    assert store._is_temporary(gone)
+    assert not store._is_temporary(forbidden)
 
 
 def test_what_was_left_aside_goes_from_all_folders(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(
-        RunError, match=r"x could not be written: No space left on device; when it can be, the same command goes on"
+        RunError, match=r"x could not be written: No space left on device; mend that and run the same command to resume"
     ):
         store.put(str(tmp_path / "x"), b"data")
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""Every awkward file ends as a right result or as one clear sentence; none stops, hangs or slows what comes after it."""
+"""Each awkward file gives a correct result or one clear sentence, and none stops, blocks or slows the files after it."""
 
 import os
 import re
@@ -19,7 +19,7 @@ from tests.awkward import AWKWARD, FAST, FPS, MISBEHAVIOUR, Awkward, pictures, v
 from tests.curate.scan.test_scan import CUTS
 
 SLOW_S = 20.0
-"""Nothing here takes a second on an idle machine."""
+"""Limit of each call, which takes less than a second on an idle machine."""
 REFUSED = [one for one in AWKWARD if one.refused]
 READ = [one for one in AWKWARD if not one.refused]
 
@@ -48,7 +48,7 @@ def assert_tiled(spans: list[dict[str, Any]]) -> None:
         assert before["end_s"] == pytest.approx(after["start_s"], abs=1e-9)
 
 
-def test_there_are_enough_and_no_two_are_alike() -> None:
+def test_the_awkward_files_are_many_and_unique() -> None:
     assert len({one.name for one in AWKWARD}) == len(AWKWARD) >= 36
     assert len({one.what for one in AWKWARD}) == len(AWKWARD)
 
@@ -62,27 +62,29 @@ def open_it(one: Awkward, path: str, sandbox: Sandbox) -> None:
 
 
 @pytest.mark.parametrize("one", REFUSED, ids=lambda one: one.name)
-def test_what_is_no_video_has_one_sentence(one: Awkward, awkward_files: dict[str, Path], sandbox: Sandbox) -> None:
+def test_a_file_that_is_not_a_video_raises_one_sentence(
+    one: Awkward, awkward_files: dict[str, Path], sandbox: Sandbox
+) -> None:
     assert one.refused
     path = awkward_files[one.name]
     before = sandbox.call(naughty.process_id, wall_s=30)
     began = time.monotonic()
-    with pytest.raises(SandboxError) as told:
+    with pytest.raises(SandboxError) as error:
         open_it(one, str(path), sandbox)
-    assert told.value.raised
-    assert re.search(one.refused, str(told.value))
-    assert "\n" not in str(told.value)
+    assert error.value.raised
+    assert re.search(one.refused, str(error.value))
+    assert "\n" not in str(error.value)
     assert time.monotonic() - began < SLOW_S
-    assert sandbox.call(naughty.process_id, wall_s=30) == before, "the child outlives the file"
+    assert sandbox.call(naughty.process_id, wall_s=30) == before, "the same child continues after the file"
 
 
-def test_a_pipe_holds_nobody_up_when_it_is_hashed_either(awkward_files: dict[str, Path], sandbox: Sandbox) -> None:
+def test_hashing_a_named_pipe_raises_and_does_not_block(awkward_files: dict[str, Path], sandbox: Sandbox) -> None:
     with pytest.raises(SandboxError, match=r"^not a regular file: a named pipe$"):
         sandbox.call(sources.identify, str(awkward_files["pipe.mp4"]), "sampled", wall_s=SLOW_S)
 
 
 @pytest.mark.parametrize("one", READ, ids=lambda one: one.name)
-def test_what_can_be_read_is_read_and_what_is_missing_is_told(
+def test_readable_frames_are_returned_and_missing_ones_reported(
     one: Awkward, awkward_files: dict[str, Path], sandbox: Sandbox
 ) -> None:
     path = awkward_files[one.name]
@@ -92,7 +94,7 @@ def test_what_can_be_read_is_read_and_what_is_missing_is_told(
     rows = scanned(sandbox, path)
     read = sandbox.call(naughty.read, str(path), wall_s=SLOW_S)
     assert time.monotonic() - began < SLOW_S
-    assert sandbox.call(naughty.process_id, wall_s=30) == before, "the child outlives the file"
+    assert sandbox.call(naughty.process_id, wall_s=30) == before, "the same child continues after the file"
 
     spans, failed = spans_and_errors(rows)
     assert (source["width_px"], source["height_px"]) == one.size_px == (spans[0]["width_px"], spans[0]["height_px"])
@@ -104,7 +106,7 @@ def test_what_can_be_read_is_read_and_what_is_missing_is_told(
     numbers = list(one.numbers)
     if one.error is None:
         assert failed == []
-        assert read["told"] is None
+        assert read["trouble"] is None
         assert read["numbers"] == numbers
         assert end_s == pytest.approx(one.expected_s, abs=0.002)
         if source["duration_s"] is not None:
@@ -112,9 +114,9 @@ def test_what_can_be_read_is_read_and_what_is_missing_is_told(
         return
     (row,) = failed
     assert re.search(one.error, row["error"])
-    assert re.search(one.error, read["told"])
+    assert re.search(one.error, read["trouble"])
     assert "\n" not in row["error"]
-    assert row["start_s"] == pytest.approx(end_s, abs=1e-6), "the error stands where the pictures end"
+    assert row["start_s"] == pytest.approx(end_s, abs=1e-6), "the error row begins where the pictures end"
     assert row["end_s"] == pytest.approx(max(one.expected_s, end_s), abs=0.05)
     assert one.first <= n_frames <= one.most
     assert read["numbers"][: one.first] == numbers[: one.first]
@@ -122,7 +124,7 @@ def test_what_can_be_read_is_read_and_what_is_missing_is_told(
 
 
 @pytest.mark.parametrize("how", MISBEHAVIOUR.values())
-def test_a_decoder_that_goes_wrong_costs_its_file_alone(how: str, awkward_files: dict[str, Path]) -> None:
+def test_a_failing_decoder_affects_only_its_file(how: str, awkward_files: dict[str, Path]) -> None:
     names = {"segfault": "segfaults.mp4", "hang": "hangs.mp4", "eat_memory": "eats_memory.mp4"}
     sentence = {
         "segfault": r"^the decoder process was killed by signal 11.*\(attempt 2 of 2\)$",
@@ -131,14 +133,14 @@ def test_a_decoder_that_goes_wrong_costs_its_file_alone(how: str, awkward_files:
     }
     with Sandbox(memory_mb=600) as box:
         sound = scanned(box, awkward_files["cover.mp4"], naughty.scan_badly)
-        with pytest.raises(SandboxError, match=sentence[how]) as told:
+        with pytest.raises(SandboxError, match=sentence[how]) as error:
             scanned(box, awkward_files[names[how]], naughty.scan_badly, wall_s=2.0 if how == "hang" else SLOW_S)
-        assert not told.value.raised
+        assert not error.value.raised
         assert scanned(box, awkward_files["cover.mp4"], naughty.scan_badly) == sound
 
 
 @pytest.mark.parametrize("name", ["grows.mp4", "grows.ts", "grows.mkv"])
-def test_a_file_that_grows_while_it_is_read_gives_what_was_there(name: str, tmp_path: Path, sandbox: Sandbox) -> None:
+def test_a_growing_file_gives_the_frames_written_so_far(name: str, tmp_path: Path, sandbox: Sandbox) -> None:
     options = {"grows.mp4": FAST, "grows.mkv": {"live": "1"}}.get(name)
     whole = bytes(video(tmp_path / name, pictures(), container_options=options))
     path = tmp_path / name
@@ -162,8 +164,8 @@ def test_a_file_that_grows_while_it_is_read_gives_what_was_there(name: str, tmp_
         writer.join()
     assert_tiled(spans)
     n_frames = sum(span["n_frames"] for span in spans)
-    assert 10 <= n_frames <= 50, "a third of the pictures was there, the last one perhaps not whole"
-    if not failed:  # a piece that came too late may be missing in the middle, which is told
+    assert 10 <= n_frames <= 50, "a third of the pictures was written, perhaps without the end of the last one"
+    if not failed:  # data that came too late may be missing in the middle, which is reported
         assert spans[-1]["end_s"] == pytest.approx(n_frames / FPS, abs=0.002)
     if name == "grows.mp4" and n_frames < 50:
         assert re.search(r"ends early|damaged", failed[0]["error"])

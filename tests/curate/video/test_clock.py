@@ -42,7 +42,7 @@ def shown(
         pytest.param({"times_s": [0, 0.04, 50.0]}, [0, 0.04, 50.0], 50.04, id="a long gap, in a file"),
     ],
 )
-def test_times_only_go_forward(options: dict[str, object], times_s: list[float], ends_s: float) -> None:
+def test_times_are_monotonic(options: dict[str, object], times_s: list[float], ends_s: float) -> None:
     pictures = shown(**options)  # type: ignore[arg-type]
     assert [t_s for t_s, _, _ in pictures] == pytest.approx(times_s)
     assert sum(pictures[-1][:2]) == pytest.approx(ends_s)
@@ -52,18 +52,18 @@ def test_times_only_go_forward(options: dict[str, object], times_s: list[float],
 @pytest.mark.parametrize(
     ("times_s", "broke"),
     [
-        pytest.param([7.0, 7.04, 0.0, 0.04], "the timestamps start again", id="start again"),
+        pytest.param([7.0, 7.04, 0.0, 0.04], "the timestamps restart", id="restart"),
         pytest.param([0.0, 0.04, 5000.0, 5000.04], "the timestamps jump", id="jump"),
     ],
 )
-def test_a_clock_that_breaks_goes_on_counting(times_s: list[float | None], broke: str) -> None:
+def test_a_broken_clock_continues_without_a_gap(times_s: list[float | None], broke: str) -> None:
     pictures = shown(times_s, is_stream=True)
     begin_s = times_s[0] or 0.0
     assert [t_s for t_s, _, _ in pictures] == pytest.approx([begin_s + STEP_S * i for i in range(4)])
     assert [what for _, _, what in pictures] == [None, None, broke, None]
 
 
-def test_a_gap_after_a_rhythm_is_seen_in_streams_alone() -> None:
+def test_a_gap_after_regular_steps_is_detected_in_streams_only() -> None:
     times_s = [STEP_S * i for i in range(20)] + [STEP_S * 23]
     for is_stream in (True, False):
         clock = Clock(STEP_S, None, is_stream)

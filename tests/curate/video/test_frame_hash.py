@@ -1,4 +1,4 @@
-"""Fingerprints: the same frame smaller, darker or compressed differs in few bits, another picture in about half of them."""
+"""Hashes: the same frame smaller, darker or compressed differs in a few bits, another picture in about half of them."""
 
 import cv2
 import numpy as np
@@ -12,7 +12,7 @@ def picture(seed: int, width: int = 320, height: int = 180) -> np.ndarray:
     return cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 18), None, 16, 235, cv2.NORM_MINMAX)  # type: ignore[return-value]
 
 
-def test_a_ramp_by_hand() -> None:
+def test_hashes_of_simple_pictures() -> None:
     ramp = np.tile(np.arange(90, dtype=np.uint8), (80, 1))
     assert frame_hash(ramp) == "f" * 16, "every cell is darker than its right neighbour"
     assert frame_hash(ramp[:, ::-1]) == "0" * 16
@@ -33,11 +33,11 @@ def test_a_ramp_by_hand() -> None:
     ],
 )
 @pytest.mark.parametrize("seed", range(5))
-def test_the_same_frame_is_known_again(change: object, seed: int) -> None:
+def test_a_changed_version_of_a_frame_differs_in_few_bits(change: object, seed: int) -> None:
     assert bits_apart(frame_hash(picture(seed)), frame_hash(change(picture(seed)))) <= 6  # type: ignore[operator]
 
 
-def test_another_frame_is_told_apart() -> None:
+def test_hashes_of_other_frames_differ() -> None:
     hashes = [frame_hash(picture(seed)) for seed in range(20)]
     apart = [bits_apart(a, b) for i, a in enumerate(hashes) for b in hashes[:i]]
     assert min(apart) > 12
@@ -45,6 +45,6 @@ def test_another_frame_is_told_apart() -> None:
 
 
 @pytest.mark.parametrize("height", [40, 45], ids=["rows that divide", "rows that do not"])
-def test_many_at_once_are_the_same(height: int) -> None:
+def test_hashes_in_a_batch_equal_single_ones(height: int) -> None:
     pictures = np.stack([picture(seed, 72, height) for seed in range(9)])
     assert as_text(frame_hashes(pictures)) == [frame_hash(p) for p in pictures]

@@ -1,4 +1,4 @@
-"""Black bars: found to the line, never a picture's own darkness taken for one."""
+"""Black bars: detected to the line; dark parts of a picture are not bars."""
 
 import numpy as np
 import pytest

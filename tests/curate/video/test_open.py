@@ -1,4 +1,4 @@
-"""Every decode is checked by the number drawn in each frame, so a frame too many, too few or out of place shows."""
+"""Each decode is checked by the number drawn in each frame, which detects additional, missing and misplaced frames."""
 
 from fractions import Fraction
 from itertools import pairwise
@@ -69,7 +69,7 @@ def test_every_frame_at_its_time_from_the_start_and_after_a_seek(tmp_path, name,
 
 
 @pytest.mark.parametrize(("name", "options"), FORMATS.values(), ids=FORMATS.keys())
-def test_probe_says_what_was_written(tmp_path, name, options):
+def test_probe_returns_the_written_properties(tmp_path, name, options):
     path = write_video(tmp_path / name, numbered_frames(N), **({"fps": 25} | options))
     info = probe(str(path))
     assert (info.width_px, info.height_px) == (160, 96)
@@ -105,7 +105,7 @@ def test_a_variable_frame_rate_keeps_its_timestamps(tmp_path, name):
 @pytest.mark.parametrize("rotation_deg", [0, 90, 180, 270])
 def test_rotation_is_applied(tmp_path, rotation_deg):
     upright = numbered_frames(5, 160, 96)
-    stored = np.rot90(upright, rotation_deg // 90, axes=(1, 2))  # a player turns it back, clockwise
+    stored = np.rot90(upright, rotation_deg // 90, axes=(1, 2))  # a player rotates it back, clockwise
     path = write_video(tmp_path / "a.mp4", stored, rotation_deg=rotation_deg)
     info = probe(str(path))
     assert (info.rotation_deg, info.width_px, info.height_px) == (rotation_deg, 160, 96)
@@ -165,7 +165,7 @@ def test_a_size_change_midway_keeps_the_first_size(tmp_path):
     assert [read_number(frame) for frame in frames] == list(range(20))
 
 
-def test_timestamps_that_start_again_go_on_counting(tmp_path):
+def test_restarting_timestamps_continue_without_a_gap(tmp_path):
     one = write_video(tmp_path / "1.ts", numbered_frames(50))
     two = write_video(tmp_path / "2.ts", numbered_frames(30, first=50))
     both = tmp_path / "both.ts"
@@ -174,7 +174,7 @@ def test_timestamps_that_start_again_go_on_counting(tmp_path):
         frames = [(read_number(frame.rgb()), frame.t_s) for frame in reader]
     assert [number for number, _ in frames] == list(range(80))
     assert [t_s for _, t_s in frames] == pytest.approx([i / 25 for i in range(80)], abs=0.002)
-    assert any("start again" in error for error in reader.errors)
+    assert any("restart" in error for error in reader.errors)
 
 
 def test_a_bare_stream_without_timestamps_counts_frames(tmp_path):
@@ -186,7 +186,7 @@ def test_a_bare_stream_without_timestamps_counts_frames(tmp_path):
     assert keyframe_times(str(path)) == pytest.approx([0, 0.48, 0.96])
 
 
-def test_a_long_sound_track_is_no_short_read(tmp_path):
+def test_a_long_sound_track_is_not_a_short_read(tmp_path):
     path = write_video(tmp_path / "a.mkv", numbered_frames(25), audio_s=4.0)
     text = path.read_bytes().replace(b"DURATION", b"DURATIOX")  # leaves only the container's own duration
     path.write_bytes(text)
@@ -255,12 +255,12 @@ def _bad(tmp_path: Path, kind: str) -> Path:
     ],
 )
 @pytest.mark.parametrize("opener", [probe, keyframe_times, Reader], ids=["probe", "keyframe_times", "Reader"])
-def test_what_is_no_video_is_told_in_one_sentence(tmp_path, kind, sentence, opener):
+def test_a_file_that_is_not_a_video_raises_one_sentence(tmp_path, kind, sentence, opener):
     path = _bad(tmp_path, kind)
-    with pytest.raises(VideoError) as told:
+    with pytest.raises(VideoError) as error:
         opener(str(path))
-    assert str(told.value).startswith(sentence)
-    assert "\n" not in str(told.value)
+    assert str(error.value).startswith(sentence)
+    assert "\n" not in str(error.value)
 
 
 def test_a_song_with_a_cover_is_not_a_video(tmp_path):
@@ -274,7 +274,7 @@ def test_a_song_with_a_cover_is_not_a_video(tmp_path):
 
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts", "a.avi"])
-def test_a_file_cut_short_gives_what_it_has_and_says_so(tmp_path, name, share):
+def test_a_truncated_file_gives_its_frames_and_an_error(tmp_path, name, share):
     faststart = {"movflags": "faststart"} if name == "a.mp4" else None
     path = write_video(tmp_path / name, numbered_frames(200), container_options=faststart)
     n_bytes = int(path.stat().st_size * share)
@@ -285,15 +285,15 @@ def test_a_file_cut_short_gives_what_it_has_and_says_so(tmp_path, name, share):
             got.extend(read_number(frame.rgb()) for frame in reader)
         except VideoError as error:
             broke_off = str(error)
-    assert got[:-1] == list(range(len(got) - 1)), "the last picture may be half there, the others are whole"
+    assert got[:-1] == list(range(len(got) - 1)), "all pictures but the last are complete"
     assert 200 * share * 0.7 < len(got) < 200
     if name in ("a.mp4", "a.avi") or (name == "a.mkv" and not broke_off):
         assert broke_off or reader.short_read, (reader.info, reader.decoded_s)
-    told = broke_off or reader.short_read or ""
-    if name == "a.ts":  # no header to promise a length: the estimate is of what is there
-        assert told == "" or "ends early" in told
+    trouble = broke_off or reader.short_read or ""
+    if name == "a.ts":  # there is no stated length; FFmpeg estimates it from the file
+        assert trouble == "" or "ends early" in trouble
     else:
-        assert f"{reader.decoded_s:.2f} s" in told
+        assert f"{reader.decoded_s:.2f} s" in trouble
 
 
 def test_damage_in_the_middle_is_skipped_and_counted(tmp_path):
@@ -325,7 +325,7 @@ def test_paths_and_urls(tmp_path, url):
     assert len(keyframe_times(uri)) == 4
 
 
-def test_a_missing_url_is_told(tmp_path):
+def test_a_missing_url_raises_one_sentence(tmp_path):
     with pytest.raises(VideoError, match="no such file"):
         probe("memory://videos/none.mp4")
     with pytest.raises(VideoError, match="cannot open"):
@@ -347,7 +347,7 @@ def test_frames_outlive_the_reader(tmp_path):
     assert [read_number(frame.rgb()) for frame in frames] == list(range(10))
 
 
-def test_real_footage(shared_dir):
+def test_real_footage_is_read_completely(shared_dir):
     files = sorted((shared_dir / "footage" / "raw").iterdir())
     assert len(files) >= 20
     for path in files:
@@ -358,7 +358,7 @@ def test_real_footage(shared_dir):
         assert reader.short_read is None, path.name
         assert info.duration_s == pytest.approx(reader.decoded_s, abs=2.0 / info.fps), path.name
         assert all(a < b for a, b in pairwise(times_s)), path.name
-        if info.codec != "cinepak":  # its AVI leaves frames out and counts them all the same
+        if info.codec != "cinepak":  # its AVI counts frames that it leaves out
             assert len(times_s) == info.n_frames_estimate, path.name
         keys_s = keyframe_times(str(path))
         assert keys_s[0] == 0.0

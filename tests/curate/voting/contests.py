@@ -1,4 +1,4 @@
-"""Small contests with real videos, such as `rushes ablate` leaves behind, and a voting server beside the test."""
+"""Small contests with real videos, as `rushes ablate` writes them, and a voting server in a thread of the test."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ def make_contest(
     seeds: int = 1,
     missing: Sequence[str] = (),
 ) -> Path:
-    """Writes RUN/ablate/NAME with a video for each contestant, seed and prompt but the `missing` ones; returns its folder."""
+    """Writes RUN/ablate/NAME with a video for each contestant, seed and prompt except the `missing` ones; returns its folder."""
     folder = run / "ablate" / name
     videos = {}
     for k, contestant in enumerate(contestants):
@@ -35,14 +35,14 @@ def make_contest(
         for path in (path for paths in videos[contestant] for path in paths if path not in missing):
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             write_video(folder / path, picture(k), fps=8)
-    told = {
+    content = {
         "version": 1,
         "name": name,
         "prompts": list(prompts),
         "groups": [{"name": "motion", "contestants": list(contestants)}],
         "videos": videos,
     }
-    (folder / "contest.json").write_text(json.dumps(told))
+    (folder / "contest.json").write_text(json.dumps(content))
     return folder
 
 

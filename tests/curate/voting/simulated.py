@@ -1,4 +1,4 @@
-"""Simulated voters, whose contestants' true strengths are known."""
+"""Simulated votes on contestants with known strengths."""
 
 import itertools
 import math
@@ -64,7 +64,7 @@ def expectation(strengths: Mapping[str, float], how: Mapping[str, Any]) -> dict[
 
 
 def covered(design: str, seeds: int, orders: int = ORDERS) -> tuple[list[int], list[int], int]:
-    """In how many of the seeds each contestant's truth lies in Elo's interval, and in Bradley-Terry's; and in how many the order is right."""
+    """Number of seeds in which each contestant's truth is inside the interval of Elo and of Bradley-Terry, and the order is right."""
     strengths, how = DESIGNS[design]
     truth, elo, strength, ranked = expectation(strengths, how), Counter[str](), Counter[str](), 0
     for seed in range(seeds):

@@ -1,4 +1,4 @@
-"""Elo against hand-computed games, and against simulated voters of whom the truth is known."""
+"""Elo on games computed by hand, and on simulated voters with known strengths."""
 
 import math
 import subprocess
@@ -71,7 +71,7 @@ def test_a_thousand_orders_are_a_thousand_times_the_plain_formula() -> None:
 
 
 @pytest.mark.parametrize("design", DESIGNS)
-def test_the_truth_lies_in_the_intervals(design: str) -> None:
+def test_intervals_contain_the_truth(design: str) -> None:
     elo, bradley_terry, _ = covered(design, SEEDS, FEW)
     print(f"of {SEEDS} seeds: Elo {elo}, Bradley-Terry {bradley_terry}")
     for inside in (elo, bradley_terry):
@@ -79,7 +79,7 @@ def test_the_truth_lies_in_the_intervals(design: str) -> None:
         assert min(inside) >= 90
 
 
-def test_all_true_differences_lie_in_the_intervals_at_once() -> None:
+def test_simultaneous_intervals_contain_all_true_differences() -> None:
     truth, together, alone = expectation(LADDER, {"items": 15}), 0, 0
     for seed in range(SEEDS):
         games = simulate(LADDER, 100 + seed, items=15)
@@ -92,8 +92,8 @@ def test_all_true_differences_lie_in_the_intervals_at_once() -> None:
     assert alone >= 93 * 6
 
 
-def test_orders_alone_hold_no_sampling_error() -> None:
-    """Why the games are drawn anew: the spread over the orders of the same games hardly ever holds anything but themselves."""
+def test_intervals_from_orders_alone_have_no_sampling_error() -> None:
+    """Why the games are resampled: the variance over orders of the same games does not include the variance of other votes."""
     truth, inside = expectation(LADDER, {"items": 10}), 0
     for seed in range(SEEDS):
         table = Table.of(simulate(LADDER, seed, items=10))
@@ -171,20 +171,20 @@ def test_no_games() -> None:
 
 
 @pytest.mark.parametrize(
-    ("game", "told"),
+    ("game", "message"),
     [
-        pytest.param(("A", "A", 1), "'A' meets itself", id="against itself"),
+        pytest.param(("A", "A", 1), "got 'A' twice", id="against itself"),
         pytest.param(("A", "B", 2), "not 2", id="a score of 2"),
         pytest.param(("A", "B", -1), "not -1", id="a score of -1"),
         pytest.param(("A", "B", math.nan), "not nan", id="no score"),
     ],
 )
-def test_a_game_that_is_none(game: tuple[str, str, float], told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_an_invalid_game(game: tuple[str, str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         Game(*game, "v", "i")
 
 
-def test_one_order_makes_no_interval() -> None:
+def test_one_order_is_an_error() -> None:
     with pytest.raises(ValueError, match="2 orders"):
         ratings(votes("w"), orders=1)
 
@@ -255,8 +255,8 @@ def test_votes_for_have_the_power_they_promise() -> None:
     for wins, losses in ((0.5, 0.3), (0.6, 0.4), (0.2, 0.1)):
         votes = math.ceil(votes_for(wins, losses))
         won, lost, _ = rng.multinomial(votes, [wins, losses, 1 - wins - losses], size=20_000).T
-        told = abs(won - lost) > z * np.sqrt(won + lost)
-        assert told.mean() == pytest.approx(0.8, abs=0.03)
+        significant = abs(won - lost) > z * np.sqrt(won + lost)
+        assert significant.mean() == pytest.approx(0.8, abs=0.03)
     assert math.isinf(votes_for(0.4, 0.4))
 
 
@@ -282,18 +282,18 @@ def test_votes_needed(games: list[Game], wanted: int | None) -> None:
     assert votes_needed(games) == wanted
 
 
-def test_as_many_votes_as_are_needed_tell_the_leaders_apart() -> None:
+def test_the_predicted_number_of_votes_separates_the_leaders() -> None:
     so_far = votes("w" * 56 + "l" * 40 + "t" * 20)
     more = votes_needed(so_far)
     assert more is not None
     assert more > 50
-    told = 0
+    significant = 0
     for seed in range(60):
         rng = np.random.default_rng(seed)
         then = "".join(rng.choice(list("wlt"), size=more, p=[56 / 116, 40 / 116, 20 / 116]))
         games = so_far + [Game(g.a, g.b, g.score, g.voter, f"later {g.item}") for g in votes(then)]
-        told += differences(games, orders=100, seed=seed, together=False)[0].apart
-    assert 0.7 * 60 <= told <= 0.98 * 60
+        significant += differences(games, orders=100, seed=seed, together=False)[0].apart
+    assert 0.7 * 60 <= significant <= 0.98 * 60
 
 
 # -- what it needs

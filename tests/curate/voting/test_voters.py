@@ -1,4 +1,4 @@
-"""Agreement between voters, and those who press without looking."""
+"""Agreement between voters, and voters with suspicious answers."""
 
 import numpy as np
 import pytest
@@ -88,14 +88,14 @@ def test_voters_who_throw_coins_agree_by_chance() -> None:
 
 
 @pytest.mark.parametrize(
-    ("left", "right", "ties", "told"),
+    ("left", "right", "ties", "message"),
     [
         pytest.param(24, 0, 0, "always left: 24 of 24 answers (p < 0.001 by chance)", id="always left"),
         pytest.param(
             0, 24, 6, "always right: 24 of 24 answers, 6 ties aside (p < 0.001 by chance)", id="always right, or a tie"
         ),
         pytest.param(28, 2, 0, "nearly always left: 28 of 30 answers (p < 0.001 by chance)", id="nearly always"),
-        pytest.param(11, 0, 0, "always left: 11 of 11 answers (p < 0.001 by chance)", id="the fewest that tell"),
+        pytest.param(11, 0, 0, "always left: 11 of 11 answers (p < 0.001 by chance)", id="the minimum that tell"),
         pytest.param(10, 0, 0, None, id="10 of 10 happen to 2 in 1,000"),
         pytest.param(300, 200, 0, None, id="a lean is no habit"),
         pytest.param(12, 12, 0, None, id="honest"),
@@ -107,14 +107,14 @@ def test_voters_who_throw_coins_agree_by_chance() -> None:
         ),
     ],
 )
-def test_flags(left: int, right: int, ties: int, told: str | None) -> None:
+def test_flags(left: int, right: int, ties: int, message: str | None) -> None:
     presses = [("ann", "left")] * left + [("ann", "right")] * right + [("ann", "tie")] * ties
     bob = [("bob", "left"), ("bob", "right")] * 20
-    assert flags([*bob, *presses]) == ({"ann": told} if told else {})
+    assert flags([*bob, *presses]) == ({"ann": message} if message else {})
 
 
 def test_a_press_of_something_else() -> None:
-    with pytest.raises(ValueError, match="left, right or tie, not 'Left'"):
+    with pytest.raises(ValueError, match="left, right or tie, got 'Left'"):
         flags([("ann", "Left")])
 
 
@@ -123,14 +123,14 @@ def test_by_chance(more: int, answers: int, p: float) -> None:
     assert by_chance(more, answers) == pytest.approx(p)
 
 
-def test_honest_voters_are_hardly_ever_named() -> None:
+def test_honest_voters_are_seldom_flagged() -> None:
     rng = np.random.default_rng(0)
     sides = np.array(["left", "right"])
     presses = [(f"{voter}", side) for voter in range(5000) for side in sides[rng.integers(2, size=20)].tolist()]
     assert len(flags(presses)) <= 5000 * FLAG_P * 1.5
 
 
-def test_who_is_named_is_told_and_not_dropped() -> None:
+def test_flagged_voters_are_not_dropped() -> None:
     games = answered("wl", "tl")
     assert {game.voter for game in without(games, ["voter 1"])} == {"voter 0"}
     assert without(games, flags([])) == games

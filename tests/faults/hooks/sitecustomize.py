@@ -1,16 +1,16 @@
-"""Harm from inside: every Python of a faulty run imports this file first and finds in $RUSHES_FAULTS what is to go wrong in it.
+"""Fault injection: every Python process of a disturbed run imports this file first and reads from $RUSHES_FAULTS which faults to inject.
 
-The file that $RUSHES_FAULTS names is JSON and read anew at every event, so that one Ray cluster serves many scenarios:
+The file that $RUSHES_FAULTS names is JSON, read again at every event, so that one Ray cluster serves many scenarios:
 
-    run             only what belongs to this run directory is touched
-    log             where every event is appended: begin and end of a unit, put of a file, receipt heard by the driver
-    unit_s          a unit takes this much longer: small footage is done before harm could be done to it
-    put_s           a put takes this much longer: a slow disk
+    run             only this run directory is affected
+    log             where every event is appended: begin and end of a unit, put of a file, receipt received by the driver
+    unit_s          delay per unit: without it small footage is done before a fault could be injected
+    put_s           delay per put: a slow disk
     decoder         {"how": "segfault" | "hang" | "memory", "source": part of its path, "times": n, "folder": where it counts}
     clock           seconds by which the driver's clock jumps, back and forth, at every tenth time it is read
     seconds_per_unit, files_per_probe    how large the units of the scan and the probe are: half a minute of footage makes several
 
-Nothing of this is in the product: modules of `curate` are changed after they were imported.
+The product contains none of this: modules of `curate` are patched after import.
 """
 
 import importlib.abc
@@ -22,7 +22,7 @@ import time
 
 
 def asked():
-    """What is to go wrong now; empty when nothing is."""
+    """The faults to inject now; may be empty."""
     try:
         with open(os.environ["RUSHES_FAULTS"]) as file:
             return json.load(file)
@@ -105,7 +105,7 @@ def curate_progress(module):
 
 
 def begin_driver():
-    """What cannot wait for an event: called in the driver's process before the command."""
+    """Patches that cannot wait for an event: called in the driver's process before the command."""
     jump_clock()
     from curate.pipeline import plan
 
@@ -125,22 +125,22 @@ def curate_scan(module):
 
 
 def misbehave(uri):
-    """What a decoder does with a file that is not good to it, as often as it is asked to."""
-    told = asked().get("decoder")
-    if not told or told["source"] not in uri:
+    """Makes the decoder crash, hang or eat memory on one source, a given number of times."""
+    fault = asked().get("decoder")
+    if not fault or fault["source"] not in uri:
         return
-    for turn in range(told["times"]):
+    for turn in range(fault["times"]):
         try:
-            os.close(os.open(os.path.join(told["folder"], f"bad-{turn}"), os.O_CREAT | os.O_EXCL))
+            os.close(os.open(os.path.join(fault["folder"], f"bad-{turn}"), os.O_CREAT | os.O_EXCL))
             break
         except FileExistsError:
             continue
     else:
         return
-    note("decoder", how=told["how"])
-    if told["how"] == "segfault":
+    note("decoder", how=fault["how"])
+    if fault["how"] == "segfault":
         os.kill(os.getpid(), 11)
-    elif told["how"] == "hang":
+    elif fault["how"] == "hang":
         time.sleep(3600)
     else:
         held = []
@@ -149,7 +149,7 @@ def misbehave(uri):
 
 
 def jump_clock():
-    """Wall clock time goes an hour forth and back in this process, as when a clock is set; monotonic time goes on as ever."""
+    """Wall clock time jumps an hour forward and back in this process, as when a clock is set; monotonic time is unaffected."""
     jump_s = asked().get("clock", 0.0)
     if not jump_s:
         return
@@ -173,7 +173,7 @@ CHANGED = {
 
 
 class After(importlib.abc.MetaPathFinder):
-    """Changes modules of `curate` once they are imported."""
+    """Patches modules of `curate` after their import."""
 
     def find_spec(self, name, path=None, target=None):
         if name not in CHANGED:

@@ -1,0 +1,1 @@
+"""What several captioners share: clients and decoders of models, prompts, sampling of frames. Nothing here is a stage."""

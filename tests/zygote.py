@@ -14,7 +14,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-COMMON = ("curate.cli", "lance_namespace")
+COMMON = (
+    "curate.cli.summary",
+    "curate.pipeline.execute",
+    "curate.report.write",
+    "curate.exports.export",
+    "lance_namespace",
+)
 """Imported before anything is forked. (lance_namespace is most of what lancedb imports; lancedb itself starts a thread.)"""
 TRAINING = (*COMMON, "train_hooks.plan", "train_hooks.session", "train_hooks.sample")
 

@@ -41,10 +41,11 @@ def command(
     from curate.cluster.work import Finished, Receipt
     from curate.progress.progress import Progress
 
+    folder = shards_of(shards)
     with trainer():
         from train_hooks.latent_making import plan_latents
 
-        made = plan_latents(recipe, shards_of(shards), settings_of(settings), windows, out, text, say)
+        made = plan_latents(recipe, folder, settings_of(settings), windows, out, text, say)
         receipts: list[dict[str, Any]] = []
         total = len(made.units) + sum(map(len, made.done.values()))
         try:
@@ -55,7 +56,7 @@ def command(
                     step.advance(Finished(Receipt(1, failed), finished.setup_s, finished.busy_s))
         finally:
             runner.stop()
-        for folder, clips, n, errors in made.finish(receipts):
-            say(f"latents: {folder}: {clips} clips, {n} windows each, {len(errors)} clips failed")
+        for written, clips, n, errors in made.finish(receipts):
+            say(f"latents: {written}: {clips} clips, {n} windows each, {len(errors)} clips failed")
             for clip_id, reason in list(errors.items())[:5]:
                 say(f"  {clip_id}: {reason}")

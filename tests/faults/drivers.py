@@ -123,7 +123,7 @@ def serve() -> None:
     import importlib
     import threading
 
-    for name in ("curate.cli", "lance_namespace", "ray"):
+    for name in ("curate.cli.summary", "curate.pipeline.execute", "curate.report.write", "lance_namespace", "ray"):
         importlib.import_module(name)
     assert threading.active_count() == 1, "a fork with threads may hang"
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for a waiter

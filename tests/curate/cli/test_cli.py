@@ -92,7 +92,7 @@ def test_wrong_usage_is_one_sentence_and_exit_code_2(newcomer: Path, cli: Cli, t
     [
         ("rnu", "No such command 'rnu'. Did you mean 'run'?"),
         ("run --soruces x", "--sources"),
-        ("search runs/demo x -n 0", "'--limit' / '-n': Input should be greater than or equal to 1"),
+        ("search runs/demo x -n 0", "'-n' / '--limit': Input should be greater than or equal to 1"),
         ("sample film --strength 3", "'--strength': Input should be less than or equal to 1"),
         ("cuts", "Missing argument 'FILE'"),
         ("train --workers many", "'--workers'"),

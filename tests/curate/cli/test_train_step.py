@@ -36,7 +36,7 @@ def test_what_training_needs_is_looked_for_before_the_run(tmp_path: Path, monkey
     monkeypatch.setattr(train, "NEEDED", ("no_such_package",))
     with pytest.raises(UsageError, match="training needs the package 'no_such_package'"):
         train.check_finetune(run)
-    with pytest.raises(UsageError, match=r"say where the model goes with  train\.out"):
+    with pytest.raises(UsageError, match=r"set an output folder with  train\.out"):
         train.check_finetune(Run("s3://bucket/run", config.load(tmp_path / "pipeline.yaml")))
 
 

@@ -207,7 +207,7 @@ def state(uri: str) -> str:
 def exists(uri: str) -> bool:
     """Whether a file or directory exists."""
     fs, path = filesystem(uri)
-    with _one_error(uri, "found"):
+    with _one_error(uri, "checked"):
         return bool(fs.exists(path))
 
 

@@ -158,7 +158,7 @@ def test_options_for_heldout_clips_and_the_number_of_clips(made: Path, rushes: R
     done = rushes("ablate", "run", *options, "--gpu-hour", "2.5", cwd=made, timeout_s=900)
     assert done.code == 0, done.err
     assert f"judged on 5 clips with {where}, and on 2 of the others; " in done.out
-    assert "no price: this machine has no GPU to time a step on" in done.out or "GPU hours, " in done.out
+    assert "no price: this machine has no GPU to measure a step on" in done.out or "GPU hours, " in done.out
     kept = int(next(line.split()[1] for line in done.out.splitlines() if line.startswith("all ")))
     assert kept == 22 - 5 - 2
     assert not (made / "run" / "ablate").exists()

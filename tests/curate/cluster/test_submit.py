@@ -140,7 +140,7 @@ def test_a_job_runs_the_pipeline_into_the_projects_directory(head: Head, command
     assert "1 sources (0 failed), 1 clips (0 failed), 1 kept in 1 shard" in done.stdout
     status = counts(Run.open(head.directory / "runs" / "job"))
     assert status["shards"]["clips"] == 1
-    assert "motion: 1 done" in done.stdout or "motion: 1 of 1" in done.stdout, "a job prints plain lines"
+    assert "motion: done, 1 of 1 clips" in done.stdout, "a job prints plain lines"
     run = head.directory / "runs" / "job"
     rows = head.exported(run, "ray_rushes_rows_total")
     assert rows == {"sources": 1, "clips": 1, "motion": 1, "shards": 1}, "Ray's agent exports what the tables hold"

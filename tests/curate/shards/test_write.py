@@ -157,7 +157,7 @@ def test_verify_finds_a_damaged_shard_and_repair_rewrites_only_it(project: Path,
     assert done.out.startswith(
         "shard-00001.parquet: " + ("is missing" if fault == "missing" else "has changed since it was written")
     )
-    assert "1 of the shards of" in done.err
+    assert "1 shard is damaged" in done.err
     assert "--repair" in done.err
     done = rushes("shards", "verify", "run", "--repair", cwd=project)
     assert done.code == 0, done.err

@@ -21,7 +21,7 @@ class NoServerError(Exception):
         ("pipe_file", lambda uri: store.put(uri, b"x"), "written"),
         ("cat_file", store.get, "read"),
         ("ls", lambda uri: store.names(uri, ".parquet"), "listed"),
-        ("exists", store.exists, "found"),
+        ("exists", store.exists, "checked"),
         ("exists", store.remove, "removed"),
         ("open", store.open_read, "read"),
     ],

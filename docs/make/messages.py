@@ -19,7 +19,7 @@ LEAST_SHARE = 0.75
 """Share of a message's words that must come from the code; the rest is examples of names. One such word is always accepted."""
 WORD = re.compile(r"(?<![\w/.`'=:~-])[A-Za-z][a-z]+(?![\w/'=]|[.:][\w/])")
 """A plain word: no part of a path, a key, an option, a dotted name or something in quotes."""
-OF_THE_SYSTEM = ("OSError: [Errno 28] No space left on device", "No space left on device")
+OF_THE_SYSTEM = ("OSError: [Errno 28] No space left on device",)
 
 
 @dataclass(frozen=True)

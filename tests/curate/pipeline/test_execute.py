@@ -175,7 +175,7 @@ def test_a_keep_that_keeps_nothing_warns_and_shows_the_funnel(copy: Path, projec
     done = rushes("run", "--run", copy, "--set", "keep.brightness.above=1000", cwd=project)
     assert done.code == 0
     assert "no clip was kept" in done.err
-    assert "brightness >= 1000" in done.out
+    assert "brightness < 1000" in done.out
     assert rushes("search", copy, "anything").code == 2
 
 

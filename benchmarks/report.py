@@ -17,7 +17,8 @@ import cv2
 import numpy as np
 import pyarrow as pa
 
-from curate.config import config
+from curate.config import pipeline_file
+from curate.config.config import Rule
 from curate.dataset.run import Run
 from curate.report import write as report
 from curate.run.select import select
@@ -64,7 +65,7 @@ def thumbnails(n: int = 16) -> list[bytes]:
 def make_run(folder: Path, n: int) -> Run:
     """A finished run of `n` clips, without shards, written straight into its tables."""
     (folder / "pipeline.yaml").write_text(PIPELINE)
-    pipeline = config.load(folder / "pipeline.yaml")
+    pipeline = pipeline_file.load(folder / "pipeline.yaml")
     run = Run(str(folder / "run"), pipeline)
     run_pipeline = {"pipeline": dict(pipeline.resolved), "directory": str(folder), "home": str(folder)}
     store.put_json(run.path("pipeline.json"), run_pipeline)
@@ -183,7 +184,7 @@ def main() -> None:
             kept = opened.evaluate("selection.kept")
         ours = select(
             run.wide(columns=list(run.pipeline.config.keep)),
-            run.pipeline.config.keep | {"motion": config.Rule(above=rule)},
+            run.pipeline.config.keep | {"motion": Rule(above=rule)},
         )
         print(f"page usable: {usable_s / USABLE_S:.2f} of the time wanted")
         middle, slow = statistics.median(frames), sorted(frames)[int(0.9 * len(frames))]

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from curate.config import config
+from curate.config.pipeline_file import load
 from curate.dataset.run import Run
 from curate.pipeline import execute as pipeline
 from curate.progress.progress import Progress
@@ -55,7 +55,7 @@ def size_of(folder: Path) -> int:
 def costs(files: list[str], pipeline_file: Path, folder: Path) -> dict[str, Any]:
     """Runs the pipeline step by step."""
     one = ["scan.workers=1", "shards.workers=1"]
-    loaded = config.load(pipeline_file, one, {"sources": files, "run": str(folder / "run")}, home=ROOT)
+    loaded = load(pipeline_file, one, {"sources": files, "run": str(folder / "run")}, home=ROOT)
     for spec in (*loaded.measure, *loaded.caption, *([loaded.embed] if loaded.embed else [])):
         object.__setattr__(spec, "workers", 1)
     run = Run(str(folder / "run"), loaded)

@@ -385,7 +385,7 @@ def wide() -> None:
 
 def _wide() -> None:
     """Prints seconds and GiB."""
-    from curate.config import config
+    from curate.config import pipeline_file
     from curate.dataset.run import Run
     from curate.scan import scan
 
@@ -394,7 +394,7 @@ def _wide() -> None:
         folder = Path(name)
         lines = [f"  - {{use: benchmarks.shards.Many, name: m{i}, prefix: m{i}}}" for i in range(stages)]
         (folder / "pipeline.yaml").write_text("run: run\nsources: x\nmeasure:\n" + "\n".join(lines) + "\n")
-        run = Run(str(folder / "run"), config.load(folder / "pipeline.yaml"))
+        run = Run(str(folder / "run"), pipeline_file.load(folder / "pipeline.yaml"))
         ids = np.char.add("c", np.char.zfill(np.arange(n).astype(str), 19))
         rng = np.random.default_rng(0)
         made: dict[str, Any] = {}

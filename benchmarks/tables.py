@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from benchmarks.report import filled
-from curate.config import config
+from curate.config import pipeline_file
 from curate.dataset.run import Run
 from curate.pipeline import plan as planning
 from curate.progress import status
@@ -48,7 +48,7 @@ PER_SOURCE, SECONDS = 100, 3.0
 def make_run(folder: Path, n: int, per_part: int) -> Run:
     """A run of `n` clips; the second measure lacks the last twentieth of them."""
     (folder / "pipeline.yaml").write_text(PIPELINE)
-    loaded = config.load(folder / "pipeline.yaml")
+    loaded = pipeline_file.load(folder / "pipeline.yaml")
     run = Run(str(folder / "run"), loaded)
     saved = {"pipeline": dict(loaded.resolved), "directory": str(folder), "home": str(folder)}
     store.put_json(run.path("pipeline.json"), saved)

@@ -81,7 +81,7 @@ def load(
     the file."""
     check_pipeline_file(pipeline)
     from curate.cluster import submit
-    from curate.config import config
+    from curate.config import pipeline_file
     from curate.dataset.run import Run
     from curate.tables import store
 
@@ -90,7 +90,7 @@ def load(
     if str(directory) not in sys.path:
         sys.path.append(str(directory))  # last: a lab's own `filters/` beside its YAML must not hide ours
     replace = {"sources": sources} if sources else {}
-    loaded = config.load(pipeline, settings or [], replace, home=typed if sources else written)
+    loaded = pipeline_file.load(pipeline, settings or [], replace, home=typed if sources else written)
     root = run or loaded.config.run
     if store.is_local(root):
         root = str((typed if run else written) / store.local_path_of(root))
@@ -185,11 +185,11 @@ def check_shards(folder: str) -> None:
 
 def _run_of(pipeline: Path, command: str) -> str:
     """The command with the run directory that a pipeline file names."""
-    from curate.config import config
+    from curate.config import pipeline_file
     from curate.errors import RushesError
 
     try:
-        root = config.load(pipeline).config.run
+        root = pipeline_file.load(pipeline).config.run
     except RushesError:
         return ", such as runs/demo"
     where = root if "://" in root or Path(root).is_absolute() else str(pipeline.parent / root)

@@ -40,9 +40,9 @@ def command(
     """
     check_pipeline_file(pipeline)
     from curate.cluster import submit
-    from curate.config import config
+    from curate.config import pipeline_file
 
-    loaded = config.load(pipeline, settings or [], {"sources": sources} if sources else {})
+    loaded = pipeline_file.load(pipeline, settings or [], {"sources": sources} if sources else {})
     arguments = (
         [f"--sources={source}" for source in sources or []]
         + ([f"--run={run}"] if run else [])

@@ -83,7 +83,7 @@ def verify(run: Annotated[str, typer.Argument(metavar="RUN", help="The run direc
 
 def _needed(targets: list[str] | None) -> list[tuple[str, str]]:
     """(stages, address) of all weights, each address once."""
-    from curate.config import config
+    from curate.config import pipeline_file
     from curate.run import steps
     from curate.stages import stage
 
@@ -93,7 +93,7 @@ def _needed(targets: list[str] | None) -> list[tuple[str, str]]:
             found.setdefault(target, [])
             continue
         check_pipeline_file(Path(target))
-        loaded = config.load(Path(target))
+        loaded = pipeline_file.load(Path(target))
         stages = [(loaded.cuts.use, stage.build(loaded.cuts))]
         stages += [(step.spec.name, step.stage) for step in steps.steps(loaded, loaded.config.run)]
         for name, built in stages:

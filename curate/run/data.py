@@ -19,7 +19,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate.config import config
+from curate.config import pipeline_file
 from curate.config.config import Pipeline
 from curate.config.lines import Document
 from curate.errors import ConfigError, UsageError, printable
@@ -77,10 +77,10 @@ class RunData:
             sys.path.append(str(Path(place).absolute()))
         data = dict(saved["pipeline"])
         for override in overrides:
-            config.override(data, override)
+            pipeline_file.override(data, override)
         run = cls(
             str(root),
-            config.validate(data, Document(PIPELINE, data, {}), Path(saved["directory"]), Path(saved["home"])),
+            pipeline_file.validate(data, Document(PIPELINE, data, {}), Path(saved["directory"]), Path(saved["home"])),
         )
         run.listed = saved.get("listed")
         run.unread = None if saved["directory"] in sys.path or place is not None else saved["directory"]

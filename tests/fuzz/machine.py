@@ -17,7 +17,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from curate.config import config
+from curate.config import pipeline_file
 from curate.dataset.run import Run
 from curate.pipeline import execute as pipeline
 from curate.progress.progress import Progress
@@ -116,7 +116,7 @@ class Resume(RuleBasedStateMachine):
 
     def run(self) -> Run:
         (self.folder / "pipeline.yaml").write_text(PIPELINE.replace("LEVEL", str(self.level)))
-        loaded = config.load(self.folder / "pipeline.yaml")
+        loaded = pipeline_file.load(self.folder / "pipeline.yaml")
         return Run(str(self.folder / "run"), loaded)
 
     def session(self, killed: int | None, retry: bool, recompute: tuple[str, ...] = ()) -> None:

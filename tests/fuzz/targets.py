@@ -20,7 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate.config import lines as yaml_lines
-from curate.config.config import SourcesConfig, validate
+from curate.config.config import SourcesConfig
+from curate.config.pipeline_file import validate
 from curate.dataset.run import Run
 from curate.errors import RushesError
 from curate.sandbox import answers
@@ -113,7 +114,7 @@ def shard(data: bytes) -> None:
 @cache
 def finished() -> Path:
     """A run of one short film."""
-    from curate.config.config import load
+    from curate.config.pipeline_file import load
     from curate.pipeline import execute as pipeline
     from curate.progress.progress import Progress
     from tests.fuzz.machine import PIPELINE, killed_after

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curate.config import config
+from curate.config import pipeline_file
 from curate.config.config import SourcesConfig
 from curate.errors import UsageError
 from curate.scan import sources
@@ -179,6 +179,6 @@ def test_a_manifest_of_billions_of_rows(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_rules_in_the_file_hold_for_sources_that_are_typed(tmp_path: Path) -> None:
     (tmp_path / "pipeline.yaml").write_text("sources: {from: a, root: /data, allow: [sftp]}\n")
-    loaded = config.load(tmp_path / "pipeline.yaml", replace={"sources": ["b"]}).config.sources
+    loaded = pipeline_file.load(tmp_path / "pipeline.yaml", replace={"sources": ["b"]}).config.sources
     assert (loaded.from_, loaded.root, loaded.allow) == (["b"], "/data", ["sftp"])
-    assert json.loads(json.dumps(config.load(tmp_path / "pipeline.yaml").resolved))["sources"]["from"] == "a"
+    assert json.loads(json.dumps(pipeline_file.load(tmp_path / "pipeline.yaml").resolved))["sources"]["from"] == "a"

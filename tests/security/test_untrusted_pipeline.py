@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from curate.config import config
+from curate.config import pipeline_file
 from curate.config.lines import MAX_CHARACTERS, parse
 from curate.errors import ConfigError, UsageError
 
@@ -44,4 +44,4 @@ def test_a_file_that_costs_more_than_a_pipeline(text: str, message: str) -> None
 
 def test_a_file_without_an_end() -> None:
     with pytest.raises(UsageError, match=r"more than \d+ characters|not valid YAML"):
-        config.load(Path("/dev/zero"))
+        pipeline_file.load(Path("/dev/zero"))

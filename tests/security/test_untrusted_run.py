@@ -10,7 +10,7 @@ import pytest
 
 from curate.cli import errors as errors_command
 from curate.cli.common import fail
-from curate.config import config
+from curate.config import pipeline_file
 from curate.cuts.transnet import TransNetV2
 from curate.dataset.run import Run
 from curate.errors import ConfigError, RunError, UsageError, WeightsError, plain_name
@@ -216,7 +216,7 @@ def test_a_wheel_that_unpacks_to_more_than_a_disk(tmp_path: Path, monkeypatch: p
 def test_names_and_errors_with_escape_codes_and_markup(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     names = ["\x1b]0;owned\x07.mp4", "[bold]b[/nothing].mp4", "\x9b2J\u202e.mp4"]
     (tmp_path / "pipeline.yaml").write_text("sources: .\n")
-    run = Run(str(tmp_path / "run"), config.load(tmp_path / "pipeline.yaml"))
+    run = Run(str(tmp_path / "run"), pipeline_file.load(tmp_path / "pipeline.yaml"))
     saved = {"pipeline": {"sources": "."}, "directory": str(tmp_path), "home": str(tmp_path)}
     store.put_json(run.path("pipeline.json"), saved)
     run.sources_table.begin(run.claims["sources"])

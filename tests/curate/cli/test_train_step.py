@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from curate.cli import train
-from curate.config import config
+from curate.config import pipeline_file
 from curate.dataset.run import Run
 from curate.errors import UsageError
 from tests.project import SMALLEST_RECIPE, Rushes, moving
@@ -31,13 +31,13 @@ RECIPE = f"{SMALLEST_RECIPE}heldout_share: 0\n"
 
 def test_what_training_needs_is_looked_for_before_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "pipeline.yaml").write_text(PIPELINE.replace("mine.yaml", "tiny"))
-    run = Run(str(tmp_path / "run"), config.load(tmp_path / "pipeline.yaml"))
+    run = Run(str(tmp_path / "run"), pipeline_file.load(tmp_path / "pipeline.yaml"))
     train.check_finetune(run)
     monkeypatch.setattr(train, "NEEDED", ("no_such_package",))
     with pytest.raises(UsageError, match="training needs the package 'no_such_package'"):
         train.check_finetune(run)
     with pytest.raises(UsageError, match=r"set an output folder with  train\.out"):
-        train.check_finetune(Run("s3://bucket/run", config.load(tmp_path / "pipeline.yaml")))
+        train.check_finetune(Run("s3://bucket/run", pipeline_file.load(tmp_path / "pipeline.yaml")))
 
 
 def test_one_command_goes_from_footage_to_weights_and_the_losses_come_back(tmp_path: Path, rushes: Rushes) -> None:

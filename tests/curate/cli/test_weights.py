@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from curate.config import config
+from curate.config import pipeline_file
 from curate.dataset.run import Run
 from curate.run.data import PIPELINE
 from curate.tables import store
@@ -44,7 +44,7 @@ def test_pull_fetches_what_it_can_and_names_what_it_cannot(folder: Path, cli: Cl
 
 
 def test_verify_finds_weights_that_are_not_those_of_the_run(folder: Path, cli: Cli) -> None:
-    run = Run(str(folder / "run"), config.load(folder / "pipeline.yaml"))
+    run = Run(str(folder / "run"), pipeline_file.load(folder / "pipeline.yaml"))
     resolved = {"pipeline": dict(run.pipeline.resolved), "directory": str(folder), "home": str(folder)}
     store.put_json(run.path(PIPELINE), resolved)
     for name, table in run.tables().items():

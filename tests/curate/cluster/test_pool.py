@@ -3,7 +3,7 @@
 import pytest
 
 from curate.cluster.pool import NoRoomError, Pool, Resources, plan, room
-from curate.config.config import load
+from curate.config.pipeline_file import load
 from curate.errors import ConfigError
 
 CPU4 = {"CPU": 4.0, "memory": 16.0 * 2**30}

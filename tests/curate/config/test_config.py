@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from curate.cli.schema import build as build_schema
-from curate.config import config
+from curate.config import pipeline_file
+from curate.config.config import Pipeline
 from curate.dataset.run import Run
 from curate.errors import ConfigError, UsageError
 
@@ -28,10 +29,10 @@ keep:
 """
 
 
-def load(tmp_path: Path, text: str = GOOD, *overrides: str) -> config.Pipeline:
+def load(tmp_path: Path, text: str = GOOD, *overrides: str) -> Pipeline:
     path = tmp_path / "pipeline.yaml"
     path.write_text(text)
-    return config.load(path, overrides)
+    return pipeline_file.load(path, overrides)
 
 
 def test_valid_file_is_loaded(tmp_path: Path) -> None:
@@ -178,4 +179,4 @@ def test_rule_outside_keep_suggests_its_path_under_keep(tmp_path: Path) -> None:
     path = tmp_path / "pipeline.yaml"
     path.write_text("sources: footage\n")
     with pytest.raises(ConfigError, match=r"unknown key 'motion'; did you mean 'keep\.motion\.above'\?"):
-        config.load(path, ["motion.above=p50"])
+        pipeline_file.load(path, ["motion.above=p50"])

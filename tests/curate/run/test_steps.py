@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from curate.config import config
+from curate.config import pipeline_file
 from curate.dataset.run import Run
 from curate.errors import ConfigError
 from curate.pipeline.plan import _grouped
@@ -39,7 +39,7 @@ keep:
 def made(folder: Path, text: str = PIPELINE) -> Run:
     (folder / "footage").mkdir(exist_ok=True)
     (folder / "pipeline.yaml").write_text(text)
-    return Run(str(folder / "run"), config.load(folder / "pipeline.yaml"))
+    return Run(str(folder / "run"), pipeline_file.load(folder / "pipeline.yaml"))
 
 
 def test_measures_run_before_captions_and_reviews_after_them(tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_comparing_vectors_of_different_models_raises_config_error(tmp_path: Pat
 
 def test_svd_pipeline_runs_in_the_order_of_the_paper() -> None:
     file = Path(__file__).resolve().parents[3] / "pipelines" / "svd.yaml"
-    run = Run("nowhere", config.load(file))
+    run = Run("nowhere", pipeline_file.load(file))
     found = [(step.spec.name, step.kind, step.level) for step in run.steps]
     assert found == [
         ("motion", "measure", 0),

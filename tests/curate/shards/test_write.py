@@ -10,7 +10,7 @@ import pytest
 
 from curate.clips.write import ClipOptions, CutError
 from curate.cluster.work import Receipt
-from curate.config import config
+from curate.config import pipeline_file
 from curate.config.buckets import Bucket, bucket_of
 from curate.config.config import BucketsConfig, ShardsConfig
 from curate.dataset.run import Run
@@ -255,7 +255,7 @@ def test_invalid_buckets_raise_an_error() -> None:
 def test_unknown_key_of_buckets_raises_config_error(tmp_path: Path) -> None:
     (tmp_path / "p.yaml").write_text("run: r\nsources: x\nshards:\n  buckets: {aspect: ['1:1']}\n")
     with pytest.raises(ConfigError, match=r"p.yaml:4: unknown key 'shards.buckets.aspect'; did you mean 'aspects'"):
-        config.load(tmp_path / "p.yaml")
+        pipeline_file.load(tmp_path / "p.yaml")
 
 
 def test_unwritten_clip_has_an_error() -> None:

@@ -87,7 +87,7 @@ def prepare(
     hush()
     machine = Machine(shown.precision)
     if not machine.first:
-        say = _nothing
+        say = discard
     for stage in plan:
         if stage.batch < machine.world:
             raise TrainError(
@@ -146,5 +146,5 @@ def _base_folder(
     return folder
 
 
-def _nothing(line: str) -> None:
-    """Drops a line."""
+def discard(line: str) -> None:
+    """Ignores a log line: only the first rank prints."""

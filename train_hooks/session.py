@@ -20,7 +20,7 @@ from train_hooks.metrics import Metrics
 from train_hooks.out_folder import FOLDER, clear, record_in
 from train_hooks.pictures import write_sheet, write_video
 from train_hooks.plan import preflight
-from train_hooks.prepare import Prepared
+from train_hooks.prepare import Prepared, discard
 from train_hooks.recipe import Recipe
 from train_hooks.sample import Ask, open_folder, sample, sampler
 from train_hooks.shard_index import ShardClip
@@ -37,7 +37,7 @@ def run_session(
     allow_changes: bool,
 ) -> None:
     """Trains, exports and samples into `out`, or returns at once where `out` is this training, finished. Raises as `train_hooks.train.train`."""
-    say = say if made.machine.first else _nothing
+    say = say if made.machine.first else discard
     whole, shown, feed, machine = made.whole, made.shown, made.feed, made.machine
     mark = fingerprint(whole, feed.index, made.latents)
     if restart and machine.first:
@@ -226,7 +226,3 @@ def say_clips(feed: Feed, used: set[str], left_out: dict[str, str], say: Callabl
         say(f"  and {len(left_out) - 5} more, all listed in train.json")
     if feed.n_without_caption:
         say(f"  {feed.n_without_caption} clips have no caption and train with an empty one")
-
-
-def _nothing(line: str) -> None:
-    """Drops a line."""

@@ -65,6 +65,7 @@ def test_search_finds_the_caption_that_means_it(stage, query, expected):
     assert scores.argmax() == expected
 
 
+@pytest.mark.slow  # imports another framework
 def test_same_vectors_as_sentence_transformers(stage):
     """The package's own pipeline, in a process of its own: it brings warnings that are not ours."""
     code = (

@@ -9,6 +9,7 @@ from tests.fuzz.machine import Resume
 CALM = {"deadline": None, "suppress_health_check": list(HealthCheck), "derandomize": True, "database": None}
 
 
+@pytest.mark.slow  # `python -m tests.fuzz` walks at length
 def test_a_few_walks() -> None:
     run_state_machine_as_test(Resume, settings=settings(max_examples=8, stateful_step_count=8, **CALM))
 

@@ -204,6 +204,7 @@ def test_a_full_disk_loses_a_checkpoint_but_not_the_training(shards, tmp_path, m
         run(load_recipe("tiny_modelscope", settings), shards, tmp_path / "out")
 
 
+@pytest.mark.slow  # a process that imports torch; the kill above has one too
 def test_a_running_process_can_be_asked_to_stop(square_rows, tmp_path):
     """Ctrl-C, which a terminal sends to the loader's process too: the step is finished and saved, and one sentence says so."""
     shards = write_shards(tmp_path / "a 🎬 b", square_rows[:2])

@@ -57,6 +57,7 @@ def ablated(made: Path, tmp_path_factory: pytest.TempPathFactory, rushes: Rushes
     return folder, done.out
 
 
+@pytest.mark.slow  # 85 CPU s; the next test resumes a finished one
 def test_a_killed_ablation_resumes_and_answers(ablated: tuple[Path, str]) -> None:
     folder, output = ablated
     opened = Ablation.open(str(folder / "run"))
@@ -222,6 +223,7 @@ def test_another_recipe_other_prompts_and_other_measures_are_errors(
     assert "is not a valid plan of an ablation" in done.err
 
 
+@pytest.mark.slow  # 30 CPU s of trainings
 def test_a_failed_training_affects_only_itself(ablated: tuple[Path, str], tmp_path: Path, rushes: Rushes) -> None:
     folder = tmp_path / "project"
     shutil.copytree(ablated[0], folder)

@@ -14,6 +14,7 @@ def losses(judged: list[Judged]) -> dict[str, float]:
     return {"random" if one.arm.name.startswith("random") else one.arm.axis or "all": one.loss for one in judged}
 
 
+@pytest.mark.slow  # 40 CPU s; benchmarks/ablate.py at length
 def test_dropping_the_noise_beats_keeping_it_and_a_random_subset(tmp_path: Path) -> None:
     """One dataset, one seed of each training. benchmarks/ablate.py has ten datasets of each kind."""
     grid, judged, answers = ablate(tmp_path, "noise", 0, STEPS, seeds=1, axes=AXES[:1])

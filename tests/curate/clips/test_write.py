@@ -341,7 +341,7 @@ def test_decord_reads_the_same_frames(tmp_path):
     assert [read_number(reader[i].asnumpy()) for i in (0, 1, 31, 32, 33, 59, 5)] == [25, 26, 56, 57, 58, 84, 30]
 
 
-@pytest.mark.parametrize("mode", ["exact", "copy"])
+@pytest.mark.parametrize("mode", ["exact", pytest.param("copy", marks=pytest.mark.slow)])
 def test_clips_of_real_footage_pass_the_check(shared_dir: Path, mode):
     """Three spans of each file, at frame times: all frames are present and look like the source's."""
     n_cut = 0

@@ -132,7 +132,13 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("command", [pytest.param(way, id=name) for name, way in WAYS.items()])
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(way, id=name, marks=pytest.mark.slow if "--working-dir" in name else ())
+        for name, way in WAYS.items()
+    ],
+)
 def test_a_job_runs_the_pipeline_into_the_projects_directory(head: Head, command: list[str]) -> None:
     shutil.rmtree(head.directory / "runs", ignore_errors=True)
     done = head.run(*command)

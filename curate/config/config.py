@@ -31,7 +31,7 @@ def _bound(value: Any) -> float | str:
         return float(value)
     if isinstance(value, str) and PERCENTILE.fullmatch(value):
         return value
-    raise ValueError("expected a number, or a percentile of this run such as p25")
+    raise ValueError("expected a number, or a percentile of this run such as p25, from p0 to p100")
 
 
 Bound = Annotated[float | str, BeforeValidator(_bound)]

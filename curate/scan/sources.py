@@ -105,7 +105,10 @@ def _expand(given: str, where: str, rules: Rules) -> dict[str, str | None]:
         raise UsageError(f"sources: '{given}' cannot be reached: {error}") from error
     if not there:
         if not any(mark in given for mark in "*?["):
-            raise UsageError(f"sources: there is no file or directory '{given}'")
+            raise UsageError(
+                f"sources: there is no file or directory '{given}'; name your footage under sources: or with --sources, "
+                f"or fetch four sample videos with  rushes footage footage"
+            )
         matches = [str(match) for match in fs.glob(path) if not fs.isdir(match)]
         if not matches:
             raise UsageError(f"sources: no file matches '{given}'")
